@@ -1,0 +1,24 @@
+"""CRC-64/NVME, which Azure calls CRC64, and how headers write checksums."""
+
+from base64 import b64encode
+from hashlib import md5
+from typing import cast
+
+from awscrt.checksums import crc64nvme
+
+Content = bytes | bytearray | memoryview
+
+
+def crc64(data: Content, previous: int = 0) -> int:
+    """Return the CRC64 of the data, going on from what came before. 0xae8b14860a799888 for b"123456789"."""
+    return int(crc64nvme(cast("bytes", data), previous))  # it takes any buffer
+
+
+def crc64_header(value: int) -> str:
+    """Return a CRC64 as x-ms-content-crc64 writes it: base64 of its 8 bytes, little-endian."""
+    return b64encode(value.to_bytes(8, "little")).decode()
+
+
+def md5_header(data: Content) -> str:
+    """Return the MD5 of the data as Content-MD5 writes it."""
+    return b64encode(md5(data, usedforsecurity=False).digest()).decode()
