@@ -1,0 +1,73 @@
+"""The bound on file content in memory (I10), with buffers that are used again."""
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Memory:
+    """`limit` bytes in all. Whoever waits is served in order of arrival, so that no file starves.
+
+    Of these, `spare` are kept from the blocks of large files: on a slow line a small one would wait long for these.
+    """
+
+    def __init__(self, limit: int, block_size: int) -> None:
+        self.limit = limit
+        self.spare = block_size if limit >= 4 * block_size else 0
+        self.most = self.free = limit - self.spare  # what one request can ever get
+        self.block_size = block_size
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[int, threading.Event]] = deque()
+        self._buffers: list[bytearray] = []
+
+    def acquire(self, size: int) -> None:
+        """Wait for room for `size` bytes."""
+        with self._lock:
+            if not size:
+                return
+            if not self._waiting and self.free >= size:
+                self.free -= size
+                return
+            granted = threading.Event()
+            self._waiting.append((size, granted))
+        granted.wait()
+
+    def release(self, size: int) -> None:
+        """Give room back."""
+        with self._lock:
+            self.free += size
+            while self._waiting and self.free >= self._waiting[0][0]:
+                wanted, granted = self._waiting.popleft()
+                self.free -= wanted
+                granted.set()
+
+    @contextmanager
+    def held(self, size: int) -> Iterator[None]:
+        """Hold room for a while, the spare room if it is there."""
+        with self._lock:
+            spared = size if size <= self.spare else 0
+            self.spare -= spared
+        self.acquire(size - spared)
+        try:
+            yield
+        finally:
+            self.release(size - spared)
+            with self._lock:
+                self.spare += spared
+
+    def buffer(self, size: int) -> bytearray:
+        """Wait for room and return a buffer of at least `size` bytes. Fresh pages cost time: blocks share theirs."""
+        self.acquire(max(size, self.block_size))
+        with self._lock:
+            if size <= self.block_size and self._buffers:
+                return self._buffers.pop()
+        return bytearray(max(size, self.block_size))
+
+    def give(self, buffer: bytearray) -> None:
+        """Give a buffer back."""
+        size = len(buffer)
+        with self._lock:
+            if size == self.block_size:
+                self._buffers.append(buffer)
+        self.release(size)
