@@ -1,0 +1,96 @@
+"""Looking at a file: open and fstat, because NFS asks the server again on open and not on stat."""
+
+import os
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+
+from uploader.errors import NotEligible, Unsettled
+
+# O_NOFOLLOW: never through a link (I8). O_NONBLOCK: a pipe must not stop us.
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a file was when it was looked at. Times in ns, of the server's clock."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    def same(self, other: "Look") -> bool:
+        """Tell whether the content was left alone between the two: inode, size and mtime (I2)."""
+        mine = (self.inode, self.size, self.mtime_ns)
+        return mine == (other.inode, other.size, other.mtime_ns)
+
+
+def read(folder: int, name: str) -> tuple[int, Look]:
+    """Open a regular file for reading; return its descriptor and what it is. Raises NotEligible, or OSError."""
+    try:
+        fd = os.open(name, _READ, dir_fd=folder)
+    except OSError as error:
+        if reason := odd(folder, name):
+            raise NotEligible(reason) from error
+        raise
+    status = os.fstat(fd)
+    if stat.S_ISREG(status.st_mode):
+        return fd, _look(status)
+    os.close(fd)
+    raise NotEligible(odd(folder, name) or "not a regular file")
+
+
+def odd(folder: int, name: str) -> str | None:
+    """Say what this is, when it is neither a regular file nor absent."""
+    try:
+        mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+    except OSError:
+        return None
+    kinds = {
+        stat.S_IFLNK: "a symbolic link",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFIFO: "a pipe",
+        stat.S_IFDIR: "a folder",
+    }
+    return None if stat.S_ISREG(mode) else f"not a regular file but {kinds.get(stat.S_IFMT(mode), 'a device')}"
+
+
+def look(folder: int, name: str, *, thaw: bool = False) -> Look:
+    """Open and fstat: NFS asks the server again on open. Raises NotEligible, or OSError.
+
+    `thaw`: also give up a read delegation, with which an NFSv4 client answers from its cache even on open, blind to
+    a writer on the same machine. A chmod to the same mode does that and leaves the mtime alone (docs/nfs.md).
+    """
+    fd, now = read(folder, name)
+    try:
+        if not thaw:
+            return now
+        with suppress(PermissionError):
+            os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode))
+        return look_at(fd)
+    finally:
+        os.close(fd)
+
+
+def look_at(fd: int) -> Look:
+    """Look at an open file. Raises OSError."""
+    return _look(os.fstat(fd))
+
+
+def _look(status: os.stat_result) -> Look:
+    return Look(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def unchanged(before: Look, now: Look) -> None:
+    """Raise Unsettled when the content was not left alone between the two (I2)."""
+    if not now.same(before):
+        raise Unsettled("it changed while it was taken; it is taken again when it has settled")
+
+
+def inode(folder: int, name: str) -> int | None:
+    """Return the inode under a name, None when there is none. Raises OSError."""
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False).st_ino
+    except FileNotFoundError:
+        return None
