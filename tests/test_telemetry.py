@@ -1,0 +1,426 @@
+"""Telemetry as a real OTLP receiver gets it: values, spans, resources; and what it costs when nobody listens."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
+
+from tests import programs
+from tests.bench.measured import cpu_of
+from tests.endpoint.faults import Refuse
+from tests.endpoint.request import Operation
+from tests.endpoint.server import Endpoint
+from tests.programs import Server, free_port, wait_for
+from tests.receiver import Receiver, attributes, over_grpc, over_http
+from tests.telemetry import run
+from uploader import names, otlp
+
+BLOCK = 1 << 20
+LARGE = 5 * BLOCK + 77
+SMALL = [number * 1001 for number in range(1, 21)]
+ALWAYS = {"OTEL_METRIC_EXPORT_INTERVAL": "300", "OTEL_BSP_SCHEDULE_DELAY": "200", "OTEL_BLRP_SCHEDULE_DELAY": "200"}
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as it:
+        yield it
+
+
+@pytest.fixture
+def share(tmp_path: Path) -> Path:
+    folder = tmp_path / "share"
+    (folder / "run-1").mkdir(parents=True)
+    return folder
+
+
+def make(folder: Path, sizes: list[int], prefix: str = "") -> dict[str, int]:
+    """Write files of these sizes; return their sizes by name."""
+    written = {f"{prefix}{number}.bin": size for number, size in enumerate(sizes)}
+    for name, size in written.items():
+        (folder / f".{name}").write_bytes(os.urandom(size))
+        (folder / f".{name}").rename(folder / name)
+    return written
+
+
+def shard(stack: ExitStack, folder: Path, connection: str, env: dict[str, str], **settings: object) -> Server:
+    """Start a shard with these OTEL_ variables."""
+    server = programs.shard(folder, folder / "share", connection, 0, **settings)
+    server.env = {key: value for key, value in server.env.items() if not key.startswith("OTEL_")} | env
+    if env:
+        server.env = ALWAYS | server.env
+    stack.callback(server.kill)
+    server.up()
+    return server
+
+
+def ask(server: Server, call: str, **fields: object) -> Any:
+    with httpx.Client(trust_env=False, timeout=40) as client:
+        url = f"{server.url}/v1/watch/{call}"
+        reply = client.post(url, json=fields) if fields else client.get(url)
+    assert reply.is_success, reply.text
+    return reply.json()
+
+
+def to(endpoint: str) -> dict[str, str]:
+    return {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}
+
+
+def lines(server: Server) -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in server.log().splitlines()]
+
+
+# --- values
+
+
+@pytest.mark.parametrize(("protocol", "receiver"), [("http/protobuf", over_http), ("grpc", over_grpc)])
+def test_a_known_load_is_counted_exactly(
+    tmp_path: Path,
+    share: Path,
+    stack: ExitStack,
+    protocol: str,
+    receiver: Callable[[], AbstractContextManager[Receiver]],
+) -> None:
+    """21 files, one of them in six blocks: counters, histograms, gauges, spans and log records all say so."""
+    got = stack.enter_context(receiver())
+    sizes = make(share / "run-1", SMALL) | make(share / "run-1", [LARGE], "large-")
+    total = sum(sizes.values())
+    connection = stack.enter_context(programs.azurite(tmp_path))
+    began = time.monotonic()
+    env = to(got.endpoint) | {"OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
+    # Two connections: a worker has many files in turn, and what it keeps of one would show in the next.
+    server = shard(stack, tmp_path, connection, env, block_size=BLOCK, memory=8 * BLOCK, connections=2)
+    ask(server, "start", session="run-1")
+    wait_for(lambda: got.value(names.SESSIONS_ACTIVE) == 1, "the session to be counted")
+    wait_for(lambda: got.value(names.FILES_DELETED) == len(sizes), "all files to be deleted", 60)
+    wall = time.monotonic() - began
+
+    assert got.value(names.FILES_UPLOADED) == len(sizes)
+    assert got.value(names.CONTENT_UPLOADED) == total
+    assert got.value(names.CONTENT_SENT) == total
+    assert got.value(names.BLOCKS_SENT) == 6
+    assert got.value(names.BLOCKS_SKIPPED) == 0
+    assert got.value(names.FILES_FAILED) == 0
+    for gauge in (names.FILES_WAITING, names.FILES_UPLOADING, names.FILES_FAILING):
+        assert got.value(gauge) == 0, gauge
+    assert 0 < got.value(names.SHARE_AGE) < 30
+
+    wait_for(lambda: len(got.spans()) == len(sizes), "the spans")
+    took = sum(span.end_time_unix_nano - span.start_time_unix_nano for span in got.spans()) / 1e9
+    for name, most in ((names.UPLOAD_DURATION, took), (names.DISCOVERY_DELAY, wall * len(sizes))):
+        [(_, point)] = got.points(name)
+        assert point.count == sum(point.bucket_counts) == len(sizes), name
+        assert 0 < point.sum <= most, name
+    assert got.points(names.UPLOAD_DURATION)[0][1].sum > took / 2, "spans hold little besides the upload"
+    assert got.points(names.SCAN_DURATION)[0][1].count >= 2
+    assert "exemplars" not in str(got.requests), "they cost more than the measurement"
+    check_spans(got, sizes)
+    check_logs(got, server, sizes)
+    assert not [found for found in got.metrics() if not found.startswith("nfs_watch.")]
+    ask(server, "stop", session="run-1", drain=True)
+    wait_for(lambda: got.value(names.SESSIONS_ACTIVE) == 0, "the session to be gone")
+
+
+def check_spans(got: Receiver, sizes: dict[str, int]) -> None:
+    """One span a file, with its phases in their order."""
+    found: dict[Any, Any] = {}
+    for span in got.spans():
+        about = attributes(span.attributes)
+        assert span.name == names.FILE_SPAN
+        assert not span.parent_span_id
+        assert about[names.SESSION] == "run-1"
+        assert about[names.ATTEMPT] == 1
+        assert found.setdefault(about[names.FILE_PATH], about[names.FILE_SIZE]) == about[names.FILE_SIZE]
+        phases = [names.CLAIMED, names.STORED, names.COMMITTED, names.COMPLETED]
+        if about[names.FILE_SIZE] <= BLOCK:
+            phases.remove(names.STORED)  # a small file's content is stored by its commit
+        else:
+            assert attributes(span.events[1].attributes) == {"blocks": 6, "skipped": 0}
+        assert [event.name for event in span.events] == phases
+        times = [span.start_time_unix_nano, *(event.time_unix_nano for event in span.events), span.end_time_unix_nano]
+        assert times == sorted(times)
+    assert found == sizes
+    assert len({span.trace_id for span in got.spans()}) == len(sizes)
+
+
+def check_logs(got: Receiver, server: Server, sizes: dict[str, int]) -> None:
+    """A file's lines carry its span's ids, on stdout and in OTLP alike; stdout and OTLP say the same."""
+    spans = {attributes(span.attributes)[names.FILE_PATH]: span for span in got.spans()}
+    records = [record for record in got.logs() if record.event_name == names.FILE_COMPLETED]
+    assert sorted(attributes(record.attributes)["path"] for record in records) == sorted(sizes)
+    for record in records:
+        about = attributes(record.attributes)
+        span = spans[about["path"]]
+        assert (record.trace_id, record.span_id) == (span.trace_id, span.span_id)
+        assert about["bytes"] == sizes[about["path"]]
+        assert record.severity_text == "INFO"
+    said = [line for line in lines(server) if line["event"] == names.FILE_COMPLETED]
+    assert len(said) == len(sizes)
+    for line in said:
+        span = spans[line["path"]]
+        assert (line["trace_id"], line["span_id"]) == (span.trace_id.hex(), span.span_id.hex())
+    events = {record.event_name for record in got.logs()}
+    assert {names.PROCESS_STARTED, names.SESSION_STARTED, names.FILE_DELETED} <= events
+
+
+def test_the_resource_says_who_it_is_and_no_metric_names_a_session_or_file(
+    tmp_path: Path, share: Path, stack: ExitStack
+) -> None:
+    """Semantic-convention names; OTEL_RESOURCE_ATTRIBUTES outranks what the program finds out by itself."""
+    pod = {"POD_NAME": "nfs-watch-0", "POD_NAMESPACE": "nfs-watch", "NODE_NAME": "jetson"}
+    got = stack.enter_context(over_http())
+    make(share / "run-1", SMALL[:3])
+    (share / "run-1" / "link.bin").symlink_to("/etc/hostname")
+    endpoint = stack.enter_context(Endpoint())
+    env = to(got.endpoint) | pod | {"OTEL_RESOURCE_ATTRIBUTES": "service.instance.id=mine,site=lab"}
+    server = shard(stack, tmp_path, endpoint.connection_string, env)
+    ask(server, "start", session="run-1")
+    wait_for(lambda: got.value(names.FILES_UPLOADED) == 3 and got.spans() and got.logs(), "all signals")
+    wait_for(lambda: got.value(names.FILES_FAILING) == 1, "the link to be counted")
+    [(kind, point)] = got.points(names.FILES_FAILED)
+    assert kind == {"error.type": "NotEligible"}
+    assert point.as_int >= 1
+    resources = got.resources()
+    assert len(resources) >= 3
+    for resource in resources:
+        assert resource == resources[0]
+    expected = {
+        "service.name": "uploader",
+        "service.namespace": "nfs-watch",
+        "service.instance.id": "mine",
+        "site": "lab",
+        "k8s.pod.name": "nfs-watch-0",
+        "k8s.namespace.name": "nfs-watch",
+        "k8s.node.name": "jetson",
+        "telemetry.sdk.name": "opentelemetry",
+    }
+    assert expected.items() <= resources[0].items()
+    for name in got.metrics():
+        for about, _ in got.points(name):
+            assert about.keys() <= {"error.type"}, name
+
+
+def test_a_failed_upload_is_counted_by_its_class_and_marks_its_span(
+    tmp_path: Path, share: Path, stack: ExitStack
+) -> None:
+    got, endpoint = stack.enter_context(over_http()), stack.enter_context(Endpoint())
+    make(share / "run-1", SMALL[:2])
+    endpoint.faults.add(Refuse(403, "AuthorizationPermissionMismatch"), Operation.PUT_BLOB, times=1)
+    server = shard(stack, tmp_path, endpoint.connection_string, to(got.endpoint))
+    ask(server, "start", session="run-1")
+    wait_for(lambda: got.value(names.FILES_UPLOADED) == 2, "the second try")  # 5 s later
+    wait_for(lambda: len(got.spans()) == 3, "the spans")
+    [(kind, point)] = got.points(names.FILES_FAILED)
+    assert (kind, point.as_int) == ({"error.type": "StoreRefused"}, 1)
+    [failed] = [span for span in got.spans() if span.status.code == 2]
+    assert attributes(failed.attributes)[names.ERROR_TYPE] == "StoreRefused"
+    assert "AuthorizationPermissionMismatch" in failed.status.message
+    [line] = [line for line in lines(server) if line["event"] == names.FILE_FAILED]
+    assert line["trace_id"] == failed.trace_id.hex()
+    path = attributes(failed.attributes)[names.FILE_PATH]
+    tries = [attributes(span.attributes) for span in got.spans()]
+    assert sorted(one[names.ATTEMPT] for one in tries if one[names.FILE_PATH] == path) == [1, 2]
+
+
+def test_blocks_that_a_resumed_upload_skips_are_counted(tmp_path: Path, share: Path, stack: ExitStack) -> None:
+    """Killed in the middle of 40 blocks: what the first process sent and the second skipped and sent are all of them."""
+    got, endpoint = stack.enter_context(over_http()), stack.enter_context(Endpoint())
+    make(share / "run-1", [40 * BLOCK])
+    endpoint.faults.throttle.rate = 10 * BLOCK
+    settings = {"block_size": BLOCK, "memory": 4 * BLOCK, "connections": 2}
+    first = shard(stack, tmp_path, endpoint.connection_string, {}, **settings)
+    ask(first, "start", session="run-1")
+    wait_for(lambda: len(endpoint.log.of(Operation.PUT_BLOCK)) > 10, "ten blocks")
+    first.kill()
+    endpoint.faults.throttle.rate = 0
+    shard(stack, tmp_path, endpoint.connection_string, to(got.endpoint), **settings)
+    wait_for(lambda: got.value(names.FILES_UPLOADED) == 1, "the file")
+    sent, skipped = got.value(names.BLOCKS_SENT), got.value(names.BLOCKS_SKIPPED)
+    assert sent + skipped == 40
+    assert skipped >= 8  # those under way at the kill may be lost
+    assert got.value(names.CONTENT_SENT) == sent * BLOCK
+    assert got.value(names.CONTENT_UPLOADED) == 40 * BLOCK
+
+
+def test_the_delay_of_discovery_is_measured_by_the_files_change(tmp_path: Path, share: Path, stack: ExitStack) -> None:
+    """A file that is written in place where nothing tells of it has to settle first, and that is the delay."""
+    got, endpoint = stack.enter_context(over_http()), stack.enter_context(Endpoint())
+    server = shard(stack, tmp_path, endpoint.connection_string, to(got.endpoint), settle=2, scan_interval=0.1)
+    ask(server, "start", session="run-1")
+    wait_for(lambda: got.points(names.SCAN_DURATION), "a scan")
+    with (share / "run-1" / "growing.bin").open("wb") as file:  # held open: no event says that it is finished
+        file.write(b"12345")
+        file.flush()
+        wait_for(lambda: got.value(names.FILES_UPLOADED) == 1, "the upload")
+    [(_, point)] = got.points(names.DISCOVERY_DELAY)
+    assert point.count == 1
+    assert 2 <= point.sum < 8
+
+
+# --- nobody listens
+
+
+COUNT = "import threading, sys; print(len(threading.enumerate()), any('opentelemetry.sdk' in m for m in sys.modules))"
+
+
+def test_without_an_endpoint_there_are_no_threads_and_no_sdk() -> None:
+    assert run(COUNT) == "1 False\n"
+    assert run(COUNT, to("http://127.0.0.1:9") | {"OTEL_SDK_DISABLED": "true"}) == "1 False\n"
+    assert run(COUNT, to("http://127.0.0.1:9")) == "4 True\n"
+    one = {"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://127.0.0.1:9/v1/logs"}
+    assert run(COUNT, one) == "2 True\n"
+
+
+def test_a_wrong_protocol_is_named_and_nothing_else_happens() -> None:
+    wrong = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}
+    first, rest = run(COUNT, wrong).split("\n", 1)
+    assert orjson.loads(first)["event"] == names.TELEMETRY_OFF
+    assert "OTEL_EXPORTER_OTLP_PROTOCOL=http/json" in orjson.loads(first)["error"]
+    assert rest.startswith("1 ")
+
+
+def test_an_instrument_that_nobody_reads_costs_next_to_nothing() -> None:
+    """All that is called for one small file, per file; 20 us are 2% of the fastest upload of a small file."""
+    code = """
+import time
+def one():
+    with telemetry.file("run-1", "a/b.bin", 0):
+        telemetry.phase(names.CLAIMED)
+        telemetry.CONTENT_SENT.add(1)
+        telemetry.phase(names.COMMITTED)
+        telemetry.phase(names.COMPLETED)
+        telemetry.uploaded(1, 0.0)
+    telemetry.DISCOVERY_DELAY.record(1)
+    telemetry.FILES_DELETED.add(1)
+best = 1.0
+for _ in range(20):
+    began = time.thread_time()
+    for _ in range(500): one()
+    best = min(best, (time.thread_time() - began) / 500)
+print(best * 1e6)
+"""
+    assert float(run(code)) < 20
+
+
+def test_a_collector_that_is_away_slows_nothing_and_is_not_talked_about(
+    tmp_path: Path, share: Path, stack: ExitStack
+) -> None:
+    """Two shards at the same time, one of them pushing into the void: the same CPU for the same files.
+
+    Then a collector appears there, and hears of all that was counted before.
+    """
+    files = 600
+    endpoint = stack.enter_context(Endpoint())
+    port = free_port()
+    other = tmp_path / "other"
+    (other / "share/run-1").mkdir(parents=True)
+    silent = shard(stack, other, endpoint.connection_string, {}, container="silent", retention=600)
+    pushing = shard(stack, tmp_path, endpoint.connection_string, to(f"http://127.0.0.1:{port}"), retention=600)
+    wait_for(lambda: "opentelemetry" in pushing.log(), "the first push to fail")
+    time.sleep(2.5)  # from then on it counts as away
+    used = {}
+    for server, folder in ((silent, other / "share/run-1"), (pushing, share / "run-1")):
+        make(folder, [5000] * files)
+        used[server.port] = cpu_of(server.pid)
+
+    def work(server: Server) -> None:
+        ask(server, "start", session="run-1")
+        wait_for(lambda: ask(server, "status")["sessions"][0]["files"]["completed"] == files, "all files", 90, 0.2)
+        used[server.port] = cpu_of(server.pid) - used[server.port]
+
+    threads = [threading.Thread(target=work, args=(server,)) for server in (silent, pushing)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    print(
+        f"CPU seconds for {files} files: {used[silent.port]:.2f} without, {used[pushing.port]:.2f} with a collector away"
+    )
+    assert used[pushing.port] <= 1.3 * used[silent.port] + 0.1
+    completed = [line for line in lines(pushing) if line["event"] == names.FILE_COMPLETED]
+    assert len(completed) == files
+    assert not [line for line in completed if "trace_id" in line], "spans are not even made"
+    assert sum(line["event"].startswith("opentelemetry") for line in lines(pushing)) <= 9
+    with over_http(port) as got:
+        wait_for(lambda: got.value(names.FILES_UPLOADED) == files, "what was counted before", 40)
+        [(name, _)] = make(share / "run-1", [5000], "late-").items()
+        wait_for(lambda: name in [attributes(span.attributes)[names.FILE_PATH] for span in got.spans()], "a span")
+    began = time.monotonic()
+    pushing.signal(15)
+    assert pushing.wait() == 143
+    assert time.monotonic() - began < 1
+
+
+def test_a_collector_that_accepts_and_never_answers_slows_nothing_either(
+    tmp_path: Path, share: Path, stack: ExitStack
+) -> None:
+    """The worst kind of away: a listener whose programs hang. Files go on, and the end is immediate."""
+    hanging = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=100))
+    endpoint = stack.enter_context(Endpoint())
+    url = f"http://127.0.0.1:{hanging.getsockname()[1]}"
+    server = shard(stack, tmp_path, endpoint.connection_string, to(url), retention=600)
+    make(share / "run-1", [5000] * 200)
+    ask(server, "start", session="run-1")
+    wait_for(lambda: ask(server, "status")["sessions"][0]["files"]["completed"] == 200, "all files", 30)
+    assert sum(line["event"].startswith("opentelemetry") for line in lines(server)) <= 9
+    began = time.monotonic()
+    server.signal(15)
+    assert server.wait() == 143
+    assert time.monotonic() - began < 1
+
+
+def test_a_collector_without_a_pipeline_for_logs_gets_every_span(tmp_path: Path, share: Path, stack: ExitStack) -> None:
+    got, endpoint = stack.enter_context(over_http(refused="/v1/logs")), stack.enter_context(Endpoint())
+    server = shard(stack, tmp_path, endpoint.connection_string, to(got.endpoint))
+    ask(server, "start", session="run-1")
+    wait_for(lambda: "opentelemetry" in server.log(), "the logs to be refused")
+    for number in range(5):
+        make(share / "run-1", [100] * 10, f"{number}-")
+        time.sleep(0.3)
+    wait_for(lambda: got.value(names.FILES_UPLOADED) == 50, "all files")
+    wait_for(lambda: len(got.spans()) == 50, "all spans", 5)
+
+
+def test_a_program_that_fails_ends_at_once_though_the_collector_hangs(stack: ExitStack) -> None:
+    hanging = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=100))
+    env = to(f"http://127.0.0.1:{hanging.getsockname()[1]}")
+    began = time.monotonic()
+    assert names.PROCESS_FAILED in run("telemetry.FILES_UPLOADED.add(1); raise ValueError", env, fails=True)
+    assert time.monotonic() - began < 8  # a push may take 10
+
+
+@pytest.mark.parametrize(
+    ("env", "signals"),
+    [
+        ({}, []),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, ["metrics", "traces", "logs"]),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, []),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c:4318/v1/traces"}, ["traces"]),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_TRACES_EXPORTER": "none"}, ["metrics", "logs"]),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_SDK_DISABLED": "TRUE"}, []),
+    ],
+)
+def test_the_standard_variables_say_what_is_exported(env: dict[str, str], signals: list[str]) -> None:
+    assert [signal for signal in otlp.SIGNALS if otlp.wanted(signal, env)] == signals
+
+
+def test_counters_are_cumulative_so_that_a_lost_push_loses_nothing(
+    tmp_path: Path, share: Path, stack: ExitStack
+) -> None:
+    got, endpoint = stack.enter_context(over_http()), stack.enter_context(Endpoint())
+    make(share / "run-1", [10])
+    server = shard(stack, tmp_path, endpoint.connection_string, to(got.endpoint))
+    ask(server, "start", session="run-1")
+    wait_for(lambda: got.value(names.FILES_UPLOADED) == 1, "the file")
+    total = got.metrics()[names.FILES_UPLOADED].sum
+    assert total.is_monotonic
+    assert total.aggregation_temporality == AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE

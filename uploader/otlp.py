@@ -1,0 +1,183 @@
+"""OTLP: metrics, logs and spans, pushed to a collector by the standard variables (OTEL_...), or nothing at all.
+
+Nothing here is on the way of a file: what is measured goes into bounded queues (2,048 spans, 2,048 log records), three
+daemon threads send it, and while the collector is away spans and ordinary log records are not even made. Nothing is
+flushed at the end of the process, because death is sudden; so intervals are short.
+"""
+
+import logging
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib import import_module, metadata
+from typing import Any
+
+from opentelemetry import _logs, metrics, trace
+from opentelemetry._logs import Logger, LogRecord, SeverityNumber
+
+from uploader import names
+from uploader.collector import COLLECTOR
+from uploader.lines import fields, ours, said
+
+log = logging.getLogger(__name__)
+INTERVAL = 5000  # milliseconds between two pushes, of metrics, logs and spans alike
+SIGNALS = ("metrics", "traces", "logs")
+PROTOCOLS = {"grpc": "grpc", "http/protobuf": "http"}
+EXPORTERS = {
+    "metrics": ("metric_exporter", "OTLPMetricExporter"),
+    "traces": ("trace_exporter", "OTLPSpanExporter"),
+    "logs": ("_log_exporter", "OTLPLogExporter"),
+}
+_SEVERITY = {
+    logging.DEBUG: SeverityNumber.DEBUG,
+    logging.INFO: SeverityNumber.INFO,
+    logging.WARNING: SeverityNumber.WARN,
+    logging.ERROR: SeverityNumber.ERROR,
+    logging.CRITICAL: SeverityNumber.FATAL,
+}
+
+
+def wanted(signal: str, env: Mapping[str, str]) -> bool:
+    """Tell whether this signal is to be exported: an endpoint is named, and no variable says otherwise."""
+    of_signal = env.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT") or env.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    off = env.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    return bool(of_signal) and not off and env.get(f"OTEL_{signal.upper()}_EXPORTER", "otlp") == "otlp"
+
+
+def protocol(signal: str, env: Mapping[str, str]) -> str:
+    """Return grpc or http/protobuf, the specification's default. Raises ValueError, naming the variable."""
+    for variable in (f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        if value := env.get(variable):
+            if value not in PROTOCOLS:
+                raise ValueError(f"{variable}={value}: it has to be one of {', '.join(PROTOCOLS)}")
+            return value
+    return "http/protobuf"
+
+
+def begin(service: str) -> None:
+    """Start what the environment asks for. Never raises: files are uploaded with and without it."""
+    signals = [signal for signal in SIGNALS if wanted(signal, os.environ)]
+    if not signals:
+        return
+    # gRPC's core writes lines of its own to stderr, past all logging.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        resource = _resource(service)
+        for signal in signals:
+            _STARTS[signal](_exporter(signal), resource)
+    except Exception as error:  # noqa: BLE001 whatever the libraries make of a wrong variable
+        log.error(names.TELEMETRY_OFF, extra={"error": f"{type(error).__name__}: {error}"})  # noqa: TRY400 one line
+
+
+def _exporter(signal: str) -> Any:  # noqa: ANN401 one of six classes
+    module, name = EXPORTERS[signal]
+    package = PROTOCOLS[protocol(signal, os.environ)]
+    exporter = getattr(import_module(f"opentelemetry.exporter.otlp.proto.{package}.{module}"), name)
+    return COLLECTOR.watched(signal, exporter)()
+
+
+def _resource(service: str) -> Any:  # noqa: ANN401 the SDK is imported only where it is used
+    from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415
+
+    given = OTELResourceDetector().detect().attributes
+    return Resource.create({key: value for key, value in described(service, os.environ).items() if key not in given})
+
+
+def described(service: str, env: Mapping[str, str]) -> dict[str, str]:
+    """Return what this process is, in the names of the semantic conventions; OTEL_RESOURCE_ATTRIBUTES outranks it."""
+    pod = env.get("POD_NAME")
+    attributes = {
+        "service.name": service,
+        "service.namespace": "nfs-watch",
+        "service.instance.id": pod or f"{socket.gethostname()}-{os.getpid()}",
+    }
+    with suppress(metadata.PackageNotFoundError):  # in the image the programs are files, not a package
+        attributes["service.version"] = metadata.version("nfs-watch")
+    variables = {"k8s.pod.name": "POD_NAME", "k8s.namespace.name": "POD_NAMESPACE", "k8s.pod.uid": "POD_UID"}
+    variables |= {"k8s.node.name": "NODE_NAME", "service.version": "NFS_WATCH_VERSION"}
+    return attributes | {key: env[variable] for key, variable in variables.items() if env.get(variable)}
+
+
+def _start_metrics(exporter: Any, resource: Any) -> None:  # noqa: ANN401 as above
+    from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider  # noqa: PLC0415
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415
+
+    interval = None if os.environ.get("OTEL_METRIC_EXPORT_INTERVAL") else INTERVAL
+    reader = PeriodicExportingMetricReader(exporter, export_interval_millis=interval)
+    # Exemplars cost more than the measurements; the variable brings them back.
+    exemplars = None if os.environ.get("OTEL_METRICS_EXEMPLAR_FILTER") else AlwaysOffExemplarFilter()
+    metrics.set_meter_provider(MeterProvider([reader], resource, exemplars, shutdown_on_exit=False))
+
+
+def _start_traces(exporter: Any, resource: Any) -> None:  # noqa: ANN401 as above
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+    COLLECTOR.traces = True
+
+
+def _start_logs(exporter: Any, resource: Any) -> None:  # noqa: ANN401 as above
+    from opentelemetry.sdk._logs import LoggerProvider  # noqa: PLC0415
+    from opentelemetry.sdk._logs.export import BatchLogRecordProcessor  # noqa: PLC0415
+
+    provider = LoggerProvider(resource, shutdown_on_exit=False)
+    provider.add_log_record_processor(BatchLogRecordProcessor(exporter))
+    _logs.set_logger_provider(provider)
+    logging.getLogger().addHandler(Forward())
+
+
+class Forward(logging.Handler):
+    """Hands records on to OTLP: the event as name and body, `extra` as attributes.
+
+    The SDK's own handler is deprecated, and its successor takes three times as long (50 us a record).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._loggers: dict[str, Logger] = {}
+
+    def createLock(self) -> None:  # noqa: N802 as logging names it
+        """Do without a lock: nothing here needs one, and all workers would queue for it."""
+        self.lock = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue the record, but none about the telemetry itself: that would go round in circles."""
+        if record.name.startswith(("opentelemetry", "grpc")):
+            return
+        if record.levelno < logging.WARNING and not COLLECTOR.takes("logs"):
+            return
+        logger = self._loggers.get(record.name)
+        if logger is None:
+            logger = self._loggers[record.name] = _logs.get_logger(record.name)
+        text = said(record)
+        logger.emit(
+            LogRecord(
+                timestamp=int(record.created * 1e9),
+                severity_text=record.levelname,
+                severity_number=_SEVERITY.get(record.levelno, SeverityNumber.UNSPECIFIED),
+                body=_valid(text),
+                attributes={key: _attribute(value) for key, value in fields(record).items()},
+                event_name=text if ours(record) else record.name,
+                exception=record.exc_info[1] if record.exc_info else None,
+            )
+        )
+
+
+def _attribute(value: Any) -> Any:  # noqa: ANN401 any JSON
+    if isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_attribute(one) for one in value]
+    return _valid(str(value))
+
+
+def _valid(text: str) -> str:
+    """Return the text as every receiver can take it: half a character would make it refuse the whole batch."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
+_STARTS = {"metrics": _start_metrics, "traces": _start_traces, "logs": _start_logs}
