@@ -1,0 +1,121 @@
+"""Settings: read once from the environment, checked, then passed down. Units are bytes and seconds."""
+
+import os
+import re
+import socket
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from uploader.errors import BadConfiguration
+from uploader.session import check_extensions
+
+PREFIX = "NFS_WATCH_"
+MIB = 1024 * 1024
+# Put Block takes at most 4,000 MiB: learn.microsoft.com/rest/api/storageservices/put-block
+MAX_BLOCK = 4000 * MIB
+_ORDINAL = re.compile(r".*-(\d+)")
+
+
+class Settings(BaseSettings):
+    """What a shard is told. Memory it needs: `memory`, plus about 1 kB for each of `queue_size` files."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, env_ignore_empty=True, extra="ignore")
+
+    root: Path
+    container: str = Field(pattern=r"^[a-z0-9](?:-?[a-z0-9]){2,62}$")
+    account_url: str | None = Field(default=None, pattern=r"^https?://[^/?#\s]+(/[^?#\s]*)?$")
+    connection_string: SecretStr | None = Field(default=None, validation_alias="AZURE_STORAGE_CONNECTION_STRING")
+    blob_prefix: str = Field(default="", pattern=r"^([^/\x00-\x1f\x7f\\][^\x00-\x1f\x7f\\]*)?$", max_length=512)
+    extensions: Annotated[tuple[str, ...], NoDecode] = ()
+    staging: Path | None = None
+    staging_size: int = Field(default=0, ge=0)  # bytes of copies at most, 0: what the disk has
+    scan_interval: float = Field(default=2, ge=0.05, le=3600)
+    settle: float = Field(default=5, ge=0, le=86400)
+    # Linux writes dirty pages back after 30 s, looked at every 5 s: Documentation/admin-guide/sysctl/vm.rst
+    settle_empty: float = Field(default=35, ge=0, le=86400)
+    queue_size: int = Field(default=2000, ge=1, le=1_000_000)
+    connections: int = Field(default=32, ge=1, le=1024)
+    memory: int = Field(default=128 * MIB, ge=MIB)
+    block_size: int = Field(default=8 * MIB, ge=64 * 1024, le=MAX_BLOCK)
+    checksum: Literal["crc64", "md5"] = "crc64"
+    content_md5: bool = True
+    max_upload_rate: int = Field(default=0, ge=0)
+    retention: float = Field(default=60, ge=0, le=366 * 86400)
+    sweep_interval: float = Field(default=5, ge=0.05, le=3600)
+    max_sessions: int = Field(default=1, ge=1, le=10_000)
+    nfs_timeout: float = Field(default=30, ge=1, le=3600)
+    ordinal: int = Field(default=-1, ge=0)
+    replicas: int | None = Field(default=None, ge=0)
+    statefulset: str = Field(default="nfs-watch", pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")
+    host: str = "0.0.0.0"  # noqa: S104 a pod is reached from outside
+    port: int = Field(default=8080, ge=1, le=65535)
+
+    @field_validator("extensions", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:  # noqa: ANN401 as pydantic hands it over
+        if isinstance(value, str):
+            return check_extensions([part.strip() for part in value.split(",") if part.strip()])
+        return value
+
+    @field_validator("staging")
+    @classmethod
+    def _folder(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_dir():
+            raise ValueError("it has to be a folder")
+        return value
+
+    @field_validator("blob_prefix")
+    @classmethod
+    def _prefix(cls, value: str) -> str:
+        return value if not value or value.endswith("/") else value + "/"
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if (self.account_url is None) == (self.connection_string is None):
+            raise ValueError("exactly one of NFS_WATCH_ACCOUNT_URL and AZURE_STORAGE_CONNECTION_STRING has to be set")
+        if self.memory < 2 * self.block_size:
+            raise ValueError(
+                f"NFS_WATCH_MEMORY={self.memory} has to be at least twice NFS_WATCH_BLOCK_SIZE={self.block_size}"
+            )
+        return self
+
+
+def load() -> Settings:
+    """Read the environment. Raises BadConfiguration, which names the variable and what is allowed."""
+    given: dict[str, Any] = {}
+    if not os.environ.get(f"{PREFIX}ORDINAL"):
+        given["ordinal"] = own_ordinal(os.environ.get("POD_NAME"), socket.gethostname())
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise BadConfiguration("; ".join(_sentence(dict(one)) for one in error.errors())) from None
+
+
+def own_ordinal(pod_name: str | None, hostname: str) -> int:
+    """Return N of a pod's name "...-N", else of the host's name, else 0.
+
+    Raises BadConfiguration for a pod's name without it: two shards must never share an ordinal.
+    """
+    match = _ORDINAL.fullmatch(pod_name or hostname)
+    if match:
+        return int(match[1])
+    if pod_name:
+        raise BadConfiguration(
+            f"POD_NAME={pod_name}: it has to end in -N, as a StatefulSet names its pods; or set {PREFIX}ORDINAL"
+        )
+    return 0
+
+
+def _sentence(error: dict[str, Any]) -> str:
+    if not error["loc"]:
+        return str(error["msg"]).removeprefix("Value error, ")
+    field = str(error["loc"][0])
+    variable = field if field.isupper() else PREFIX + field.upper()
+    if error["type"] == "missing":
+        return f"{variable} is not set"
+    said = str(error["msg"]).removeprefix("Value error, ")
+    shown = "" if field == "AZURE_STORAGE_CONNECTION_STRING" else f"={error['input']}"
+    return f"{variable}{shown}: {said}"
