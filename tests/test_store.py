@@ -1,0 +1,170 @@
+"""Session records: whole or not at all, created once, and never taken for gone because one cannot be read."""
+
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+from uploader.errors import ShareLost
+from uploader.session import Session, State
+from uploader.store import Records
+
+ONE = Session("run-1", State.ACTIVE, 0, "2026-01-01T00:00:00.000Z", (".bin",))
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Records:
+    return Records(tmp_path, 0)
+
+
+def refuse(error: int) -> Callable[..., None]:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    return refused
+
+
+def test_a_record_is_read_as_it_was_written(records: Records) -> None:
+    assert records.create(ONE)
+    assert records.get("run-1") == ONE
+    draining = replace(ONE, state=State.DRAINING, owner=3)
+    records.replace(draining)
+    assert records.all() == {"run-1": draining}
+    records.remove("run-1")
+    records.remove("run-1")
+    assert records.get("run-1") is None
+    assert list(records.folder.iterdir()) == []
+
+
+def test_the_second_to_create_a_record_changes_nothing(records: Records) -> None:
+    assert records.create(ONE)
+    assert not records.create(replace(ONE, owner=1))
+    assert records.get("run-1") == ONE
+    assert [path.name for path in records.folder.iterdir()] == ["run-1.json"]
+
+
+def create_many(folder: Path, ordinal: int) -> list[str]:
+    records = Records(folder, ordinal)
+    names = [f"run-{number}" for number in range(200)]
+    return [name for name in names if records.create(replace(ONE, session=name, owner=ordinal))]
+
+
+def test_of_two_processes_exactly_one_creates_each_record(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        first, second = pool.map(create_many, [tmp_path] * 2, [0, 1])
+    assert not set(first) & set(second)
+    assert len(first) + len(second) == 200
+    owners = {name: record.owner for name, record in Records(tmp_path, 0).all().items()}
+    assert owners == dict.fromkeys(first, 0) | dict.fromkeys(second, 1)
+
+
+def test_a_link_whose_reply_was_lost_is_our_own(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server made the link, the client repeated it and was told that the name exists."""
+    link = os.link
+
+    def twice(source: str, target: str) -> None:
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", twice)
+    assert records.create(ONE)
+    assert [path.name for path in records.folder.iterdir()] == ["run-1.json"]
+
+
+def test_a_link_that_fails_leaves_nothing(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", refuse(5))
+    with pytest.raises(OSError, match="Input/output"):
+        records.create(ONE)
+    assert list(records.folder.iterdir()) == []
+
+
+def test_what_a_full_disk_cut_off_does_not_pile_up(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    records.create(ONE)
+    monkeypatch.setattr(os, "fsync", refuse(28))
+    with pytest.raises(OSError, match="No space"):
+        records.replace(replace(ONE, state=State.STOPPED))
+    assert records.get("run-1") == ONE
+    assert [path.name for path in records.folder.iterdir()] == ["run-1.json"]
+
+
+def test_a_process_removes_what_its_own_ordinal_left_and_nothing_else(tmp_path: Path) -> None:
+    """1 is not 10."""
+    for name in (".tmp-1-77-0", ".tmp-10-77-0", ".tmp-0-1-0", "run-1.json"):
+        (tmp_path / name).write_bytes(ONE.to_json())
+    records = Records(tmp_path, 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".tmp-0-1-0", ".tmp-10-77-0", "run-1.json"]
+    assert list(records.all()) == ["run-1"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"run-1"',
+        b"\xff" * 10,
+        b"[" * 100_000,
+        ONE.to_json()[:-20],
+        ONE.to_json().replace(b"active", b"paused"),
+        ONE.to_json().replace(b"run-1", b"run-2"),
+        ONE.to_json().replace(b'"owner":0', b'"owner":-1'),
+        ONE.to_json().replace(b'"owner":0', b'"owner":1e308'),
+        ONE.to_json().replace(b'"owner":0', b'"owner":null'),
+        ONE.to_json().replace(b".bin", b"bin"),
+    ],
+)
+def test_a_record_that_cannot_be_understood_is_put_aside_and_said(
+    records: Records, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in ("", "1"):
+        (records.folder / "run-1.json").write_bytes(content)
+        (records.folder / "run-2.json").write_bytes(replace(ONE, session="run-2").to_json())
+        with caplog.at_level(logging.ERROR):
+            assert list(records.all()) == ["run-2"]
+        assert (records.folder / f"run-1.json.unreadable{number}").read_bytes() == content
+    assert [record.message for record in caplog.records] == ["record.unreadable"] * 2
+    assert records.create(ONE)
+
+
+def test_a_record_that_cannot_be_read_now_stays_and_stops_no_other(
+    records: Records, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is not gone: a shard that runs this session must not think so."""
+    records.create(replace(ONE, session="run-2"))
+    (records.folder / "run-1.json").mkdir()
+    with caplog.at_level(logging.ERROR):
+        for _ in range(3):
+            assert list(records.all()) == ["run-2"]
+            assert records.closed == {"run-1"}
+    assert [record.message for record in caplog.records] == ["record.unreadable"]
+    (records.folder / "run-1.json").rmdir()
+    records.create(ONE)
+    assert sorted(records.all()) == ["run-1", "run-2"]
+    assert not records.closed
+
+
+def test_a_record_replaced_while_it_is_read_is_read_again(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS: the file that was open is gone, the name leads to another."""
+    records.create(ONE)
+    read, failures = Path.read_bytes, [116, 116]
+
+    def stale(path: Path) -> bytes:
+        if failures:
+            raise OSError(failures.pop(), "Stale file handle")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", stale)
+    assert records.get("run-1") == ONE
+
+
+def test_records_whose_folder_is_gone_are_a_lost_share(records: Records) -> None:
+    """It was there at the start: nobody must take this for an empty list (I6)."""
+    records.folder.rmdir()
+    with pytest.raises(ShareLost, match="gone from the share"):
+        records.all()
