@@ -1,0 +1,118 @@
+"""One file's three names, and what happens when someone else was quicker."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from uploader.claim import Claim
+from uploader.errors import InTheWay, Vanished
+
+
+@pytest.fixture
+def claim(tmp_path: Path) -> Iterator[Claim]:
+    fd = os.open(tmp_path, os.O_PATH)
+    yield Claim(fd, "x")
+    os.close(fd)
+
+
+def write(folder: Path, **contents: str) -> int:
+    """Write x, x_processing, x_completed; return the inode of the last."""
+    for name, content in contents.items():
+        path = folder / name.replace("_", ".")
+        path.write_text(content)
+    return path.stat().st_ino
+
+
+def names(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_a_file_goes_through_its_three_names(tmp_path: Path, claim: Claim) -> None:
+    inode = write(tmp_path, x="content")
+    assert not claim.held()
+    claim.take()
+    assert claim.held()
+    assert names(tmp_path) == {"x.processing": "content"}
+    claim.complete(inode)
+    assert names(tmp_path) == {"x.completed": "content"}
+    claim.reopen()
+    assert names(tmp_path) == {"x.processing": "content"}
+    claim.give_back()
+    assert names(tmp_path) == {"x": "content"}
+
+
+def test_a_file_that_is_gone_cannot_be_claimed(claim: Claim) -> None:
+    with pytest.raises(Vanished):
+        claim.take()
+
+
+def test_a_claim_whose_reply_was_lost_is_ours(tmp_path: Path, claim: Claim) -> None:
+    """The server renamed it; the repeated call found the plain name gone."""
+    write(tmp_path, x_processing="content")
+    claim.take()
+    assert names(tmp_path) == {"x.processing": "content"}
+
+
+def test_a_completion_whose_reply_was_lost_is_ours(tmp_path: Path, claim: Claim) -> None:
+    claim.complete(write(tmp_path, x_completed="content"))
+    assert names(tmp_path) == {"x.completed": "content"}
+
+
+def test_a_completion_overwrites_no_other_file(tmp_path: Path, claim: Claim) -> None:
+    write(tmp_path, x_completed="somebody's")
+    with pytest.raises(InTheWay):
+        claim.complete(write(tmp_path, x_processing="ours"))
+    assert names(tmp_path) == {"x.completed": "somebody's", "x.processing": "ours"}
+
+
+def test_a_completion_takes_no_other_claim_for_its_own(tmp_path: Path, claim: Claim) -> None:
+    """Another owner has completed and swept ours, and claimed the next file of the name (I9)."""
+    inode = write(tmp_path, x_processing="ours")
+    (tmp_path / "x.processing").rename(tmp_path / "elsewhere")
+    write(tmp_path, x_processing="the next")
+    with pytest.raises(Vanished):
+        claim.complete(inode)
+    assert names(tmp_path)["x.processing"] == "the next"
+
+
+def test_a_completion_of_what_is_gone_is_none(tmp_path: Path, claim: Claim) -> None:
+    inode = write(tmp_path, x_processing="ours")
+    (tmp_path / "x.processing").rename(tmp_path / "elsewhere")
+    with pytest.raises(Vanished):
+        claim.complete(inode)
+
+
+@pytest.mark.parametrize("call", ["give_back", "reopen"])
+def test_nothing_is_given_back_over_another_file(tmp_path: Path, claim: Claim, call: str) -> None:
+    write(tmp_path, x="new", x_processing="claimed", x_completed="done")
+    before = names(tmp_path)
+    with pytest.raises(InTheWay):
+        getattr(claim, call)()
+    assert names(tmp_path) == before
+
+
+def test_a_give_back_that_was_killed_half_way_is_ended_by_the_next(tmp_path: Path, claim: Claim) -> None:
+    write(tmp_path, x="content")
+    os.link(tmp_path / "x", tmp_path / "x.processing")
+    claim.give_back()
+    assert names(tmp_path) == {"x": "content"}
+
+
+def test_a_reopen_without_links_overwrites_nothing(
+    tmp_path: Path, claim: Claim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fs.protected_hardlinks, or a file system without hard links."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    write(tmp_path, x_processing="claimed", x_completed="done")
+    with pytest.raises(InTheWay):
+        claim.reopen()
+    assert names(tmp_path) == {"x.processing": "claimed", "x.completed": "done"}
+    (tmp_path / "x.processing").unlink()
+    claim.reopen()
+    assert names(tmp_path) == {"x.processing": "done"}
