@@ -1,0 +1,198 @@
+"""The queues between discovery and workers: bounded, fair to every session, and never forgetting what they promised."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from uploader import backlog as module
+from uploader.backlog import Backlog, Files, Meter
+from uploader.errors import NotEligible, StoreAway
+from uploader.look import Look
+
+BLOCK = 1000
+SMALL, LARGE = Look(1, 10, 0, 0), Look(1, 10 * BLOCK, 0, 0)
+
+
+@pytest.fixture
+def backlog() -> Backlog:
+    return Backlog(BLOCK)
+
+
+def session(backlog: Backlog, name: str = "run", limit: int = 100) -> Files:
+    files = Files(name, limit)
+    backlog.add(files)
+    return files
+
+
+def test_sessions_are_served_in_turn_whatever_their_length(backlog: Backlog) -> None:
+    long, short = session(backlog, "long"), session(backlog, "short")
+    for number in range(50):
+        backlog.offer(long, f"{number}", SMALL)
+    for number in range(5):
+        backlog.offer(short, f"{number}", SMALL)
+    first = [backlog.take(small=True).files.session for _ in range(10)]
+    assert Counter(first) == {"long": 5, "short": 5}
+    assert [backlog.take(small=True).path for _ in range(3)] == ["5", "6", "7"]
+
+
+def test_small_files_do_not_wait_for_large_ones(backlog: Backlog) -> None:
+    files = session(backlog)
+    for number in range(10):
+        backlog.offer(files, f"large-{number}", LARGE)
+    backlog.offer(files, "small", SMALL)
+    assert backlog.take(small=True).path == "small"
+    assert backlog.take(small=False).path == "large-0"
+
+
+def test_queues_are_bounded_each_by_itself(backlog: Backlog) -> None:
+    files = session(backlog, limit=3)
+    assert [backlog.offer(files, f"s{number}", SMALL) for number in range(5)] == [True] * 3 + [False] * 2
+    assert [backlog.offer(files, f"l{number}", LARGE) for number in range(5)] == [True] * 3 + [False] * 2
+    assert backlog.offer(files, "s0", SMALL), "it is there already"
+    assert len(files.known) == 6
+    backlog.done(backlog.take(small=True))
+    assert backlog.offer(files, "s9", SMALL)
+
+
+def test_a_path_is_with_one_worker_at_a_time(backlog: Backlog) -> None:
+    files = session(backlog)
+    assert backlog.offer(files, "x", SMALL)
+    item = backlog.take(small=True)
+    assert backlog.offer(files, "x", LARGE)
+    assert not files.small
+    assert not files.large
+    backlog.done(item)
+    assert backlog.offer(files, "x", LARGE)
+    assert len(files.large) == 1
+
+
+def test_waiting_for_room_ends_when_there_is_some_or_the_session_has_ended(backlog: Backlog) -> None:
+    files = session(backlog, limit=4)
+    for number in range(4):
+        backlog.offer(files, f"{number}", SMALL)
+    began = time.monotonic()
+    backlog.wait_for_room(files, 0.05)
+    assert time.monotonic() - began >= 0.05
+
+    def finish_one() -> None:
+        backlog.done(backlog.take(small=True))
+
+    def end() -> None:
+        backlog.remove(files)
+
+    for act in (finish_one, end):
+        waiter = threading.Thread(target=backlog.wait_for_room, args=(files, 30))
+        waiter.start()
+        act()
+        waiter.join(5)
+        assert not waiter.is_alive()
+        backlog.offer(files, "again", SMALL)
+
+
+def test_a_removed_session_is_served_no_more(backlog: Backlog) -> None:
+    files, other = session(backlog, "gone"), session(backlog, "other")
+    for one in (files, other):
+        backlog.offer(one, "x", SMALL)
+        backlog.offer(one, "y", SMALL)
+    busy = backlog.take(small=True)
+    assert busy.files is files
+    backlog.remove(files)
+    backlog.remove(files)
+    assert files.cancelled
+    assert list(files.known) == ["x"], "it is under way still"
+    assert not backlog.offer(files, "z", SMALL)
+    assert [backlog.take(small=True).files.session for _ in range(2)] == ["other", "other"]
+    backlog.done(busy)
+    assert not files.known
+
+
+def test_no_worker_sleeps_while_files_wait(backlog: Backlog) -> None:
+    """Each offer wakes one, from every session, small and large."""
+    sessions = [session(backlog, f"{number}", limit=1000) for number in range(3)]
+    done = Counter[str]()
+    lock = threading.Lock()
+
+    def work(small: bool) -> None:
+        while True:
+            item = backlog.take(small=small)
+            with lock:
+                done[item.files.session] += 1
+            backlog.done(item)
+
+    for number in range(8):
+        threading.Thread(target=work, args=(number % 2 == 0,), daemon=True).start()
+    for number in range(300):
+        for files in sessions:
+            while not backlog.offer(files, f"{number}", SMALL if number % 3 else LARGE):
+                time.sleep(0.001)
+    end = time.monotonic() + 10
+    while sum(done.values()) < 900 and time.monotonic() < end:
+        time.sleep(0.01)
+    assert done == {"0": 300, "1": 300, "2": 300}
+    assert all(not files.known and not files.busy for files in sessions)
+
+
+def test_pending_counts_each_file_once_and_only_what_a_drain_waits_for(backlog: Backlog) -> None:
+    files = session(backlog)
+    backlog.offer(files, "queued", SMALL)
+    files.fail("queued", StoreAway("not now"))
+    files.fail("failed", StoreAway("not now"))
+    files.fail("link", NotEligible("a symbolic link"))
+    files.given_back("back", SMALL, 5)
+    files.beyond = 7
+    assert files.pending() == 1 + 1 + 1 + 7
+    with files.alone("swept") as alone:
+        assert alone
+        assert files.pending() == 10
+        assert files.waiting() == 1 + 1 + 7
+
+
+def test_failures_are_bounded(backlog: Backlog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_FAILURES", 10)
+    files = session(backlog)
+    for number in range(30):
+        files.fail(f"{number}", StoreAway("not now"))
+    assert len(files.failures) == 10
+    files.fail("3", StoreAway("again"))
+    assert files.failures["3"].attempts == 2
+
+
+def test_what_a_whole_scan_did_not_see_is_forgotten(backlog: Backlog) -> None:
+    files = session(backlog)
+    files.scans = 1
+    for path in ("gone", "there", "queued"):
+        files.fail(path, StoreAway("not now"))
+        files.given_back(path, SMALL, 5)
+    backlog.offer(files, "queued", SMALL)
+    files.scans = 2
+    assert files.skip("there", time.monotonic())
+    files.failures["there"].due = 0
+    assert files.skip("there", time.monotonic()), "it has to settle still"
+    files.forget_unseen()
+    assert set(files.failures) == {"there", "queued"}
+    assert set(files.settling) == {"there"}
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    now = [1000.0]
+    monkeypatch.setattr("uploader.backlog.time.monotonic", lambda: now[0])
+    yield now
+    monkeypatch.undo()
+
+
+def test_the_rate_is_that_of_the_last_seconds(clock: list[float]) -> None:
+    meter = Meter()
+    for _ in range(60):
+        meter.add(1000)
+        clock[0] += 1
+    assert meter.rate() == pytest.approx(1000, rel=0.15)
+    clock[0] += 60
+    assert meter.rate() == 0
+    clock[0] += 1
+    meter.add(500)
+    assert 0 < meter.rate() <= 1000
+    assert meter.total == 60_500
