@@ -1,0 +1,342 @@
+"""Bad requests, bad settings and bad files against the real programs: each gets a sentence, the rest goes on."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from router.settings import load as load_router
+from tests import programs
+from tests.demo.site import Site, files_in
+from tests.endpoint.server import Endpoint
+from tests.need import need
+from tests.programs import Server, wait_for
+from uploader.errors import BadConfiguration
+from uploader.settings import Settings, load
+
+START, STOP = "/v1/watch/start", "/v1/watch/stop"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with ExitStack() as stack:
+        endpoint = stack.enter_context(Endpoint())
+        it = Site(tmp_path_factory.mktemp("bad"), stack, endpoint.connection_string, max_sessions=20)
+        # As root every file can be read: take that from the shards, and from nobody else.
+        for shard in it.shards:
+            if os.geteuid() == 0:
+                need("setpriv")
+                shard.argv = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", *shard.argv]
+                shard.kill()
+                shard.up()
+        yield it
+
+
+@pytest.fixture(params=["shard", "router"])
+def server(site: Site, request: pytest.FixtureRequest) -> Server:
+    return site.router if request.param == "router" else site.shards[0]
+
+
+def refusal(response: httpx.Response, status: int, code: str) -> str:
+    """Return the sentence of a refusal."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    body = response.json()
+    assert (body["status"], body["code"]) == (status, code)
+    return str(body["detail"])
+
+
+NAMES = ["a/b", "/a", "..", ".", "a..b", ".hidden", "a.", "a\x01b", "a\n", "a b", "é", "x" * 300, "", 5, ["a"]]
+EXTENSIONS = [
+    ["bin"],
+    ["."],
+    [""],
+    [".a/b"],
+    [".a\n"],
+    ["." + "x" * 64],
+    [1],
+    ".bin",
+    [f".{n}" for n in range(65)],
+    [".a"] * 65,
+    {".a": 1},
+]
+BODIES: list[tuple[str, bytes | dict[str, Any], str]] = [
+    (START, b"{", "JSON"),
+    (START, b'{"session": "a"', "JSON"),
+    (START, b"\xff\xfe", "JSON"),
+    (START, b"[" * 60_000, "JSON"),
+    (START, b'{"session": NaN}', "JSON"),
+    (START, b"[]", "JSON object"),
+    (START, b'"run-1"', "JSON object"),
+    (START, b"null", "JSON object"),
+    (START, {"session": "a", "colour": "red"}, "session, extensions, shard"),
+    (START, {"session": "a", "shard": -1}, "greater than or equal to 0"),
+    (START, {"session": "a", "shard": "1"}, "integer"),
+    (START, {"session": "a", "shard": 2}, "2"),
+    (START, {"session": "a", "shard": True}, "integer"),
+    (STOP, {}, "session is missing"),
+    (STOP, {"session": "a", "drain": "no"}, "boolean"),
+    (STOP, {"session": "a", "force": True}, "session, drain"),
+    *((START, {"session": name}, "session") for name in NAMES),
+    *((STOP, {"session": name}, "session") for name in NAMES),
+    *((START, {"session": "a", "extensions": value}, "extension") for value in EXTENSIONS),
+]
+
+
+def test_a_bad_request_gets_400_and_a_sentence_and_nothing_is_written(site: Site, server: Server) -> None:
+    before = files_in(site.share)
+    with httpx.Client(base_url=server.url, trust_env=False) as client:
+        for path, body, words in BODIES:
+            sent = body if isinstance(body, bytes) else json.dumps(body).encode()
+            said = refusal(client.post(path, content=sent), 400, "bad-request")
+            assert words in said, (body, said)
+    assert files_in(site.share) == before
+    assert [path.name for path in site.share.iterdir()] == [".nfs-watch"]
+
+
+def test_the_sentence_about_a_name_says_what_is_allowed(site: Site, server: Server) -> None:
+    said = refusal(site.ask("start", server, session="a/b"), 400, "bad-request")
+    assert "1 to 128 of A-Z a-z 0-9 . _ -" in said
+    said = refusal(site.ask("start", server, session="a", extensions=["bin"]), 400, "bad-request")
+    assert "'bin'" in said
+    assert "a dot and 1 to 63 characters, such as .bin" in said
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_of_10_mib_gets_413_and_is_not_read_to_its_end(server: Server, *, chunked: bool) -> None:
+    body = b'{"session": "' + b"x" * (10 << 20) + b'"}'
+    content = iter([body[start : start + 65_536] for start in range(0, len(body), 65_536)]) if chunked else body
+    try:
+        response = httpx.post(server.url + START, content=content, trust_env=False)
+    except httpx.WriteError:
+        return  # the server closed the connection while we were still sending
+    assert "65536 bytes" in refusal(response, 413, "too-large")
+
+
+def test_an_unknown_session_gets_404(site: Site, server: Server) -> None:
+    assert "nobody" in refusal(site.ask("stop", server, session="nobody"), 404, "unknown-session")
+    assert "nobody" in refusal(site.ask("status?session=nobody", server), 404, "unknown-session")
+    assert "1 to 128" in refusal(site.ask("status?session=../x", server), 400, "bad-request")
+
+
+def test_an_unknown_path_and_a_wrong_method_are_problems_too(site: Site, server: Server) -> None:
+    refusal(site.ask("begin", server), 404, "not-found")
+    refusal(site.ask("start", server), 405, "method-not-allowed")
+
+
+# Settings
+
+REQUIRED = {"ROOT": "/tmp", "CONTAINER": "uploads"}
+CONNECTION = programs.connection_string("http://127.0.0.1:9/devstoreaccount1")
+WRONG: dict[str, dict[str, str]] = {  # by variable: a wrong value, and a word of what is allowed
+    "CONTAINER": {"Uploads": "pattern", "a": "pattern", "a--b": "pattern", "x" * 64: "pattern"},
+    "ACCOUNT_URL": {"account": "pattern", "ftp://a": "pattern", "https://a/?sig=1": "pattern"},
+    "BLOB_PREFIX": {"/a": "pattern", "a\\b": "pattern", "a\nb": "pattern", "x" * 513: "512"},
+    "EXTENSIONS": {"bin": "dot", ".bin,h5": "dot", ".a/b": "dot"},
+    "STAGING": {"/no/such/folder": "folder"},
+    "STAGING_SIZE": {"-1": "0", "1G": "integer"},
+    "SCAN_INTERVAL": {"0": "0.05", "often": "number", "nan": "3600"},
+    "SETTLE": {"-1": "0", "x": "number", "inf": "86400"},
+    "SETTLE_EMPTY": {"-1": "0", "x": "number"},
+    "QUEUE_SIZE": {"0": "1", "x": "integer"},
+    "CONNECTIONS": {"0": "1", "1025": "1024", "x": "integer"},
+    "MEMORY": {"1": "1048576", "8388608": "at least twice NFS_WATCH_BLOCK_SIZE=8388608", "x": "integer"},
+    "BLOCK_SIZE": {"1": "65536", "9999999999": "4194304000"},
+    "CHECKSUM": {"sha1": "'crc64' or 'md5'"},
+    "CONTENT_MD5": {"perhaps": "boolean"},
+    "MAX_UPLOAD_RATE": {"-1": "0", "10M": "integer"},
+    "RETENTION": {"-1": "0", "x": "number", "inf": "31622400", "nan": "31622400"},
+    "SWEEP_INTERVAL": {"0": "0.05", "x": "number"},
+    "MAX_SESSIONS": {"0": "1", "x": "integer"},
+    "NFS_TIMEOUT": {"0": "1", "x": "number"},
+    "ORDINAL": {"-1": "0", "x": "integer"},
+    "REPLICAS": {"-1": "0", "x": "integer"},
+    "STATEFULSET": {"A": "pattern", "a/b": "pattern"},
+    "PORT": {"0": "1", "65536": "65535", "http": "integer"},
+}
+WRONG_FOR_ROUTER = {
+    "SHARD_URL": {"http://nfs-watch": "{ordinal}", "ftp://{ordinal}": "http", "http://{ordinal}{pod}": "{ordinal}"},
+    "REPLICAS": {"-1": "0 to 1000", "x": "whole number"},
+    "STATEFULSET": {"A": "a-z"},
+    "PORT": {"0": "1 to 65535", "http": "whole number"},
+}
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Only what is required is set."""
+    for name in [name for name in os.environ if name.startswith(("NFS_WATCH_", "AZURE_")) or name == "POD_NAME"]:
+        monkeypatch.delenv(name)
+    for name, value in REQUIRED.items():
+        monkeypatch.setenv(f"NFS_WATCH_{name}", value)
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", CONNECTION)
+    return monkeypatch
+
+
+def test_every_setting_has_a_wrong_value_below() -> None:
+    fields = {field.upper() for field in Settings.model_fields}
+    assert fields - {"ROOT", "HOST", "CONNECTION_STRING"} == WRONG.keys()  # these show when the program uses them
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"), [(name, *one) for name, values in WRONG.items() for one in values.items()]
+)
+def test_a_wrong_setting_is_named_with_what_is_allowed(
+    environment: pytest.MonkeyPatch, name: str, value: str, allowed: str
+) -> None:
+    if name == "ACCOUNT_URL":
+        environment.delenv("AZURE_STORAGE_CONNECTION_STRING")
+    environment.setenv(f"NFS_WATCH_{name}", value)
+    with pytest.raises(BadConfiguration) as raised:
+        load()
+    said = str(raised.value)
+    assert said.startswith(f"NFS_WATCH_{name}={value}"), said
+    assert allowed in said.removeprefix(f"NFS_WATCH_{name}={value}"), said
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"), [(name, *one) for name, values in WRONG_FOR_ROUTER.items() for one in values.items()]
+)
+def test_a_wrong_setting_of_the_router_is_named_with_what_is_allowed(
+    environment: pytest.MonkeyPatch, name: str, value: str, allowed: str
+) -> None:
+    environment.setenv(f"NFS_WATCH_{name}", value)
+    with pytest.raises(BadConfiguration) as raised:
+        load_router()
+    said = str(raised.value)
+    assert said.startswith(f"NFS_WATCH_{name}={value}: "), said
+    assert allowed in said.removeprefix(f"NFS_WATCH_{name}={value}"), said
+
+
+@pytest.mark.parametrize("name", [f"NFS_WATCH_{name}" for name in REQUIRED])
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_missing_setting_is_named(environment: pytest.MonkeyPatch, name: str, value: str | None) -> None:
+    environment.delenv(name)
+    if value is not None:
+        environment.setenv(name, value)
+    with pytest.raises(BadConfiguration, match=f"^{name} is not set$"):
+        load()
+
+
+def test_the_store_is_named_once(environment: pytest.MonkeyPatch) -> None:
+    both = "exactly one of NFS_WATCH_ACCOUNT_URL and AZURE_STORAGE_CONNECTION_STRING"
+    environment.setenv("NFS_WATCH_ACCOUNT_URL", "https://account.blob.core.windows.net")
+    with pytest.raises(BadConfiguration, match=both) as raised:
+        load()
+    assert programs.KEY not in str(raised.value)
+    environment.delenv("NFS_WATCH_ACCOUNT_URL")
+    environment.delenv("AZURE_STORAGE_CONNECTION_STRING")
+    with pytest.raises(BadConfiguration, match=both):
+        load()
+
+
+def ends(program: str, **variables: str | None) -> str:
+    """Run a program that cannot start; return why it says it ends. None takes a variable away."""
+    required = {f"NFS_WATCH_{name}": value for name, value in REQUIRED.items()}
+    fitting = {**required, "AZURE_STORAGE_CONNECTION_STRING": CONNECTION, "NFS_WATCH_REPLICAS": "1", **variables}
+    env = {**programs.Program([], Path()).env, **{name: value for name, value in fitting.items() if value is not None}}
+    argv = [sys.executable, "-m", program]
+    run = subprocess.run(argv, env=env, cwd=programs.TOP, text=True, capture_output=True, timeout=60, check=False)
+    assert run.returncode == 1, run
+    assert programs.KEY not in run.stdout + run.stderr
+    lines = [json.loads(line) for line in (run.stdout + run.stderr).splitlines()]  # no traceback
+    (last,) = [line for line in lines if line["level"] not in {"info", "warning"}]
+    assert last == lines[-1]
+    assert last["exit_code"] == 1
+    return str(last["reason"])
+
+
+def test_a_program_that_cannot_start_says_why_in_one_line_and_ends_with_1(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for program in ("uploader", "router"):
+            said = ends(program, NFS_WATCH_HOST="127.0.0.1", NFS_WATCH_PORT=port)
+            assert said.startswith(f"NFS_WATCH_PORT={port}: ")
+    for root in (tmp_path / "share", Path("/etc/passwd")):
+        assert ends("uploader", NFS_WATCH_ROOT=str(root)).startswith(f"NFS_WATCH_ROOT={root}: the share is not there")
+    assert "NFS_WATCH_HOST=no.such.host.invalid" in ends("uploader", NFS_WATCH_HOST="no.such.host.invalid")
+    several = ends("uploader", NFS_WATCH_ROOT=None, NFS_WATCH_PORT="x", NFS_WATCH_CHECKSUM="sha1")
+    assert all(f"NFS_WATCH_{name}" in several for name in ("ROOT", "PORT", "CHECKSUM"))
+    assert "NFS_WATCH_REPLICAS" in ends("router", NFS_WATCH_REPLICAS=None)
+    said = ends("uploader", AZURE_STORAGE_CONNECTION_STRING="nonsense")
+    assert said.startswith("AZURE_STORAGE_CONNECTION_STRING: ")
+    assert "nonsense" not in said
+
+
+def test_an_account_url_without_a_selector_of_credentials_names_the_variable() -> None:
+    url = "https://account.blob.core.windows.net"
+    said = ends("uploader", AZURE_STORAGE_CONNECTION_STRING=None, NFS_WATCH_ACCOUNT_URL=url)
+    assert said.startswith("NFS_WATCH_ACCOUNT_URL: ")
+    assert "AZURE_TOKEN_CREDENTIALS" in said
+
+
+# Files
+
+
+def test_odd_files_are_shown_with_their_reason_and_the_others_go_on(site: Site, tmp_path: Path) -> None:
+    """A link, a socket, a pipe, a file that may not be read, names that no blob can have."""
+    folder, secret = site.share / "odd", tmp_path / "secret.bin"
+    (folder / "closed").mkdir(parents=True)
+    secret.write_bytes(b"secret")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "other.bin").write_bytes(b"other")
+    (folder / "link.bin").symlink_to(secret)
+    (folder / "dangling.bin").symlink_to(tmp_path / "nothing")
+    (folder / "folder.bin").symlink_to(outside)
+    os.mkfifo(folder / "pipe.bin")
+    listener = socket.socket(socket.AF_UNIX)
+    here = os.open(folder, os.O_PATH)
+    listener.bind(f"/proc/self/fd/{here}/socket.bin")
+    names = [b"\xff\xfe.bin", b"new\nline.bin", b"back\\slash.bin", b"ends-with-a-dot."]
+    for name in names:
+        (Path(os.fsdecode(bytes(folder) + b"/" + name))).write_bytes(b"odd")
+    (folder / "unreadable.bin").write_bytes(b"unreadable")
+    (folder / "unreadable.bin").chmod(0)
+    (folder / "closed/inside.bin").write_bytes(b"inside")
+    (folder / "closed").chmod(0)
+    (folder / "good-1.bin").write_bytes(b"good")
+    site.call("start", session="odd")
+    (folder / "good-2.bin").write_bytes(b"good")
+    reasons = {
+        "link.bin": "symbolic link",
+        "dangling.bin": "symbolic link",
+        "folder.bin": "symbolic link",
+        "pipe.bin": "not a regular file",
+        "socket.bin": "not a regular file",
+        "\\udcff\\udcfe.bin": "not UTF-8",
+        "new\nline.bin": "control character",
+        "back\\slash.bin": "backslash",
+        "ends-with-a-dot.": "ends with a dot",
+        "unreadable.bin": "Permission denied",
+        "closed": "Permission denied",
+    }
+    try:
+        wait_for(lambda: site.session("odd")["files"]["failed"] == len(reasons), "all odd files to be shown")
+        wait_for(lambda: site.session("odd")["files"]["completed"] == 2, "the good files")
+        shown = {one["path"]: one["error"] for one in site.session("odd")["current"]}
+        assert shown.keys() == reasons.keys()
+        for path, reason in reasons.items():
+            assert reason in shown[path], (path, shown[path])
+        log = "".join(shard.log() for shard in site.shards)
+        assert len(re.findall(r'"file.failed"', log)) >= len(reasons)
+        # One that is mended goes on; what cannot be sent at all does not keep a session from ending.
+        (folder / "unreadable.bin").chmod(0o644)
+        (folder / "closed").chmod(0o755)
+        site.call("stop", session="odd")
+        wait_for(lambda: "odd.json" not in site.records(), "the session to end", 60)
+    finally:
+        listener.close()
+        os.close(here)
+    assert secret.read_bytes() == b"secret"
+    assert (outside / "other.bin").read_bytes() == b"other"
+    assert len(files_in(folder)) == 9

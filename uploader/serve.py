@@ -1,0 +1,71 @@
+"""uvicorn, as both programs run it."""
+
+import errno
+import socket
+import time
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from uploader import thread
+from uploader.errors import BadConfiguration
+
+KEEP_ALIVE = 30  # seconds between two requests of one connection
+HEAD_TIME = 40.0  # seconds for a request's head, which uvicorn does not limit; a waiting connection ends before that
+
+
+class Server(uvicorn.Server):
+    """Ends at once when told to (A18, A25): everything is idempotent, there is nothing to save."""
+
+    _idle: dict[Any, tuple[Any, float]] = {}  # noqa: RUF012 replaced, never changed
+
+    async def on_tick(self, counter: int) -> bool:
+        """Each 0.1 s."""
+        if counter % 10 == 0:
+            self._close_idle()
+        return await super().on_tick(counter)
+
+    def _close_idle(self) -> None:
+        """Close connections on which no request comes to its end, or which still send one that was answered."""
+        now = time.monotonic()
+        connections: set[Any] = self.server_state.connections
+        idle = [one for one in connections if one.cycle is None or one.cycle.response_complete]
+        known = {one: self._idle.get(one, (one.cycle, now)) for one in idle}
+        self._idle = {
+            one: (cycle, since) if cycle is one.cycle else (one.cycle, now) for one, (cycle, since) in known.items()
+        }
+        for one, (_, since) in self._idle.items():
+            if now - since > HEAD_TIME:
+                one.transport.close()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 uvicorn's signature
+        """End with the exit code that shells give for the signal."""
+        thread.end(128 + sig)
+
+
+def listener(host: str, port: int) -> socket.socket:
+    """Return the listening socket. Raises BadConfiguration, naming the variable."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        of_port = error.errno in {errno.EADDRINUSE, errno.EACCES, errno.EPERM}
+        variable = f"NFS_WATCH_PORT={port}" if of_port else f"NFS_WATCH_HOST={host}"
+        raise BadConfiguration(f"{variable}: cannot listen there: {error.strerror}") from error
+
+
+def run(app: Any, at: socket.socket) -> None:  # noqa: ANN401 any ASGI application
+    """Serve until the process is killed. Slow or idle clients cost a connection, no thread."""
+    config = uvicorn.Config(
+        app,
+        http="h11",  # _close_idle knows its connections
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        ws="none",
+        timeout_keep_alive=KEEP_ALIVE,
+    )
+    Server(config).run(sockets=[at])

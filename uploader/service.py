@@ -1,0 +1,284 @@
+"""The sessions of this shard: start, stop, status, and the loop that makes the records true.
+
+One code path serves start-up, adoption and recovery: every few seconds each record is looked at, and what it says is
+made so (level-triggered, as Kubernetes' controllers are).
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from uploader import names, status
+from uploader.backlog import Backlog, Files
+from uploader.discover import Discovery
+from uploader.errors import AlreadyActive, BadRequest, NotOwner, NotReady, ShardFull, ShareLost, UnknownSession
+from uploader.placement import rank
+from uploader.replicas import Replicas, ReplicasUnknown
+from uploader.scan import Rule
+from uploader.session import Session, State, new_name, now
+from uploader.settings import Settings
+from uploader.share import Share
+from uploader.store import Records
+from uploader.sweep import Sweeper
+from uploader.thread import spawn
+from uploader.watch import Watch
+
+log = logging.getLogger(__name__)
+RECONCILE = 2.0  # seconds between two looks at the records
+GIVE_BACK = 20.0  # seconds that a stop waits for the files under way
+
+
+@dataclass
+class Run:
+    """A session that this shard owns. `discovery` is None once it is stopped; `drained` when nothing is left to do."""
+
+    session: Session
+    files: Files
+    discovery: Discovery | None = None
+    drained: bool = False
+
+
+class Service:
+    """What the HTTP handlers call. start, stop and the loop take turns; status answers from memory."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        share: Share,
+        records: Records,
+        replicas: Replicas,
+        watch: Watch,
+        backlog: Backlog,
+        sweeper: Sweeper,
+    ) -> None:
+        self.settings = settings
+        self.share = share
+        self.records = records
+        self.replicas = replicas
+        self.watch = watch
+        self.backlog = backlog
+        self.sweeper = sweeper
+        self.runs: dict[str, Run] = {}
+        self.reconciled = False
+        self._lock = threading.RLock()
+        self._wake = threading.Event()
+        sweeper.clean = self._swept
+
+    def begin(self) -> None:
+        """Start the loop."""
+        spawn("reconcile", self._loop)
+
+    def start(self, name: str | None, extensions: list[str] | None, shard: int | None) -> dict[str, Any]:
+        """Start a session; its record is on disk when this returns. Raises Refused."""
+        me = self.settings.ordinal
+        with self._share_or_503(), self._lock:
+            record = self.records.get(name) if name else None
+            if record and record.state is not State.STOPPED:
+                raise AlreadyActive(f"{name} is {record.state} on shard {record.owner}", shard=record.owner)
+            owner = record.owner if record else self._placed(name, shard)
+            if owner != me:
+                raise NotOwner(f"shard {owner} owns {name or 'what is to run there'}", shard=owner)
+            running = [run.session.session for run in self.runs.values() if run.discovery]
+            if len(running) >= self.settings.max_sessions:
+                raise ShardFull(f"shard {me} runs {', '.join(running)}", sessions=running)
+            wanted = None if extensions is None else tuple(extensions)
+            session = Session(name or new_name(), State.ACTIVE, me, now(), wanted)
+            (Path(self.share.root) / session.session).mkdir(exist_ok=True)
+            if record:
+                self.records.replace(session)
+            elif not self.records.create(session):
+                raise AlreadyActive(f"{name} was started somewhere else at the same moment")
+            self._launch(session, names.SESSION_STARTED)
+        return status.started(session)
+
+    def _placed(self, name: str | None, shard: int | None) -> int:
+        """Return the shard for a new session: the one that the request names, else the first in the name's rank."""
+        count = self._count()
+        if shard is not None and shard >= count:
+            raise BadRequest(f"there is no shard {shard}: the StatefulSet has {count} replicas")
+        if shard is not None:
+            return shard
+        return rank(name, count)[0] if name else self.settings.ordinal
+
+    def _count(self) -> int:
+        try:
+            count = self.replicas.count()
+        except ReplicasUnknown as error:
+            raise NotReady(str(error)) from error
+        if count == 0:
+            raise NotReady("the StatefulSet is scaled to 0")
+        return count
+
+    def stop(self, name: str, *, drain: bool) -> tuple[dict[str, Any], bool]:
+        """Stop a session; return the answer and whether it has ended. Raises Refused."""
+        with self._share_or_503(), self._lock:
+            record = self._own_record(name)
+            if record.state is State.STOPPED:
+                return status.ended(record), True
+            run = self.runs.get(name) or self._launch(record, names.SESSION_RESUMED)
+            if drain:
+                self._change(run, State.DRAINING, names.SESSION_DRAINING)
+                self._drain(run)
+                return status.ended(run.session), False
+        with self._share_or_503():
+            return self._end(run), True
+
+    def _end(self, run: Run) -> dict[str, Any]:
+        """End a session at once and give its claims back; other requests do not wait for that."""
+        if discovery := run.discovery:
+            discovery.stop()
+            end = time.monotonic() + GIVE_BACK
+            while run.files.busy and time.monotonic() < end:
+                time.sleep(0.02)
+            discovery.give_back()
+        with self._lock:
+            record = self._own_record(run.session.session)  # it may have been adopted while we waited
+            if self.runs.get(record.session) is run and run.discovery:
+                self._stopped(run)
+            return status.ended(run.session)
+
+    def _own_record(self, name: str) -> Session:
+        record = self.records.get(name)
+        if record is None:
+            raise UnknownSession(f"there is no session {name}")
+        if record.owner != self.settings.ordinal:
+            raise NotOwner(f"shard {record.owner} owns {name}", shard=record.owner)
+        return record
+
+    def status(self, name: str | None = None) -> dict[str, Any]:
+        """Describe one session, or all of this shard, from memory. Raises Refused."""
+        runs = list(self.runs.values())
+        if name is not None:
+            runs = [run for run in runs if run.session.session == name]
+            if not runs:
+                with self._share_or_503():
+                    self._own_record(name)
+                raise NotReady(f"{name} is about to be resumed")
+        return status.answer(self.settings.ordinal, [(run.session, run.files) for run in runs])
+
+    def gauges(self) -> dict[str, float]:
+        """Return what the metrics' gauges show, by their names. From memory."""
+        runs = list(self.runs.values())
+        files = [run.files for run in runs]
+        return {
+            names.SESSIONS_ACTIVE: sum(run.discovery is not None for run in runs),
+            names.FILES_WAITING: sum(one.waiting() for one in files),
+            names.FILES_UPLOADING: sum(len(one.busy) for one in files),
+            names.FILES_FAILING: sum(len(one.failures) + len(one.kept) for one in files),
+            names.SHARE_AGE: self.share.age(),
+        }
+
+    def _loop(self) -> None:
+        while True:
+            try:
+                with self._lock:
+                    self._reconcile()
+                self.reconciled = True
+            except ShareLost:
+                self.share.probe()  # where another share is mounted, that is the reason to give
+                raise
+            except OSError as error:
+                self.share.judge(error)
+                log.warning(names.RECONCILE_FAILED, extra={"error": str(error)})
+            self._wake.wait(RECONCILE)
+            self._wake.clear()
+
+    def _reconcile(self) -> None:
+        records = self.records.all()
+        for run in [run for name, run in self.runs.items() if name not in records and name not in self.records.closed]:
+            # Records go only when a stopped session was swept; the share is not the one it was (I6).
+            raise ShareLost(f"the record of session {run.session.session} is gone from the share")
+        try:
+            count: int | None = self.replicas.count()
+        except ReplicasUnknown:
+            count = None
+        for record in records.values():
+            if record.owner == self.settings.ordinal:
+                self._own(record, names.SESSION_RESUMED)
+            elif count and record.owner >= count and rank(record.session, count)[0] == self.settings.ordinal:
+                adopted = replace(record, owner=self.settings.ordinal)
+                self.records.replace(adopted)
+                self._own(adopted, names.SESSION_ADOPTED)
+            elif record.session in self.runs:
+                self._leave(self.runs[record.session])
+        self._tell_sweeper()
+
+    def _own(self, record: Session, event: str) -> None:
+        """Make true what the record says of a session of ours."""
+        run = self.runs.get(record.session)
+        if run and run.session != record:  # another shard had it meanwhile: what the record says counts
+            self._leave(run)
+            run = None
+        run = run or self._launch(record, event)
+        if run.drained and run.session.state is State.DRAINING:
+            if run.discovery:
+                run.discovery.stop()
+            self._stopped(run)
+
+    def _launch(self, session: Session, event: str) -> Run:
+        files = Files(session.session, self.settings.queue_size)
+        run = self.runs[session.session] = Run(session, files)
+        if session.state is not State.STOPPED:
+            extensions = self.settings.extensions if session.extensions is None else session.extensions
+            rule = Rule(extensions, f"{self.settings.blob_prefix}{session.session}/")
+            run.discovery = Discovery(files, rule, self.settings, self.share, self.watch, self.backlog)
+            if session.state is State.DRAINING:
+                self._drain(run)
+            run.discovery.start()
+            log.info(event, extra={"session": session.session, "state": session.state})
+        self._tell_sweeper()
+        return run
+
+    def _drain(self, run: Run) -> None:
+        def finished() -> None:
+            run.drained = True
+            self._wake.set()
+
+        if run.discovery:
+            run.discovery.drain(finished)
+
+    def _change(self, run: Run, state: State, event: str) -> None:
+        session = replace(run.session, state=state)
+        self.records.replace(session)
+        run.session = session
+        log.info(event, extra={"session": session.session})
+
+    def _stopped(self, run: Run) -> None:
+        self._change(run, State.STOPPED, names.SESSION_STOPPED)
+        run.discovery = None
+        self._tell_sweeper()
+
+    def _leave(self, run: Run) -> None:
+        """Another shard owns it now: leave everything on the share as it is."""
+        if run.discovery:
+            run.discovery.stop()
+        del self.runs[run.session.session]
+        log.warning(names.SESSION_LEFT, extra={"session": run.session.session})
+
+    def _swept(self, name: str) -> None:
+        """Forget a stopped session whose folder holds nothing of ours any more."""
+        with self._lock:
+            run, record = self.runs.get(name), self.records.get(name)
+            if run and record and record.state is State.STOPPED and record.owner == self.settings.ordinal:
+                self.records.remove(name)
+                del self.runs[name]
+                self._tell_sweeper()
+                log.info(names.SESSION_SWEPT, extra={"session": name})
+
+    def _tell_sweeper(self) -> None:
+        runs = list(self.runs.values())
+        self.sweeper.sessions = {run.session.session: run.files for run in runs}
+        self.sweeper.stopped = {run.session.session for run in runs if run.session.state is State.STOPPED}
+
+    @contextmanager
+    def _share_or_503(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.share.judge(error)
+            raise NotReady(f"the share does not do what is needed: {error.strerror}") from error
