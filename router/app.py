@@ -1,0 +1,141 @@
+"""The router's HTTP interface. It holds no state: a restart needs nothing."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from router import page
+from router.forward import Forward
+from router.gather import Gather
+from router.settings import Settings
+from router.shard import Reply, Shards, client
+from uploader.errors import BadRequest, NotReady, Refused
+from uploader.events import Events
+from uploader.openapi.document import document
+from uploader.replicas import Replicas, ReplicasUnknown
+from uploader.session import check_name, new_name
+from uploader.wire import StartRequest, StopRequest, answer, failed, http_error, problem, read, refused
+
+POLL = 0.5  # seconds between two looks at the shards while someone watches
+
+
+class Router:
+    """The handlers: parse, ask the shards, answer."""
+
+    def __init__(self, settings: Settings, replicas: Replicas) -> None:
+        self._replicas = replicas
+        self._client = client()
+        shards = Shards(self._client, settings.shard_url)
+        self._forward = Forward(shards)
+        self._gather = Gather(shards)
+        self._events = Events(self._latest, interval=POLL)
+        self._contract = answer(document(StartRequest, StopRequest, page=True))
+
+    async def start(self, request: Request) -> Response:
+        """POST /v1/watch/start."""
+        wanted = await read(request, StartRequest)
+        n = await self._some()
+        name = wanted.session or new_name()
+        fields = {} if wanted.extensions is None else {"extensions": wanted.extensions}
+        if wanted.shard is not None:
+            return _passed(await self._forward.start_on(wanted.shard, name, fields, n))
+        return _passed(await self._forward.start(name, fields, made=wanted.session is None, n=n))
+
+    async def stop(self, request: Request) -> Response:
+        """POST /v1/watch/stop."""
+        wanted = await read(request, StopRequest)
+        return _passed(await self._forward.stop(wanted.session, wanted.model_dump(), await self._some()))
+
+    async def status(self, request: Request) -> Response:
+        """GET /v1/watch/status."""
+        name = request.query_params.get("session")
+        if name is None:
+            return answer(await self._gather.now(await self._count()))
+        try:
+            check_name(name)
+        except ValueError as error:
+            raise BadRequest(str(error)) from error
+        return _passed(await self._forward.status(name, await self._some()))
+
+    async def events(self, request: Request) -> Response:
+        """GET /v1/watch/events."""
+        return self._events.response(request)
+
+    async def openapi(self, _: Request) -> Response:
+        """GET /openapi.json."""
+        return self._contract
+
+    async def readyz(self, _: Request) -> Response:
+        """GET /readyz: ready as soon as N is known; shards that are away are the shards' business."""
+        try:
+            count = await self._count()
+        except NotReady as error:
+            return PlainTextResponse(f"{error}\n", 503)
+        return PlainTextResponse(f"ready: {count} shards\n")
+
+    async def _latest(self) -> dict[str, Any]:
+        try:
+            return await self._gather.latest(await self._count())
+        except NotReady as error:
+            return {"sessions": [], "shards": [], "error": str(error)}
+
+    async def _count(self) -> int:
+        try:
+            return await run_in_threadpool(self._replicas.count)
+        except ReplicasUnknown as error:
+            raise NotReady(str(error)) from error
+
+    async def _some(self) -> int:
+        n = await self._count()
+        if n == 0:
+            raise NotReady("there are no shards: the StatefulSet is scaled to 0")
+        return n
+
+    async def close(self) -> None:
+        """Close the client."""
+        await self._client.aclose()
+
+
+async def livez(_: Request) -> Response:
+    """GET /livez: it answers, so it lives."""
+    return PlainTextResponse("alive\n")
+
+
+def app(settings: Settings, replicas: Replicas) -> Starlette:
+    """Return the application."""
+    router = Router(settings, replicas)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        await router.close()
+
+    return Starlette(
+        routes=[
+            Route("/", page.respond, methods=["GET"]),
+            Route("/v1/watch/start", router.start, methods=["POST"]),
+            Route("/v1/watch/stop", router.stop, methods=["POST"]),
+            Route("/v1/watch/status", router.status, methods=["GET"]),
+            Route("/v1/watch/events", router.events, methods=["GET"]),
+            Route("/openapi.json", router.openapi, methods=["GET"]),
+            Route("/livez", livez, methods=["GET"]),
+            Route("/readyz", router.readyz, methods=["GET"]),
+        ],
+        exception_handlers={Refused: refused, HTTPException: http_error, Exception: failed},
+        lifespan=lifespan,
+    )
+
+
+def _passed(reply: Reply) -> Response:
+    """Hand on what the shard said; its errors stay problem documents."""
+    if reply.status < 400:
+        return answer(reply.body, reply.status)
+    fields = {key: value for key, value in reply.body.items() if key not in {"title", "status", "code", "detail"}}
+    return problem(reply.status, reply.code or "refused", str(reply.body.get("detail", "")), **fields)

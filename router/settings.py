@@ -1,0 +1,61 @@
+"""The router's settings: read once from the environment; a wrong one is refused with its variable's name."""
+
+from string import Formatter
+from typing import Annotated
+
+import httpx
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from uploader.errors import BadConfiguration
+
+PREFIX = "NFS_WATCH_"
+URL_RULE = "http:// or https:// and a host, with {ordinal} for the shard's number and no other {placeholder}"
+MAX_SHARDS = 1000  # a status asks every shard at once: one socket each
+
+
+def _check_url(url: str) -> str:
+    try:
+        fields = [part[1:] for part in Formatter().parse(url) if part[1] is not None]
+        plain = not any(name != "ordinal" or form or conversion for name, form, conversion in fields)
+        address = httpx.URL(url.format(ordinal=0)) if plain and fields else None
+    except (ValueError, httpx.InvalidURL):
+        address = None
+    if address is None or address.scheme not in {"http", "https"} or not address.host or address.query:
+        raise ValueError(URL_RULE)
+    return url.rstrip("/")
+
+
+class Settings(BaseSettings):
+    """What the environment says; frozen."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore")
+
+    shard_url: Annotated[str, AfterValidator(_check_url)] = "http://nfs-watch-{ordinal}.nfs-watch:8080"
+    replicas: int | None = Field(default=None, ge=0, le=MAX_SHARDS)
+    statefulset: str = Field(default="nfs-watch", pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")
+    host: str = "0.0.0.0"  # noqa: S104 a pod's only door; the cluster decides who reaches it
+    port: int = Field(default=8080, ge=1, le=65535)
+
+
+_ALLOWED = {
+    "shard_url": URL_RULE,
+    "replicas": f"a whole number from 0 to {MAX_SHARDS}",
+    "statefulset": "the StatefulSet's name: a-z 0-9 - and dots, at most 253",
+    "host": "an address of this machine, such as 0.0.0.0",
+    "port": "a whole number from 1 to 65535",
+}
+
+
+def load() -> Settings:
+    """Read the environment. Raises BadConfiguration, naming each wrong variable and what is allowed."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise BadConfiguration(
+            "; ".join(_sentence(str(one["loc"][0]), one["input"]) for one in error.errors())
+        ) from None
+
+
+def _sentence(name: str, value: object) -> str:
+    return f"{PREFIX}{name.upper()}={value}: it has to be {_ALLOWED[name]}"
