@@ -1,0 +1,161 @@
+"""The parts of one shard without its threads, so that a test says what happens when; and a store with hooks."""
+
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tests.fake_store import FakeStore
+from uploader.backlog import Backlog, Files, Item
+from uploader.discover import Discovery
+from uploader.folder import opened, split
+from uploader.look import look
+from uploader.memory import Memory
+from uploader.scan import Rule
+from uploader.settings import Settings
+from uploader.share import Share
+from uploader.stored import Label, Stored
+from uploader.sweep import Sweeper
+from uploader.transfer import BlobStore, Transfer
+from uploader.watch import Watch
+from uploader.worker import Workers
+
+BLOCK = 64 * 1024
+CONNECTION = "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=YQ==;BlobEndpoint=http://127.0.0.1:9/a;"
+
+
+class Hooked(FakeStore):
+    """Calls `before[what](name)` before it does it: head, put, stage or commit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before: dict[str, Callable[[str], object]] = {}
+
+    def head(self, name: str) -> Stored | None:
+        self._call("head", name)
+        return super().head(name)
+
+    def put(self, name: str, data: bytes, label: Label, etag: str | None) -> None:
+        self._call("put", name)
+        super().put(name, data, label, etag)
+
+    def stage(self, name: str, block_id: str, data: memoryview, crc: int) -> None:
+        self._call("stage", name)
+        super().stage(name, block_id, data, crc)
+
+    def commit(self, name: str, block_ids: list[str], label: Label, etag: str | None) -> None:
+        self._call("commit", name)
+        super().commit(name, block_ids, label, etag)
+
+    def _call(self, what: str, name: str) -> None:
+        if hook := self.before.get(what):
+            hook(name)
+
+
+@cache
+def watch() -> Watch:
+    """One for all tests: inotify instances are few."""
+    return Watch()
+
+
+class Bed:
+    """A shard's parts around one session. `again` gives what a new process would have: the same share and store."""
+
+    def __init__(self, root: Path, store: BlobStore | None = None, session: str = "run", **settings: Any) -> None:
+        self.root = root
+        self.folder = root / session
+        self.folder.mkdir(exist_ok=True)
+        self.store: Any = store or Hooked()
+        given: dict[str, Any] = {"root": root, "container": "uploads", "ordinal": 0, "block_size": BLOCK}
+        given |= {"memory": 16 * BLOCK, "settle": 0, "settle_empty": 0, "retention": 0, "connections": 4}
+        given |= {"AZURE_STORAGE_CONNECTION_STRING": CONNECTION} | settings
+        self.settings = Settings(**given)
+        self.share = Share(root, 0, 5)
+        self.backlog = Backlog(BLOCK)
+        self.sweeper = Sweeper(self.settings, self.share, self.store, None)
+        self.memory = Memory(self.settings.memory, BLOCK)
+        self.transfer = Transfer(self.store, self.memory, self.settings.connections, content_md5=True)
+        self.workers = Workers(self.settings, self.share, self.backlog, self.transfer, self.sweeper, None)
+        self.files = Files(session, self.settings.queue_size)
+        self.backlog.add(self.files)
+        self.sweeper.sessions = {session: self.files}
+        rule = Rule(self.settings.extensions, f"{session}/")
+        self.discovery = Discovery(self.files, rule, self.settings, self.share, watch(), self.backlog)
+
+    def again(self, **settings: Any) -> "Bed":
+        return Bed(self.root, self.store, self.files.session, **settings)
+
+    def write(self, path: str, content: bytes) -> Path:
+        """Let a finished file arrive."""
+        target = self.folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = target.with_name(".unfinished")
+        unfinished.write_bytes(content)
+        return unfinished.rename(target)
+
+    def item(self, path: str, name: str = "") -> Item:
+        """Take this file as a worker would: `name` is the one it bears now, when that is not the plain one."""
+        folder, plain = split(path)
+        with opened(self.share.fd, f"{self.files.session}/{folder}" if folder else self.files.session) as at:
+            found = look(at, name or plain)
+        assert self.backlog.offer(self.files, path, found)
+        return self.backlog.take(small=found.size <= BLOCK)
+
+    def handle(self, item: Item) -> None:
+        """Do a worker's work on it."""
+        try:
+            self.workers._handle(item)
+        finally:
+            self.backlog.done(item)
+
+    def upload(self, path: str, name: str = "") -> None:
+        self.handle(self.item(path, name))
+
+    def scan(self) -> None:
+        """One scan of discovery."""
+        self.discovery._rescan = False
+        self.discovery._scan()
+
+    def work(self) -> None:
+        """Handle all that waits."""
+        while self.files.small or self.files.large:
+            self.handle(self.backlog.take(small=bool(self.files.small)))
+
+    def settle(self) -> None:
+        """Scan, work and sweep until nothing changes any more, backoffs aside."""
+        for _ in range(20):
+            before = self.names(), self.files.completed
+            for failure in self.files.failures.values():
+                failure.due = 0
+            self.scan()
+            self.work()
+            self.walk()
+            if (self.names(), self.files.completed) == before:
+                return
+        raise AssertionError(f"it does not come to rest: {self.names()}")
+
+    def walk(self) -> None:
+        """One walk of the sweeper."""
+        self.sweeper._walk(self.files.session, self.files)
+
+    def due(self) -> None:
+        """The sweeper's turn on what has become due."""
+        for session, path in self.sweeper._take_due(float("inf")):
+            assert session == self.files.session
+            self.sweeper._attempt(self.files, path)
+
+    def names(self) -> list[str]:
+        """Return every file below the session's folder."""
+        found = [
+            os.path.relpath(os.path.join(at, one), self.folder) for at, _, all_ in os.walk(self.folder) for one in all_
+        ]
+        return sorted(found)
+
+    def content(self, path: str) -> bytes:
+        """Return the blob of a path."""
+        return bytes(self.store.content(f"{self.files.session}/{path}"))
+
+    def close(self) -> None:
+        self.transfer._senders.shutdown()
+        self.share.close()

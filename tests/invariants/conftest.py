@@ -1,0 +1,34 @@
+"""What the invariants' tests share."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.invariants.bed import Bed
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def make(tmp_path: Path, stack: ExitStack) -> Callable[..., Bed]:
+    """Make a bed with these settings; it is taken down at the end."""
+
+    def made(of: Bed | None = None, **settings: Any) -> Bed:
+        (tmp_path / "share").mkdir(exist_ok=True)
+        bed = of.again(**settings) if of else Bed(tmp_path / "share", **settings)
+        stack.callback(bed.close)
+        return bed
+
+    return made
+
+
+@pytest.fixture
+def bed(make: Callable[..., Bed]) -> Bed:
+    return make()

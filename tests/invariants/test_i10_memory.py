@@ -1,0 +1,148 @@
+"""I10: memory is bounded by settings, whatever the backlog or file size."""
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.endpoint.store import Store
+from tests.invariants.bed import BLOCK, Bed
+from tests.invariants.site import Site
+from tests.programs import wait_for
+from uploader.memory import Memory
+
+MIB = 2**20
+
+
+def test_no_more_is_handed_out_than_there_is() -> None:
+    """Many threads, large and small, all of them served in the end."""
+    memory = Memory(8 * BLOCK, BLOCK)
+    held, most, lock = [0], [0], threading.Lock()
+
+    def count(size: int) -> None:
+        with lock:
+            held[0] += size
+            most[0] = max(most[0], held[0])
+
+    def work(seed: int) -> None:
+        chance = random.Random(seed)
+        for _ in range(60):
+            if chance.random() < 0.5:
+                size = chance.randrange(BLOCK + 1)
+                with memory.held(size):
+                    count(size)
+                    time.sleep(0.0002)
+                    count(-size)
+            else:
+                size = chance.choice([BLOCK, BLOCK, 3 * BLOCK])
+                buffer = memory.buffer(size)
+                count(len(buffer))
+                time.sleep(0.0002)
+                count(-len(buffer))
+                memory.give(buffer)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive(), "somebody waits for ever"
+    assert 4 * BLOCK < most[0] <= 8 * BLOCK
+    assert memory.free + memory.spare == 8 * BLOCK
+
+
+def test_whoever_waits_is_served_in_turn() -> None:
+    """A large request is not passed by small ones for ever."""
+    memory = Memory(2 * BLOCK, BLOCK)
+    memory.acquire(2 * BLOCK)
+    order: list[int] = []
+
+    def ask(number: int, size: int) -> None:
+        memory.acquire(size)
+        order.append(number)
+        memory.release(size)
+
+    threads = [threading.Thread(target=ask, args=(number, size)) for number, size in enumerate([2 * BLOCK, 1, 1])]
+    for number, thread in enumerate(threads):
+        thread.start()
+        wait_for(lambda number=number: len(memory._waiting) == number + 1, "it to queue")
+    memory.release(2 * BLOCK)
+    for thread in threads:
+        thread.join(5)
+    assert order[0] == 0
+
+
+def test_a_backlog_of_any_length_is_remembered_only_in_part(make: Callable[..., Bed]) -> None:
+    """Small, large and failing files; nothing is taken off the queues meanwhile."""
+    bed = make(queue_size=20)
+    for number in range(200):
+        bed.write(f"large/{number}", b"")
+        os.truncate(bed.folder / f"large/{number}", 2 * BLOCK)
+        bed.write(f"small/{number}", b"content")
+    bed.backlog.wait_for_room = lambda *_: bed.discovery._stop.set()  # type: ignore[method-assign]
+    bed.scan()
+    assert len(bed.files.known) <= 40
+    assert bed.files.pending() >= 200, "what is not remembered is counted all the same"
+
+
+def test_settling_files_that_are_not_remembered_hold_a_drain(
+    make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that are remembered go away; the others are still to come."""
+    monkeypatch.setattr("uploader.discover.MAX_SETTLING", 5)
+    bed = make(settle=3600, settle_empty=3600)
+    ended = []
+    for number in range(5):
+        bed.write(f"a/{number}", b"")
+    bed.discovery.drain(lambda: ended.append(True))
+    bed.scan()
+    for path in list((bed.folder / "a").iterdir()):
+        path.unlink()
+    bed.write("b/last", b"")
+    bed.scan()
+    assert not ended
+    assert bed.files.pending() >= 1
+
+
+def test_a_file_that_needs_more_than_there_is_fails_alone(
+    make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its blocks would have to be larger than all of the memory: it must not wait for ever, before all others."""
+    monkeypatch.setattr("uploader.transfer.MAX_BLOCKS", 2)
+    bed = make(memory=MIB)
+    bed.write("huge", b"")
+    os.truncate(bed.folder / "huge", 4 * MIB)
+    bed.upload("huge")
+    assert "memory" in bed.files.failures["huge"].error.lower()
+    bed.write("x", b"content")
+    bed.upload("x")
+    assert bed.content("x") == b"content"
+
+
+def test_a_shard_stays_within_its_setting(tmp_path: Path, stack: ExitStack) -> None:
+    """The kernel's own count of the most that the process ever had, before and after four files of 40 MiB."""
+    site = Site(tmp_path, stack, memory=8 * MIB, block_size=MIB, connections=8)
+    site.endpoint.store = Store(keep_bytes=False)
+    site.up()
+    folder = site.start("run")
+    for number in range(8):
+        (folder / f"{number}").write_bytes(b"warm" * 1000)
+    wait_for(lambda: site.status("run")["files"]["completed"] == 8, "the first files")
+    before = _most(site.shards[0].pid)
+    for number in range(4):
+        path = folder / f".{number}"
+        with path.open("wb") as file:
+            file.truncate(40 * MIB)
+        path.rename(folder / f"large-{number}")
+    wait_for(lambda: site.status("run")["files"]["completed"] == 12, "the large files", 40)
+    assert _most(site.shards[0].pid) - before < 8 * MIB + 16 * MIB
+
+
+def _most(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024

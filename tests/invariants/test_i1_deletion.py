@@ -1,0 +1,179 @@
+"""I1: a source is deleted only when its content is proven to be in the store, and has not changed since."""
+
+import logging
+import os
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+
+from tests.invariants.bed import BLOCK, Bed
+from uploader import sweep
+from uploader.checksum import crc64
+from uploader.errors import StoreAway
+from uploader.stored import Label, Stored
+
+SIZES = [0, 10, BLOCK, 2 * BLOCK + 1]
+
+
+def blob(bed: Bed, path: str, content: bytes, inode: int = 0) -> None:
+    """Put a blob as another process would have."""
+    bed.store.put(f"run/{path}", content, Label(len(content), crc64(content), None, inode, 0, "run", "x/y"), None)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_what_this_process_saw_committed_is_deleted_without_asking(bed: Bed, size: int) -> None:
+    content = os.urandom(size)
+    bed.write("a/x.bin", content)
+    bed.upload("a/x.bin")
+    assert bed.names() == ["a/x.bin.completed"]
+    bed.store.before["head"] = lambda _: pytest.fail("it asked")
+    bed.due()
+    assert bed.names() == []
+    assert bed.content("a/x.bin") == content
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_what_an_earlier_process_completed_is_compared_first(bed: Bed, size: int) -> None:
+    content = os.urandom(size)
+    bed.write("x.bin.completed", content)
+    blob(bed, "x.bin", content)
+    bed.walk()
+    assert bed.names() == []
+
+
+@pytest.mark.parametrize("stored", [None, b"", b"other", b"contenT"])
+def test_what_the_store_does_not_have_is_kept_counted_and_logged_once(
+    bed: Bed, stored: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    bed.write("x.bin.completed", b"content")
+    if stored is not None:
+        blob(bed, "x.bin", stored)
+    with caplog.at_level(logging.INFO):
+        for _ in range(3):
+            bed.walk()
+    assert bed.names() == ["x.bin.completed"]
+    assert list(bed.files.kept) == ["x.bin.completed"]
+    assert [record.message for record in caplog.records].count("file.unproven") == 1
+
+
+def test_a_blob_of_another_tool_is_compared_by_its_md5(bed: Bed) -> None:
+    bed.write("same.completed", b"content")
+    bed.write("other.completed", b"content")
+    for path, content in (("same", b"content"), ("other", b"contenT")):
+        blob(bed, path, content)
+        bed.store._blobs[f"run/{path}"].label = None  # no CRC64 in the metadata: only the service's MD5 is left
+    bed.walk()
+    assert bed.names() == ["other.completed"]
+
+
+def test_a_store_that_is_away_proves_nothing(bed: Bed) -> None:
+    bed.write("x.completed", b"content")
+
+    def away(_: str) -> None:
+        raise StoreAway("not now")
+
+    bed.store.before["head"] = away
+    bed.walk()
+    assert bed.names() == ["x.completed"]
+    assert not bed.files.kept, "that passes by itself"
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("size", [10, 2 * BLOCK])
+def test_what_is_written_after_the_commit_goes_back_and_is_sent_again(
+    make: Callable[..., Bed], size: int, restarted: bool
+) -> None:
+    """A slow writer: it still has the file open when the last block has gone."""
+    bed = make()
+    content = os.urandom(size)
+    with bed.write("x.bin", content).open("ab") as writer:
+        bed.upload("x.bin")
+        writer.write(b" and more")
+    bed = make(bed) if restarted else bed
+    (bed.walk if restarted else bed.due)()
+    assert bed.names() == ["x.bin"]
+    bed.settle()
+    assert bed.names() == []
+    assert bed.content("x.bin") == content + b" and more"
+
+
+def test_the_last_look_is_after_the_comparison(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written to, to the same length, while the sweeper compares."""
+    path = bed.write("x.completed", b"content")
+    blob(bed, "x", b"content")
+    matches = sweep._matches
+
+    def slow(fd: int, stored: Stored) -> bool:
+        same = matches(fd, stored)
+        path.write_bytes(b"CONTENT")
+        return same
+
+    monkeypatch.setattr(sweep, "_matches", slow)
+    bed.walk()
+    assert bed.names() == ["x"]
+
+
+def test_a_changed_file_goes_back_where_links_are_refused(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fs.protected_hardlinks: nobody may link a file that he neither owns nor may write."""
+    with bed.write("x", b"content").open("ab") as writer:
+        bed.upload("x")
+        writer.write(b" and more")
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    bed.due()
+    assert bed.names() == ["x.processing"]
+    bed.settle()
+    assert bed.names() == []
+    assert bed.content("x") == b"content and more"
+
+
+class Clock(SimpleNamespace):
+    """Stands where the sweeper looks for the time."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_a_name_that_comes_again_has_its_own_retention(
+    make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the first file of a name was due for must not take the second, whose writer may be slow."""
+    bed = make(retention=60)
+    clock = Clock()
+    monkeypatch.setattr(sweep, "time", clock)
+    bed.write("x", b"first")
+    bed.upload("x")
+    clock.now += 50
+    bed.write("x", b"second")
+    bed.upload("x")
+    clock.now += 50
+    assert bed.sweeper._take_due(clock.now) == []
+    clock.now += 10
+    assert bed.sweeper._take_due(clock.now) == [("run", "x")]
+
+
+def test_what_is_overdue_is_taken_over_by_the_walk(bed: Bed) -> None:
+    """The list of what is due is bounded: what falls off it must not wait for ever."""
+    bed.write("x", b"content")
+    bed.upload("x")
+    bed.sweeper._due.clear()
+    bed.walk()
+    assert bed.names() == []
+
+
+def test_a_name_that_no_blob_can_have_is_kept_and_ends_nothing(bed: Bed) -> None:
+    """A marker that someone else made; the store is not even asked."""
+    path = os.fsencode(bed.folder) + b"/\xff.completed"
+    with open(path, "wb"):
+        pass
+    for name in ("a\x01b.completed", "dot..completed", "y" * 240 + ".completed"):
+        bed.write(name, b"")
+    bed.walk()
+    assert len(bed.names()) == 4
+    assert len(bed.files.kept) == 4

@@ -1,0 +1,120 @@
+"""I2: a file that changes while it is read is never committed; it goes back and has to settle."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.invariants.bed import BLOCK, Bed
+from uploader import transfer
+
+LARGE = 4 * BLOCK + 5
+
+
+def append(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"!")
+
+
+def same_size(path: Path) -> None:
+    """Another content of the same length, and another mtime."""
+    status = path.stat()
+    with path.open("r+b") as file:
+        file.write(b"?")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+
+
+def replace(path: Path) -> None:
+    """Another file under the name, with size and mtime of the first."""
+    status = path.stat()
+    other = path.with_name(".other")
+    other.write_bytes(b"?" * status.st_size)
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other.rename(path)
+
+
+CHANGES = [append, same_size, replace]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("instant", ["stage", "last block"])
+def test_a_large_file_that_changes_under_way_is_not_committed(
+    bed: Bed, change: Callable[[Path], None], instant: str
+) -> None:
+    content = os.urandom(LARGE)
+    bed.write("x.bin", content)
+    claimed = bed.folder / "x.bin.processing"
+    calls: list[str] = []
+
+    def hook(name: str) -> None:
+        calls.append(name)
+        if len(calls) == (1 if instant == "stage" else 5):
+            change(claimed)
+
+    bed.store.before["stage"] = hook
+    bed.upload("x.bin")
+    assert bed.store.writes == []
+    assert bed.names() == ["x.bin"], "the claim is given back"
+    assert bed.files.settling["x.bin"].given_back
+    expected = (bed.folder / "x.bin").read_bytes()
+    bed.settle()
+    assert bed.content("x.bin") == expected
+    assert bed.names() == []
+
+
+@pytest.mark.parametrize("change", [append, same_size])
+def test_a_small_file_that_changes_while_it_is_read_is_not_put(
+    bed: Bed, change: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bed.write("x.bin", b"content")
+    read = transfer._read
+
+    def slow(source: transfer.Source, size: int, offset: int) -> bytes:
+        data = read(source, size, offset)
+        change(bed.folder / "x.bin.processing")
+        return data
+
+    monkeypatch.setattr(transfer, "_read", slow)
+    bed.upload("x.bin")
+    assert bed.store.writes == []
+    assert bed.names() == ["x.bin"]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("size", [7, LARGE])
+def test_a_file_that_is_not_what_was_found_is_not_even_read(
+    bed: Bed, change: Callable[[Path], None], size: int
+) -> None:
+    """Between the look that called it ready and the claim."""
+    path = bed.write("x.bin", os.urandom(size))
+    item = bed.item("x.bin")
+    change(path)
+    bed.store.before["stage"] = bed.store.before["put"] = lambda _: pytest.fail("it was sent")
+    bed.handle(item)
+    assert bed.names() == ["x.bin"]
+
+
+def test_a_file_given_back_waits_although_its_ctime_says_finished(make: Callable[..., Bed]) -> None:
+    """Our own rename is what made the ctime later than the mtime."""
+    bed = make(settle=3600)
+    path = bed.write("x.bin", b"content")
+    item = bed.item("x.bin")
+    append(path)
+    bed.handle(item)
+    bed.discovery._hear("", "x.bin")
+    bed.files.settling["x.bin"].due = 0
+    bed.scan()
+    assert bed.files.pending() == 1
+    assert not bed.files.known
+    assert bed.names() == ["x.bin"]
+
+
+def test_what_was_there_already_is_compared_before_it_counts_as_sent(bed: Bed) -> None:
+    """A `.processing` file of before a crash, whose blob is there, but which was written to since."""
+    bed.write("x.bin", b"content")
+    bed.upload("x.bin")
+    (bed.folder / "x.bin.completed").rename(bed.folder / "x.bin.processing")
+    same_size(bed.folder / "x.bin.processing")
+    bed.upload("x.bin", "x.bin.processing")
+    assert bed.content("x.bin") == b"?ontent"

@@ -1,0 +1,47 @@
+"""I3: a short read is an error, never a short blob."""
+
+import os
+
+import pytest
+
+from tests.invariants.bed import BLOCK, Bed
+from uploader import look, transfer, worker
+from uploader.look import Look
+
+SIZES = [1000, BLOCK, 3 * BLOCK + 1]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_reads_that_give_less_than_asked_are_read_on(bed: Bed, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = os.urandom(size)
+    bed.write("x", content)
+    item = bed.item("x")
+    pread, preadv = os.pread, os.preadv
+    monkeypatch.setattr(os, "pread", lambda fd, count, at: pread(fd, min(count, 777), at))
+    monkeypatch.setattr(os, "preadv", lambda fd, views, at: preadv(fd, [views[0][:777]], at))
+    bed.handle(item)
+    assert bed.content("x") == content
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("missing", [1, 900])
+def test_a_file_that_ends_before_its_size_is_not_committed(
+    bed: Bed, size: int, missing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fstat still says the old size, as NFS' attribute cache may."""
+    bed.write("x", os.urandom(size))
+    item = bed.item("x")
+    opened: list[Look] = []
+    read = look.read
+
+    def shortened(folder: int, name: str) -> tuple[int, Look]:
+        fd, now = read(folder, name)
+        opened.append(now)
+        os.truncate(bed.folder / name, size - missing)
+        return fd, now
+
+    monkeypatch.setattr(worker, "read", shortened)
+    monkeypatch.setattr(transfer, "look_at", lambda _: opened[0])
+    bed.handle(item)
+    assert bed.store.writes == []
+    assert "ended after" in bed.files.failures["x"].error

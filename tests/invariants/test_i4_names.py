@@ -1,0 +1,191 @@
+"""I4: no rename overwrites something unproven, whoever made it and in whatever order names come again."""
+
+import os
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from tests.invariants.bed import BLOCK, Bed
+from uploader.errors import StoreAway
+from uploader.look import Look
+
+LARGE = 3 * BLOCK
+
+
+def sent(bed: Bed) -> list[str]:
+    """Remember the content of each write."""
+    contents: list[str] = []
+
+    def hook(_: str) -> None:
+        path = bed.folder / "x.processing"
+        contents.append(path.read_bytes()[:6].decode())
+
+    bed.store.before["put"] = bed.store.before["commit"] = hook
+    return contents
+
+
+@pytest.mark.parametrize("tail", [b"", b"-" * LARGE])
+def test_an_older_claim_is_finished_before_a_new_file_of_its_name(bed: Bed, tail: bytes) -> None:
+    order = sent(bed)
+    bed.write("x.processing", b"first " + tail)
+    bed.write("x", b"second" + tail)
+    bed.upload("x")
+    assert bed.names() == ["x", "x.completed"]
+    bed.settle()
+    assert order[0] == "first "
+    assert order[-1] == "second"
+    assert bed.content("x") == b"second" + tail
+    assert bed.names() == []
+
+
+def test_a_name_that_comes_again_while_it_is_sent_is_sent_afterwards(bed: Bed) -> None:
+    bed.write("x", b"first")
+    bed.store.before["put"] = lambda _: bed.write("x", b"second")
+    item = bed.item("x")
+    bed.handle(item)
+    del bed.store.before["put"]
+    assert bed.content("x") == b"first"
+    bed.settle()
+    assert bed.content("x") == b"second"
+    assert bed.names() == []
+
+
+def test_a_new_file_waits_for_a_completed_one_that_nobody_can_prove(bed: Bed) -> None:
+    bed.write("x.completed", b"somebody's")
+    bed.write("x", b"ours")
+    bed.settle()
+    assert bed.names() == ["x", "x.completed"]
+    assert (bed.folder / "x.completed").read_bytes() == b"somebody's"
+    assert "stands in the way" in bed.files.failures["x"].error
+    assert bed.store.writes == []
+
+
+def test_a_completed_one_that_appears_during_the_upload_is_not_overwritten(bed: Bed) -> None:
+    bed.write("x", b"ours")
+    bed.store.before["put"] = lambda _: bed.write("x.completed", b"somebody's")
+    bed.upload("x")
+    assert bed.names() == ["x.completed", "x.processing"]
+    assert (bed.folder / "x.completed").read_bytes() == b"somebody's"
+    (bed.folder / "x.completed").unlink()
+    bed.settle()
+    assert bed.names() == []
+
+
+def test_a_store_that_is_away_leaves_both_where_they_are(make: Callable[..., Bed]) -> None:
+    before = make()
+    before.write("x", b"first")
+    before.upload("x")
+    bed = make(before)
+
+    def away(_: str) -> None:
+        raise StoreAway("not now")
+
+    bed.store.before["head"] = away
+    bed.write("x", b"second")
+    bed.upload("x")
+    assert bed.names() == ["x", "x.completed"]
+    del bed.store.before["head"]
+    bed.settle()
+    assert bed.content("x") == b"second"
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_completed_file_that_was_written_to_is_sent_before_its_successor(
+    make: Callable[..., Bed], restarted: bool
+) -> None:
+    bed = make()
+    with bed.write("x", b"first").open("ab") as writer:
+        bed.upload("x")
+        writer.write(b", its end")
+    bed = make(bed) if restarted else bed
+    order = sent(bed)
+    bed.write("x", b"second")
+    bed.upload("x")
+    assert order[0] == "first,"
+    assert bed.content("x") == b"first, its end"
+    bed.settle()
+    assert bed.content("x") == b"second"
+    assert bed.names() == []
+
+
+def test_a_claim_is_not_given_back_over_a_new_file(bed: Bed) -> None:
+    """The session is stopped at once while a file is sent whose name has come again."""
+    bed.write("x", b"first " * LARGE)
+
+    def cancel(_: str) -> None:
+        bed.write("x", b"second")
+        bed.files.cancelled = True
+
+    bed.store.before["stage"] = cancel
+    bed.upload("x")
+    assert (bed.folder / "x").read_bytes() == b"second"
+    assert (bed.folder / "x.processing").read_bytes() == b"first " * LARGE
+    bed.discovery.give_back()
+    assert bed.names() == ["x", "x.processing"]
+
+
+def test_the_sweeper_leaves_a_name_alone_that_a_worker_has(bed: Bed) -> None:
+    bed.write("x", b"first")
+    bed.upload("x")
+    bed.write("x", b"second")
+    bed.item("x")
+    bed.due()
+    bed.walk()
+    assert bed.names() == ["x", "x.completed"]
+
+
+def test_no_worker_gets_a_name_that_the_sweeper_has(make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The older file was written to and goes back; between link and unlink the newer one must not be claimed."""
+    bed = make()
+    with bed.write("x", b"first").open("ab") as writer:
+        bed.upload("x")
+        writer.write(b", its end")
+    bed.write("x", b"second")
+    unlink = os.unlink
+    offered: list[bool] = []
+
+    def between(path: str, *, dir_fd: int) -> None:
+        bed.scan()
+        offered.append(bool(bed.files.small))
+        unlink(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", between)
+    bed.due()
+    monkeypatch.undo()
+    assert offered == [False]
+    assert bed.names() == ["x", "x.processing"]
+    bed.settle()
+    assert bed.content("x") == b"second"
+
+
+def test_path_is_had_by_one_of_many_threads(bed: Bed) -> None:
+    """offer and alone exclude each other, at every instant."""
+    bed.write("x", b"")
+    errors: list[str] = []
+    both = threading.Lock()
+    end = threading.Event()
+
+    def worker() -> None:
+        while not end.is_set():
+            item = bed.backlog.take(small=True)
+            if not both.acquire(blocking=False):
+                errors.append("the sweeper had it")
+            else:
+                both.release()
+            bed.backlog.done(item)
+
+    thread = threading.Thread(target=worker)
+    thread.start()
+    for _ in range(3000):
+        bed.backlog.offer(bed.files, "x", Look(1, 1, 1, 1))
+        with bed.files.alone("x") as alone:
+            if alone:
+                with both:
+                    pass
+    end.set()
+    while thread.is_alive():
+        bed.backlog.offer(bed.files, "y", Look(1, 1, 1, 1))
+        thread.join(0.01)
+    assert not errors
+    assert bed.files.pending() in {0, 1}

@@ -1,0 +1,131 @@
+"""I7: one bad file never stops the others; it is tried again for ever, and shown."""
+
+import os
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from azure.core.exceptions import ServiceRequestError
+from azure.core.rest import HttpRequest
+
+from tests.endpoint.faults import Refuse
+from tests.invariants.bed import Bed
+from tests.invariants.site import Site, arrive, files
+from tests.programs import free_port, wait_for
+from uploader.blob.transport import ThreadTransport
+from uploader.errors import StoreRefused
+from uploader.rate import Rate
+from uploader.stored import rfc3339
+
+YEAR_20000 = 568_971_820_800
+
+
+def hostile(folder: Path) -> int:
+    """Make what a producer never should; return how many of them can never be sent."""
+    os.makedirs(folder / "sub.", exist_ok=True)
+    names: list[bytes] = [b"\xff\xfe", b"a\x01b", b"back\\slash", b"dot.", b"sub./x", b"x" * 250]
+    for name in names:
+        with open(os.path.join(os.fsencode(folder), name), "wb"):
+            pass
+    (folder / "link").symlink_to("/etc/passwd")
+    (folder / "loop").symlink_to("loop")
+    os.mkfifo(folder / "pipe")
+    (folder / "busy.processing").symlink_to("/etc/passwd")
+    with open(os.fsencode(folder) + b"/\xff.completed", "wb"):
+        pass
+    (folder / "done.completed").symlink_to("/etc/passwd")
+    return len(names) + 3 + 1 + 1
+
+
+def test_good_files_arrive_among_all_that_is_bad(tmp_path: Path, stack: ExitStack) -> None:
+    """And the drain does not wait for what can never be sent; the process is the same to the end."""
+    site = Site(tmp_path, stack).up()
+    folder = site.start("run")
+    bad = hostile(folder)
+    good = {f"{number}/{number}.bin": os.urandom(number * 999) for number in range(30)}
+    good |= {"a?b#c%d e&f;=+": b"x", "é": b"y", "e\u0301": b"z", "a:b": b"w", "'\"<>|*": b"v", "😀" * 50: b"u"}
+    for path, content in good.items():
+        arrive(folder, path, content)
+    arrive(folder, "old", b"old")
+    os.utime(folder / "old", (-(10**9), -(10**9)))
+    good["old"] = b"old"
+    wait_for(lambda: site.blobs("run") == good, "the good files", 40)
+    shown = wait_for(lambda: (one := site.status("run"))["files"]["failed"] >= bad and one, "the bad ones to be shown")
+    assert any("symbolic link" in str(one["error"]) for one in shown["current"])
+    assert site.shards[0].process.poll() is None  # type: ignore[union-attr]
+    assert site.post("stop", session="run").status_code == 202
+    wait_for(lambda: site.status("run")["state"] == "stopped", "the drain")
+    assert "/etc/passwd" not in str(site.endpoint.store.blobs("uploads"))
+    assert not [name for name in files(folder) if name in good]
+
+
+def test_what_the_store_refuses_is_tried_again_and_the_drain_waits_for_it(tmp_path: Path, stack: ExitStack) -> None:
+    site = Site(tmp_path, stack)
+    site.endpoint.faults.add(Refuse(400, "InvalidInput"), times=1, when=lambda request: request.blob == "run/bad")
+    site.up()
+    folder = site.start("run")
+    for name in ("bad", "good"):
+        arrive(folder, name, name.encode())
+    wait_for(lambda: "good" in site.blobs("run"), "the good one")
+    failed = wait_for(lambda: site.status("run")["current"], "the bad one to be shown")[0]
+    assert failed["path"] == "bad"
+    assert "400 InvalidInput" in failed["error"]
+    assert failed["attempts"] == 1
+    site.drained("run", 40)
+    assert site.blobs("run") == {"bad": b"bad", "good": b"good"}
+    assert files(folder) == []
+
+
+def test_a_thread_whose_first_request_found_no_store_goes_on() -> None:
+    """The store is away when the pod starts; each thread has its own connection."""
+    transport = ThreadTransport(2, Rate(0))
+    for _ in range(3):
+        with pytest.raises(ServiceRequestError, match="refused"):
+            transport.send(HttpRequest("GET", f"http://127.0.0.1:{free_port()}/"))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (YEAR_20000, "9999-12-31T23:59:59.000000000Z"),
+        (-(10**12), "1000-01-01T00:00:00.000000000Z"),
+        (-1, "1969-12-31T23:59:59.000000000Z"),
+    ],
+)
+def test_a_file_may_bear_any_time(bed: Bed, seconds: int, said: str) -> None:
+    """Other file systems hold what this one may not: XFS, ZFS and tmpfs go far beyond the year 9999."""
+    assert rfc3339(seconds * 10**9) == said
+    os.utime(bed.write("x", b"content"), (seconds, seconds))
+    bed.upload("x")
+    assert bed.content("x") == b"content"
+
+
+def test_backoff_doubles_and_is_bounded(bed: Bed) -> None:
+    waits = []
+    for _ in range(12):
+        before = bed.files.failures.get("x")
+        bed.files.fail("x", StoreRefused("no"))
+        failure = bed.files.failures["x"]
+        waits.append(failure.due - time.monotonic())
+        assert failure.attempts == (before.attempts if before else 0) + 1
+    assert 3.9 <= waits[0] <= 6.1
+    assert all(200 <= wait <= 361 for wait in waits[-4:])
+
+
+def test_a_scan_leaves_alone_what_waits_for_its_next_try(bed: Bed) -> None:
+    bed.write("x", b"content")
+    bed.store.before["put"] = _refused
+    bed.scan()
+    bed.work()
+    bed.scan()
+    assert not bed.files.known
+    assert bed.files.pending() == 1
+    del bed.store.before["put"]
+    bed.settle()
+    assert bed.content("x") == b"content"
+    assert bed.files.failures == {}
+
+
+def _refused(_: str) -> None:
+    raise StoreRefused("no")

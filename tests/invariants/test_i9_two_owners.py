@@ -1,0 +1,126 @@
+"""I9: two shards that both believe they own a session can waste work but cannot corrupt or lose anything."""
+
+import os
+import random
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.invariants.bed import BLOCK, Bed
+from tests.invariants.site import Site, arrive, files
+from tests.programs import wait_for
+
+LARGE = 4 * BLOCK
+
+
+def test_two_processes_on_one_session(tmp_path: Path, stack: ExitStack) -> None:
+    """Both have ordinal 0. Names come again; one of the two is killed and comes back."""
+    site = Site(tmp_path, stack, shards=2).up()
+    folder = site.start("run")
+    expected: dict[str, bytes] = {}
+    chance = random.Random(1)
+    for turn in range(4):
+        for number in range(25):
+            path = f"{number % 5}/{number}.bin"
+            expected[path] = chance.randbytes(chance.choice([0, 100, 5000, 70_000, 300_000]))
+            arrive(folder, path, expected[path])
+        if turn == 1:
+            site.shards[1].kill()
+            site.shards[1].start()
+        wait_for(lambda: not [name for name in files(folder) if not name.endswith(".completed")], "the uploads", 40)
+    assert site.blobs("run") == expected
+    wait_for(lambda: not files(folder), "the sweep")
+    assert [one.process.poll() for one in site.shards if one.process] == [None, None]
+
+
+@pytest.fixture
+def pair(make: Callable[..., Bed]) -> tuple[Bed, Bed]:
+    one = make()
+    return one, make(one)
+
+
+@pytest.mark.parametrize("size", [10, LARGE])
+@pytest.mark.parametrize("swept", [False, True])
+@pytest.mark.parametrize("again", [False, True])
+def test_the_other_one_does_everything_while_we_send(
+    pair: tuple[Bed, Bed], size: int, swept: bool, again: bool
+) -> None:
+    """It resumes our claim, completes it, sweeps it, and takes the next file of the name, all within our upload."""
+    ours, other = pair
+    first, second = os.urandom(size), os.urandom(size)
+    ours.write("x", first)
+    item = ours.item("x")
+
+    def meanwhile(_: str) -> None:
+        ours.store.before.clear()
+        other.upload("x", "x.processing")
+        if swept:
+            other.due()
+        if again:
+            other.write("x", second)
+            other.upload("x")
+
+    ours.store.before["commit" if size > BLOCK else "put"] = meanwhile
+    ours.handle(item)
+    for _ in range(2):
+        ours.settle()
+        other.settle()
+    assert ours.content("x") == (second if again else first)
+    assert ours.names() == []
+
+
+@pytest.mark.parametrize("size", [10, LARGE])
+def test_a_late_writer_does_not_put_the_old_content_over_the_new(pair: tuple[Bed, Bed], size: int) -> None:
+    """We were paused just before our commit; the other one has sent the next file meanwhile."""
+    ours, other = pair
+    ours.write("x", b"1" * size)
+
+    def meanwhile(_: str) -> None:
+        ours.store.before.clear()
+        (ours.folder / "x.processing").rename(ours.folder / "x")  # it gave our claim back
+        other.upload("x")
+        other.write("x", b"2" * size)
+        other.upload("x")
+
+    ours.store.before["commit" if size > BLOCK else "put"] = meanwhile
+    ours.upload("x")
+    assert ours.content("x") == b"2" * size
+
+
+def test_two_that_stop_at_once_lose_nothing(pair: tuple[Bed, Bed]) -> None:
+    """Both give the same claims back."""
+    ours, other = pair
+    for number in range(10):
+        ours.write(f"{number}.processing", b"%d" % number)
+    walk = ours.discovery._walk
+
+    def slow() -> object:
+        for number, found in enumerate(walk()):
+            if number == 3:
+                other.discovery.give_back()
+            yield found
+
+    ours.discovery._walk = slow  # type: ignore[method-assign, assignment]
+    ours.discovery.give_back()
+    assert ours.names() == sorted(str(number) for number in range(10))
+    assert {(ours.folder / name).read_bytes() for name in ours.names()} == {b"%d" % number for number in range(10)}
+
+
+def test_two_that_sweep_the_same_files(pair: tuple[Bed, Bed]) -> None:
+    ours, other = pair
+    for number in range(10):
+        ours.write(f"{number}", b"%d" % number)
+        ours.upload(f"{number}")
+    ours.write("3", b"new")
+
+    def meanwhile(_: str) -> None:
+        other.store.before.clear()
+        ours.due()
+
+    other.store.before["head"] = meanwhile
+    other.walk()
+    ours.settle()
+    assert ours.names() == []
+    assert ours.content("3") == b"new"
