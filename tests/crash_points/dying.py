@@ -1,0 +1,94 @@
+"""A shard that kills itself at one step: the real program with all its threads, forked from a server that has it loaded."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any, Literal
+
+from uploader.__main__ import main
+from uploader.blob.adapter import AzureBlobs
+
+_context = get_context("forkserver")
+_context.set_forkserver_preload([__name__])
+
+
+@dataclass(frozen=True)
+class Step:
+    """The n-th (from 1) step of a kind, and on which side of it the process dies."""
+
+    kind: str
+    side: Literal["before", "after"]
+    number: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.side} {self.kind} {self.number}"
+
+
+RENAMES = {".processing": "claim", ".completed": "complete", ".json": "record's change"}
+LINKS = {".json": "record's link", ".bin": "link that gives back"}
+UNLINKS = {".completed": "deletion", ".json": "record's removal", ".processing": "unlink that gives back"}
+
+
+class _Counter:
+    def __init__(self, last: Step) -> None:
+        self.last = last
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def around(self, kind: str, call: Callable[[], Any]) -> Any:
+        if kind != self.last.kind:
+            return call()
+        with self._lock:
+            self._count += 1
+            mine = self._count == self.last.number
+        if mine and self.last.side == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = call()
+        if mine:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+
+def _arm(step: Step) -> None:
+    counter = _Counter(step)
+
+    def named(call: Callable[..., Any], kinds: Mapping[str, str], argument: int) -> Callable[..., Any]:
+        def counted(*args: Any, **options: Any) -> Any:
+            name = os.fspath(args[argument])
+            kind = next((kind for end, kind in kinds.items() if name.endswith(end)), "")
+            return counter.around(kind, lambda: call(*args, **options))
+
+        return counted
+
+    def request(call: Callable[..., Any], kind: str) -> Callable[..., Any]:
+        return lambda *args, **options: counter.around(kind, lambda: call(*args, **options))
+
+    os.rename = named(os.rename, RENAMES, 1)
+    os.link = named(os.link, LINKS, 1)
+    os.unlink = named(os.unlink, UNLINKS, 0)
+    for kind in ("put", "stage", "commit"):
+        setattr(AzureBlobs, kind, request(getattr(AzureBlobs, kind), kind))
+
+
+def _run(output: Path, env: Mapping[str, str], step: Step | None) -> None:
+    fd = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(fd, 1)
+    os.dup2(fd, 2)
+    for name in [name for name in os.environ if name.startswith(("NFS_WATCH_", "AZURE_", "OTEL_"))]:
+        del os.environ[name]
+    os.environ.update(env)
+    if step:
+        _arm(step)
+    main()
+
+
+def start(output: Path, env: Mapping[str, str], step: Step | None = None) -> ForkServerProcess:
+    """Start a shard with this environment; it dies at `step`."""
+    process = _context.Process(target=_run, args=(output, dict(env), step), daemon=True)
+    process.start()
+    return process

@@ -1,0 +1,175 @@
+"""Killed at each step of docs/design.md's table ("What a crash leaves"), the next start comes to the same end."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from itertools import pairwise
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.crash_points.dying import Step, start
+from tests.endpoint.faults import StallReply
+from tests.endpoint.request import Operation, Request
+from tests.endpoint.server import Endpoint
+from tests.programs import shard, wait_for
+from tests.soak.content import pieces
+
+BLOCK = 64 * 1024
+FILES = {"a/small.bin": 1000, "large.bin": 5 * BLOCK + 7, "empty.bin": 0}
+STEPS = [
+    Step("record's link", "before"),
+    Step("record's link", "after"),
+    Step("claim", "before", 1),
+    Step("claim", "after", 2),
+    Step("put", "before", 1),
+    Step("put", "after", 2),
+    Step("stage", "after", 1),
+    Step("stage", "before", 3),
+    Step("stage", "after", 6),
+    Step("commit", "before"),
+    Step("commit", "after"),
+    Step("complete", "before", 1),
+    Step("complete", "after", 3),
+    Step("deletion", "before", 1),
+    Step("deletion", "after", 3),
+    Step("record's change", "after", 1),
+    Step("record's change", "before", 2),
+    Step("record's change", "after", 2),
+    Step("record's removal", "before"),
+    Step("record's removal", "after"),
+]
+GIVING_BACK = [
+    Step("link that gives back", "before"),
+    Step("link that gives back", "after"),
+    Step("unlink that gives back", "after"),
+]
+
+
+class Scene:
+    """A share and an endpoint that outlive their shards."""
+
+    def __init__(self, folder: Path, endpoint: Endpoint) -> None:
+        self.folder = folder
+        self.root = folder / "share"
+        self.endpoint = endpoint
+        self.server = shard(
+            folder, self.root, endpoint.connection_string, block_size=BLOCK, memory=16 * BLOCK, connections=4,
+            settle=0, settle_empty=0.2, scan_interval=0.1, retention=0, sweep_interval=0.1,
+        )  # fmt: skip
+        self.env = {name: value for name, value in self.server.env.items() if name.startswith(("NFS_WATCH_", "AZURE_"))}
+        for name, size in FILES.items():
+            (self.root / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.root / "run" / name).write_bytes(b"".join(pieces(name, 0, size)))
+
+    def start(self, step: Step | None = None) -> ForkServerProcess:
+        process = start(self.folder / "shard.log", self.env, step)
+        wait_for(lambda: self._ready() or not process.is_alive(), "the shard to be ready", 30)
+        return process
+
+    def _ready(self) -> bool:
+        with suppress(httpx.HTTPError):
+            return httpx.get(f"{self.server.url}/readyz", timeout=5, trust_env=False).status_code == 200
+        return False
+
+    def post(self, call: str, **fields: object) -> int:
+        with suppress(httpx.HTTPError):
+            url = f"{self.server.url}/v1/watch/{call}"
+            return httpx.post(url, json={"session": "run", **fields}, timeout=40, trust_env=False).status_code
+        return 0
+
+    def killed(self, process: ForkServerProcess) -> float:
+        process.join(40)
+        alive = process.is_alive()
+        process.kill()
+        assert not alive, f"it never came to this step:\n{self.log()}"
+        assert process.exitcode == -signal.SIGKILL, self.log()
+        return time.monotonic()
+
+    def log(self) -> str:
+        return (self.folder / "shard.log").read_text()[-3000:]
+
+    def finish(self) -> None:
+        """Start a shard anew, let it drain, and look at what is there."""
+        process = self.start()
+        try:
+            assert self.post("start") in {201, 409}
+            wait_for(
+                lambda: self.post("stop") in {200, 202, 404} and not self.left(), f"the end: {self.left()}", 40, 0.2
+            )
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.left()}\n{self.log()}") from None
+        finally:
+            process.kill()
+            process.join()
+        blobs = self.endpoint.store.blobs("uploads")
+        assert {name: blob.content for name, blob in blobs.items()} == {
+            f"run/{name}": b"".join(pieces(name, 0, size)) for name, size in FILES.items()
+        }
+
+    def left(self) -> list[str]:
+        records = list((self.root / ".nfs-watch/sessions").iterdir())
+        files = [path for path in (self.root / "run").rglob("*") if path.is_file()]
+        return [str(path.relative_to(self.root)) for path in [*records, *files]]
+
+    def sent_in_vain(self, death: float) -> list[str]:
+        """List what the store had before the death and was sent once more."""
+        taken: dict[tuple[str, str], list[Request]] = {}
+        for request in self.endpoint.log.of(Operation.PUT_BLOCK) + self.endpoint.log.of(Operation.PUT_BLOB):
+            if request.status == 201:
+                taken.setdefault((request.blob, request.block), []).append(request)
+        return [
+            f"{blob} {block}"
+            for (blob, block), puts in taken.items()
+            for first, again in pairwise(puts)
+            if first.ended < death < again.started and first.length
+        ]
+
+
+def die_while_draining(scene: Scene, step: Step) -> None:
+    process = scene.start(step)
+    scene.post("start")
+    scene.post("stop", drain=True)
+    death = scene.killed(process)
+    scene.finish()
+    assert scene.sent_in_vain(death) == []
+
+
+def die_while_giving_back(scene: Scene, step: Step) -> None:
+    stalled = scene.endpoint.faults.add(StallReply(1), Operation.PUT_BLOCK, times=100)
+    process = scene.start(step)
+    scene.post("start")
+    wait_for(lambda: stalled.hits or not process.is_alive(), "blocks under way")
+    scene.post("stop", drain=False)
+    death = scene.killed(process)
+    scene.endpoint.faults.clear()
+    scene.finish()
+    assert scene.sent_in_vain(death) == []
+
+
+Outcome = Callable[[Step], None]
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
+    """Run them six at a time: each mostly waits. A test asks for the outcome of its own."""
+
+    def run(work: Callable[[Scene, Step], None], step: Step) -> None:
+        with Endpoint() as endpoint:
+            work(Scene(tmp_path_factory.mktemp("scene"), endpoint), step)
+
+    with ThreadPoolExecutor(6) as pool:
+        works: dict[Step, Future[None]] = {step: pool.submit(run, die_while_draining, step) for step in STEPS}
+        works |= {step: pool.submit(run, die_while_giving_back, step) for step in GIVING_BACK}
+        yield lambda step: works[step].result()
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.timeout(240)  # the first one waits for the others too, on a machine that does much else
+@pytest.mark.parametrize("step", [*STEPS, *GIVING_BACK], ids=str)
+def test_killed_at_a_step_it_comes_to_the_same_end_and_sends_nothing_in_vain(outcome: Outcome, step: Step) -> None:
+    outcome(step)
