@@ -1,0 +1,124 @@
+"""Clients that send slowly, or too much: limits that hold, and nobody else waits for them."""
+
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.endpoint.server import Endpoint
+from tests.programs import Server, shard, wait_for
+
+# The program with shorter times: what is tested is that there are limits, not their length.
+QUICK = """
+from uploader import serve, wire
+serve.HEAD_TIME, wire.BODY_TIME = 2.0, 1.0
+from uploader.__main__ import main
+main()
+"""
+START = b"POST /v1/watch/start HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder: Path = tmp_path_factory.mktemp("slow")
+    (folder / "share").mkdir()
+    with Endpoint() as endpoint:
+        server = shard(folder, folder / "share", endpoint.connection_string)
+        server.argv = [sys.executable, "-c", QUICK]
+        try:
+            server.up()
+            yield server
+        finally:
+            server.kill()
+
+
+def connect(server: Server, data: bytes) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", server.port), 10)
+    connection.sendall(data)
+    return connection
+
+
+def closed(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        return connection.recv(10_000) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
+def drip(connections: list[socket.socket], data: bytes) -> list[socket.socket]:
+    """Send a byte to each; return those that are still open."""
+    for connection in connections:
+        try:
+            connection.send(data)
+        except OSError:
+            connection.close()
+    return [connection for connection in connections if connection.fileno() >= 0 and not closed(connection)]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"", b"GET /livez HTTP/1.1\r\nX: ", START + b"Content-Length: 60000\r\n\r\n{", b"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n"],
+    ids=["nothing", "a head", "a body", "a body that nobody reads"],
+)  # fmt: skip
+def test_two_hundred_that_drip_are_closed_and_others_are_answered_meanwhile(server: Server, head: bytes) -> None:
+    connections = [connect(server, head) for _ in range(200)]
+    everyone = list(connections)
+    began = time.monotonic()
+    while connections and time.monotonic() - began < 15:
+        asked = time.monotonic()
+        assert httpx.get(f"{server.url}/livez", timeout=5, trust_env=False).status_code == 200
+        assert time.monotonic() - asked < 3
+        connections = drip(connections, b"x" if head else b"")
+        time.sleep(0.3)
+    for connection in everyone:
+        connection.close()
+    assert connections == []
+
+
+def test_a_body_that_does_not_come_is_answered_with_400(server: Server) -> None:
+    with connect(server, START + b"Content-Length: 100\r\n\r\n{") as connection:
+        answer = connection.recv(10_000)
+        while b"}" not in answer:
+            answer += connection.recv(10_000)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"the body did not come within 1 s" in answer
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (START + b"Content-Length: 999999999999\r\n\r\n" + b"x" * 70_000, b"413"),
+        (START + b"Transfer-Encoding: chunked\r\n\r\n" + b"10000\r\n" + b"x" * 65_536 + b"\r\n10000\r\n" + b"x" * 65_536, b"413"),
+        (b"GET /" + b"x" * 200_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 100_000, b"400"),
+    ],
+    ids=["body", "chunks", "path", "headers"],
+)  # fmt: skip
+def test_what_is_too_large_is_refused_before_it_is_read_to_its_end(server: Server, sent: bytes, status: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
+        try:
+            connection.sendall(sent)
+            answer = connection.recv(10_000)
+        except (ConnectionResetError, BrokenPipeError):
+            answer = b"HTTP/1.1 " + status  # it was closed while we were still sending
+    assert answer.split()[1] == status
+    wait_for(lambda: httpx.get(f"{server.url}/livez", trust_env=False).status_code == 200, "an answer", 5)
+
+
+def test_a_client_that_asks_now_and_then_keeps_its_connection(server: Server) -> None:
+    """Idle at each look, but with a request in between."""
+    with httpx.Client(trust_env=False, timeout=10) as client:
+        ports = set()
+        for _ in range(9):
+            answer = client.get(f"{server.url}/livez")
+            stream = answer.extensions["network_stream"]
+            ports.add(stream.get_extra_info("client_addr"))
+            time.sleep(0.4)
+    assert len(ports) == 1
