@@ -1,0 +1,74 @@
+"""A guest kernel with a real NFS server and clients (Debian's user-mode-linux), which runs some of the cases."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.programs import TOP
+
+PROGRAMS = ("linux.uml", "exportfs", "rpc.nfsd", "mount.nfs4", "rpcbind", "modprobe", "ip")
+CASE, WHOLE = 250, 400  # seconds: one case, and one guest with all of its cases
+
+
+class Guest:
+    """One boot; `reports` gives pytest's own reports of the cases, as they come."""
+
+    def __init__(self, items: list[str]) -> None:
+        self.work = Path(tempfile.mkdtemp(prefix="nfs-guest-"))
+        self.host = self.work / "host"
+        self.host.mkdir()
+        (self.work / "guest").mkdir()
+        (self.host / "items").write_text("\0".join(items))
+        words = {"NFS_WORK": self.work, "NFS_PROJECT": TOP, "NFS_TIMEOUT": CASE}
+        if sizes := os.environ.get("NFS_SIZES"):
+            words["NFS_SIZES"] = sizes
+        kernel = "mem=4G rootfstype=hostfs rootflags=/ rw quiet con=null con0=fd:0,fd:1"
+        argv = ["linux.uml", *kernel.split(), f"init={Path(__file__).parent / 'init'}"]
+        argv += [f"{name}={value}" for name, value in words.items()]
+        with (self.work / "kernel").open("wb") as output:
+            # A session of its own: the kernel's helper processes can be ended with it, by its id.
+            self.process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+
+    def reports(self) -> Iterator[dict[str, Any]]:
+        """Give each report until the guest is off; one that hangs is killed."""
+        end = time.monotonic() + WHOLE
+        path, read = self.host / "reports", 0
+        while True:
+            off = self.process.poll() is not None
+            text = path.read_bytes()[read:] if path.exists() else b""
+            for line in text.splitlines(keepends=True):
+                if line.endswith(b"\n"):
+                    read += len(line)
+                    yield json.loads(line)
+            if off:
+                return
+            if time.monotonic() > end:
+                self.kill()
+            time.sleep(0.1)
+
+    def kill(self) -> None:
+        """End it, whatever hangs inside."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def last_words(self) -> str:
+        """Return the end of what the guest printed."""
+        texts = [
+            path.read_text(errors="replace") for path in (self.work / "kernel", self.host / "console") if path.exists()
+        ]
+        return "\n".join(text[-1500:] for text in texts)
+
+    def close(self) -> None:
+        """Kill it and remove its folder."""
+        self.kill()
+        shutil.rmtree(self.work, ignore_errors=True)

@@ -1,0 +1,123 @@
+"""Files that another machine puts on the share are found by the scan alone; on the server itself, by inotify."""
+
+import os
+import random
+import statistics
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import inotify_simple
+import pytest
+
+from tests.nfs import bed
+from tests.nfs.bed import SOFT, V3, V4, Site
+from tests.programs import Server
+
+GUEST = "alive"
+INTERVAL, SETTLE = 2, 5
+
+
+@pytest.fixture(scope="module", params=[V4, V3], ids=["v4.2", "v3"])
+def watched(request: pytest.FixtureRequest, azure: str) -> Iterator[tuple[Site, Server]]:
+    """A site and the uploader that watches it, with four sessions."""
+    request.getfixturevalue("producer")
+    name = f"arrivals-{request.param[5]}"
+    site = Site(name, f"{request.param},{SOFT}").make("renamed", "old", "silly", "nested")
+    server = site.uploader(azure, max_sessions=4)
+    with bed.up(server):
+        for session in ("renamed", "old", "silly", "nested"):
+            bed.start(server, session)
+        yield site, server
+
+
+@pytest.fixture(scope="module")
+def blobs(azure: str) -> bed.Blobs:
+    return bed.Blobs(azure)
+
+
+def rename_in(site: Site, path: str, content: bytes) -> None:
+    """Do as a producer should: write under another name, then rename."""
+    target = site.producer / path
+    part = target.with_name(target.name + ".part")
+    part.write_bytes(content)
+    part.rename(target)
+
+
+def test_a_file_renamed_into_place_elsewhere_is_found_without_any_event(
+    watched: tuple[Site, Server], blobs: bed.Blobs
+) -> None:
+    site, _ = watched
+    make: Any = inotify_simple.INotify
+    flags = inotify_simple.flags
+    with make() as inotify:
+        inotify.add_watch(site.root / "renamed", flags.CREATE | flags.MOVED_TO | flags.CLOSE_WRITE | flags.MODIFY)
+        rename_in(site, "renamed/a.bin", b"a" * 1000)
+        took = bed.left_plain(site.server / "renamed/a.bin", INTERVAL + SETTLE + 2)
+        seen = [event.name for event in inotify.read(timeout=0)]
+    print(f"claimed after {took:.2f} s")
+    assert "a.bin" not in seen
+    bed.until(lambda: blobs.names("renamed") >= {"a.bin"}, "the blob", 10)
+    assert blobs.content("renamed/a.bin") == b"a" * 1000
+
+
+def test_a_file_that_was_seen_empty_goes_soon_after_it_is_filled(watched: tuple[Site, Server]) -> None:
+    site, _ = watched
+    with (site.producer / "renamed/empty.bin").open("wb") as file:
+        time.sleep(INTERVAL + 1)
+        file.write(b"x" * 1000)
+    took = bed.left_plain(site.server / "renamed/empty.bin", 2 * SETTLE + INTERVAL + 2)
+    print(f"claimed after {took:.2f} s")
+
+
+def test_a_folder_that_is_moved_in_whole_is_found(watched: tuple[Site, Server], blobs: bed.Blobs) -> None:
+    site, _ = watched
+    (site.producer / "made/deep").mkdir(parents=True)
+    for number in range(20):
+        (site.producer / f"made/deep/{number}.bin").write_bytes(bytes([number]) * 100)
+    (site.producer / "made").rename(site.producer / "nested/in")
+    bed.until(lambda: len(blobs.names("nested")) == 20, "20 blobs", INTERVAL + SETTLE + 5)
+    assert blobs.content("nested/in/deep/7.bin") == b"\x07" * 100
+
+
+def test_a_copy_that_keeps_an_old_mtime_ends_up_whole(watched: tuple[Site, Server], blobs: bed.Blobs) -> None:
+    site, _ = watched
+    source = bed.GUEST / "old.bin"
+    content = random.Random(1).randbytes(20 << 20)
+    source.write_bytes(content)
+    os.utime(source, (1_000_000_000, 1_000_000_000))
+    bed.run("cp", "-p", source, site.producer / "old/old.bin")
+    bed.until(lambda: blobs.names("old"), "the blob", 30)
+    assert blobs.content("old/old.bin") == content
+
+
+def test_silly_renamed_files_are_ignored(watched: tuple[Site, Server], blobs: bed.Blobs) -> None:
+    """A file that is deleted while it is open leaves `.nfs...` in the folder, which is no file to send."""
+    site, server = watched
+    kept = os.open(site.root / "silly/gone.part", os.O_CREAT | os.O_WRONLY)
+    os.write(kept, b"x" * 100)
+    os.fsync(kept)
+    (site.root / "silly/gone.part").unlink()
+    assert [path.name[:4] for path in (site.server / "silly").iterdir()] == [".nfs"]
+    rename_in(site, "silly/good.bin", b"good")
+    bed.until(lambda: blobs.names("silly") == {"good.bin"}, "the good blob", INTERVAL + SETTLE + 5)
+    assert bed.status(server, "silly")["files"]["failed"] == 0
+    assert [path.name for path in (site.server / "silly").iterdir() if path.name.startswith(".nfs")]
+    os.close(kept)
+
+
+@pytest.mark.usefixtures("producer")
+def test_on_the_server_itself_a_rename_is_claimed_within_200_ms(azure: str) -> None:
+    """The local-volume deployment: the pod has the exported folder, and inotify sees what NFS clients do to it."""
+    site = Site("local").make("local")
+    server = site.uploader(azure, scan_interval=30)
+    took = []
+    with bed.up(server):
+        bed.start(server, "local")
+        time.sleep(3)
+        for number in range(20):
+            rename_in(site, f"local/{number}.bin", b"x" * 1000)
+            took.append(bed.left_plain(site.server / f"local/{number}.bin", 5))
+            time.sleep(0.1)
+    print(f"claimed after {statistics.median(took) * 1000:.0f} ms, at most {max(took) * 1000:.0f} ms")
+    assert max(took) < 0.2

@@ -1,0 +1,74 @@
+"""What a scan costs on the real mount: calls to the server, time and CPU, counted by the kernel in mountstats.
+
+NFS_SIZES=1000,10000,50000 measures those numbers of files; docs/nfs.md has the figures.
+"""
+
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.nfs import bed
+from tests.nfs.bed import SOFT, V3, V4, Site
+from uploader.backlog import Backlog, Files
+from uploader.discover import MAX_SETTLING, Discovery
+from uploader.scan import Rule
+from uploader.settings import Settings
+from uploader.share import Share
+from uploader.watch import Watch
+
+GUEST = "alive"
+SIZES = [int(size) for size in os.environ.get("NFS_SIZES", "2000").split(",")]
+
+
+@dataclass
+class Cost:
+    """One scan."""
+
+    calls: Counter[str]
+    seconds: float
+    cpu: float
+
+    def __str__(self) -> str:
+        named = ", ".join(f"{count} {name}" for name, count in self.calls.most_common() if count)
+        return f"{self.calls.total()} calls ({named}), {self.seconds:.2f} s, {self.cpu:.2f} s CPU"
+
+
+def cost(discovery: Discovery, root: Path) -> Cost:
+    """Scan once."""
+    before, began, cpu = bed.calls(root), time.monotonic(), time.process_time()
+    discovery._scan()
+    return Cost(bed.calls(root) - before, time.monotonic() - began, time.process_time() - cpu)
+
+
+def discovery_on(site: Site, session: str, monkeypatch: pytest.MonkeyPatch) -> Discovery:
+    """Make the discovery of a session without the workers that would take its files away."""
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", "none")
+    settings = Settings(root=site.root, container="none", settle=3600, settle_empty=3600, ordinal=0)
+    share = Share(site.root, 0, settings.nfs_timeout)
+    files = Files(session, settings.queue_size)
+    return Discovery(files, Rule((), ""), settings, share, Watch(), Backlog(settings.block_size))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("version", [V4, V3], ids=["v4.2", "v3"])
+def test_files_that_are_known_cost_no_call_each(version: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site(f"scan-{version[5]}-{size}", f"{version},{SOFT}").make("scan")
+    for number in range(size):
+        (site.server / f"scan/{number}.bin").write_bytes(b"x")
+    discovery = discovery_on(site, "scan", monkeypatch)
+    first = cost(discovery, site.root)
+    time.sleep(1.1)  # the attribute cache's time: what is known to the kernel does not help the next scan
+    second = cost(discovery, site.root)
+    (site.server / "scan/late.bin").write_bytes(b"x")
+    time.sleep(1.1)
+    third = cost(discovery, site.root)
+    print(f"{size} files that are new: {first}")
+    print(f"{size} files that are known: {second}")
+    print(f"{size} files that are known and one that is new: {third}")
+    assert max(second.calls.total(), third.calls.total()) < size / 10 or size > MAX_SETTLING
+    discovery.share.close()
+    bed.unmount(site.root)
