@@ -1,0 +1,79 @@
+"""Looks at the share all along: what has left it must be in the store at that moment."""
+
+import contextlib
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.soak.ledger import NEVER, File, Ledger
+from tests.soak.measured import Held, held, most
+
+SUFFIXES = ("", ".processing", ".completed")
+UNPROVEN_AFTER = 8.0  # seconds; far more than retention and sweeps take
+
+
+class Checker:
+    """A thread. It also does what a person would after a container was deleted: has those files sent again."""
+
+    def __init__(self, root: Path, ledger: Ledger, pids: Callable[[], list[int]]) -> None:
+        self.root = root
+        self.ledger = ledger
+        self.pids = pids
+        self.counted: Counter[str] = Counter()
+        self.peak = Held(0, 0, 0)
+        self._kept: dict[str, float] = {}
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="checker", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def end(self) -> None:
+        self._end.set()
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            while not self._end.wait(0.3):
+                with self.ledger.lock:
+                    files = [file for file in self.ledger.files.values() if file.landed > file.gone]
+                for file in files:
+                    self._look(file)
+                self.peak = most([self.peak, *(held(pid) for pid in self.pids())])
+                self.counted["looks at the whole share"] += 1
+        except BaseException as error:
+            self.ledger.wrong.append(f"the checker itself failed: {error!r}")
+            raise
+
+    def _look(self, file: File) -> None:
+        version = file.landed
+        # Its way is plain, processing, completed, and back: looked at three times, a name that moves is met.
+        if any(self._there(file.path, suffix) for _ in range(3) for suffix in SUFFIXES):
+            if file.lost_with_container > NEVER and file.committed < file.lost_with_container:
+                self._send_again(file)
+            return
+        if file.landed == version:
+            self.ledger.vanished(file, version)
+
+    def _there(self, path: str, suffix: str) -> bool:
+        return os.path.lexists(f"{self.root}/{path}{suffix}")
+
+    def _send_again(self, file: File) -> None:
+        """What docs/operations.md says of file.unproven: its blob was deleted with the container, so rename it."""
+        if not self._there(file.path, ".completed"):
+            self._kept.pop(file.path, None)
+            return
+        if time.monotonic() - self._kept.setdefault(file.path, time.monotonic()) < UNPROVEN_AFTER:
+            return
+        del self._kept[file.path]
+        completed, plain = f"{self.root}/{file.path}.completed", f"{self.root}/{file.path}"
+        with contextlib.suppress(FileNotFoundError):
+            if self._there(file.path, "") or self._there(file.path, ".processing"):
+                os.unlink(completed)  # a newer one waits behind it
+            else:
+                os.rename(completed, plain)
+            self.counted["kept files put back by hand"] += 1

@@ -1,0 +1,147 @@
+"""The checker's own book: what was written, what is in the store, and whether that fits, at every moment."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from tests.endpoint.store import Blob, Block, Source, Store
+from tests.soak.content import Print
+
+NEVER = -1
+
+
+@dataclass
+class File:
+    """One name. Versions count from 0; NEVER: none yet."""
+
+    path: str
+    prints: list[Print] = field(default_factory=list)
+    unfinished: set[Print] = field(default_factory=set)  # beginnings that lay longer than a writer may pause
+    landed: int = NEVER  # the newest version that got its name
+    committed: int = NEVER  # the newest in the store, since the container was made
+    lost_with_container: int = NEVER  # the newest that was in a container when that was deleted
+    gone: int = NEVER  # the newest that was seen to have left the share
+
+    def version(self, found: Print) -> int | None:
+        """Return the newest version of this content."""
+        return next((number for number in reversed(range(len(self.prints))) if self.prints[number] == found), None)
+
+
+class Ledger:
+    """All files, and what is wrong. Any thread may call."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, File] = {}
+        self.wrong: list[str] = []
+        self.counted: Counter[str] = Counter()
+        self.lock = threading.RLock()
+
+    def finished(self, path: str, content: Print) -> int:
+        """Take note of a new version, whose last byte is about to be there. Returns its number."""
+        with self.lock:
+            file = self.files.setdefault(path, File(path))
+            file.prints.append(content)
+            self.counted["versions"] += 1
+            self.counted["bytes written"] += sum(length for length, _ in content)
+            return len(file.prints) - 1
+
+    def landed(self, path: str, version: int) -> None:
+        """Take note that it has its name now."""
+        with self.lock:
+            self.files[path].landed = version
+
+    def paused(self, path: str, beginning: Print) -> None:
+        """Take note that a writer was held up for longer than it may pause: its beginning may be sent."""
+        with self.lock:
+            self.files.setdefault(path, File(path)).unfinished.add(beginning)
+            self.counted["writers held up too long"] += 1
+
+    def took(self, path: str, content: Print) -> None:
+        """The store commits this under this name."""
+        with self.lock:
+            self.counted["commits"] += 1
+            self.counted["bytes committed"] += sum(length for length, _ in content)
+            file = self.files.get(path)
+            version = file.version(content) if file else None
+            if file is None:
+                self.wrong.append(f"committed, but nobody may send it: {path}")
+            elif version is None and content not in file.unfinished:
+                self.wrong.append(f"committed, but no finished version: {path} {content[:3]} of {len(file.prints)}")
+            elif version is not None and version < file.committed:
+                self.wrong.append(f"version {version} went over version {file.committed}: {path}")
+            elif version is not None:
+                self.counted["commits of what was there already"] += version == file.committed
+                file.committed = version
+
+    def container_deleted(self) -> None:
+        """What was in it is gone, and nobody has to bring back what had left the share by then."""
+        with self.lock:
+            self.counted["containers deleted"] += 1
+            for file in self.files.values():
+                file.lost_with_container = max(file.lost_with_container, file.committed)
+                file.committed = NEVER
+
+    def vanished(self, file: File, version: int) -> None:
+        """This version was there, and now none of its three names is."""
+        with self.lock:
+            file.gone = version
+            if max(file.committed, file.lost_with_container) < version and not file.unfinished:
+                self.wrong.append(f"left the share without being in the store: {file.path} version {version}")
+
+    def check_end(self, blobs: Mapping[str, Blob]) -> None:
+        """At rest: the newest version of every name, and nothing else."""
+        with self.lock:
+            for path, file in self.files.items():
+                blob = blobs.get(path)
+                newest = len(file.prints) - 1
+                if blob is None:
+                    if file.landed > file.lost_with_container:
+                        self.wrong.append(f"not in the store: {path}")
+                elif file.version(content(blob.committed or [])) != newest and newest > file.lost_with_container:
+                    self.wrong.append(f"not the newest version in the store: {path}")
+            self.wrong += [f"in the store, but nobody wrote it: {path}" for path in blobs if path not in self.files]
+
+    def waiting(self) -> int:
+        """Return how many names have a version that is not in the store yet."""
+        with self.lock:
+            return sum(file.landed > max(file.committed, file.lost_with_container) for file in self.files.values())
+
+
+def content(blocks: list[Block]) -> Print:
+    """Return what a blob of these blocks holds."""
+    return tuple((block.length, block.crc64) for block in blocks if block.length)
+
+
+class CheckedStore(Store):
+    """The endpoint's store; the ledger hears of each commit in the step in which it happens. Keeps checksums only."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__(keep_bytes=False)
+        self.ledger = ledger
+
+    def put_blob(
+        self, container: str, name: str, block: Block, headers: Mapping[str, str], metadata: Mapping[str, str]
+    ) -> Blob:
+        with self._lock:
+            return self._heard(name, super().put_blob(container, name, block, headers, metadata))
+
+    def put_block_list(
+        self,
+        container: str,
+        name: str,
+        wanted: Iterable[tuple[Source, str]],
+        headers: Mapping[str, str],
+        metadata: Mapping[str, str],
+    ) -> Blob:
+        with self._lock:
+            return self._heard(name, super().put_block_list(container, name, wanted, headers, metadata))
+
+    def drop(self, container: str, being_deleted: float = 0) -> None:
+        with self._lock:
+            super().drop(container, being_deleted)
+            self.ledger.container_deleted()
+
+    def _heard(self, name: str, blob: Blob) -> Blob:
+        self.ledger.took(name, content(blob.committed or []))
+        return blob
