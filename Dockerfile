@@ -1,0 +1,34 @@
+# One image, two programs: `uploader` (the default) and `router`.
+#   docker build -t nfs-watch:0.1.0 .        (or buildah, podman, nerdctl: docs/deploy.md)
+# Any base with Python 3.11 or newer and its venv module will do; linux/arm64 and linux/amd64 alike.
+ARG BASE=python:3.13-slim-bookworm
+
+FROM ${BASE} AS build
+COPY requirements.lock /build/
+# --only-binary: a wheel that is missing for this machine must fail here, not ask for a compiler.
+# --no-compile: compiled after it, in a form that does not depend on the files' times.
+RUN python3 -m venv /app \
+ && /app/bin/python -m pip install --no-cache-dir --no-compile --require-hashes --only-binary=:all: \
+      -r /build/requirements.lock \
+ && /app/bin/python -m pip uninstall --quiet --yes pip setuptools \
+ && python3 -m compileall -q --invalidation-mode unchecked-hash /app/lib
+COPY uploader /app/programs/uploader
+COPY router /app/programs/router
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app/programs
+
+FROM ${BASE}
+LABEL org.opencontainers.image.title="nfs-watch" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /app /app
+# Nothing here is written at run time: the root file system may be read-only.
+ARG VERSION=0.1.0
+ENV PATH=/app/bin:/usr/local/bin:/usr/bin:/bin \
+    NFS_WATCH_VERSION=${VERSION} \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+WORKDIR /app/programs
+# By number, so that runAsNonRoot can be checked. It has to match the owner of the files on the share.
+USER 1000:1000
+EXPOSE 8080
+ENTRYPOINT ["python", "-m"]
+CMD ["uploader"]
