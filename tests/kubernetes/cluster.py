@@ -1,0 +1,186 @@
+"""The overlay for trying out, in a namespace of its own on the cluster that KUBECONFIG names."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.manifests import K8S, Document, build, built, one, pod_of, shards_of
+
+NAMESPACE = "nfs-watch-test"
+CLIENT = (Path(__file__).parent / "client.py").read_bytes()
+# Short times, so that a test sees the whole life of a file. Retention stays above what a scan takes.
+SETTINGS = {
+    "NFS_WATCH_SCAN_INTERVAL": "0.5",
+    "NFS_WATCH_SETTLE": "2",
+    "NFS_WATCH_RETENTION": "3",
+    "NFS_WATCH_SWEEP_INTERVAL": "1",
+    "NFS_WATCH_STATEFULSET": "nfs-watch",
+}
+
+
+def kubectl(*argv: str, stdin: bytes | None = None, timeout: float = 300) -> str:
+    """Run kubectl in the namespace."""
+    command = ["kubectl", "--namespace", NAMESPACE, *argv]
+    done = subprocess.run(command, input=stdin, capture_output=True, timeout=timeout, check=False)
+    assert done.returncode == 0, f"{argv}: {done.stderr.decode()[-2000:]}"
+    return done.stdout.decode()
+
+
+def get(*what: str) -> Any:
+    return json.loads(kubectl("get", *what, "-o", "json"))
+
+
+def eventually(condition: Callable[[], Any], what: str, timeout: float = 120) -> Any:
+    """Wait until the condition holds; a call that fails counts as not yet."""
+    end, seen = time.monotonic() + timeout, None
+    while time.monotonic() < end:
+        try:
+            seen = condition()
+            if seen:
+                return seen
+        except AssertionError as error:
+            seen = error
+        time.sleep(1)
+    raise AssertionError(f"waited {timeout} s in vain for {what}; last: {seen}")
+
+
+class Cluster:
+    """The programs as they run there."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.documents = self._documents(tmp_path)
+
+    def _documents(self, tmp_path: Path) -> list[Document]:
+        top = os.path.relpath(K8S, tmp_path.resolve())
+        version = json.loads(kubectl("version", "-o", "json"))["serverVersion"]
+        older = (int(version["major"]), int(version["minor"].rstrip("+"))) < (1, 35)
+        lines = {
+            "resources": [f"{top}/overlays/try-out"],
+            "components": [f"{top}/components/before-1.35"] if older else [],
+        }
+        (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(lines))
+        documents = [self._moved(document) for document in build(tmp_path)]
+        # Makes the program visible to a second process in its container, which can then stop it.
+        shards_of(documents)["spec"]["template"]["spec"]["shareProcessNamespace"] = True
+        if folder := os.environ.get("NFS_WATCH_TEST_FOLDER"):
+            documents.append(share_in(folder, one(documents, "PersistentVolumeClaim", "nfs-watch-share")))
+        return [*documents, client_pod(shards_of(documents))]
+
+    def _moved(self, document: Document) -> Document:
+        if document["kind"] == "Namespace":
+            document["metadata"]["name"] = NAMESPACE
+        else:
+            document["metadata"]["namespace"] = NAMESPACE
+        for subject in document.get("subjects", []):
+            subject["namespace"] = NAMESPACE
+        if document["kind"] == "Service":
+            for port in document["spec"]["ports"]:
+                port.pop("nodePort", None)  # an installation on the same cluster has it
+        if document["kind"] == "ConfigMap":
+            document["data"] |= SETTINGS
+        if image := os.environ.get("NFS_WATCH_TEST_IMAGE"):
+            for container in document.get("spec", {}).get("template", {}).get("spec", {}).get("containers", []):
+                if container["name"] in {"uploader", "router"}:
+                    container["image"] = image
+        return document
+
+    def apply(self) -> None:
+        """Apply everything, as a person does after each change."""
+        kubectl("apply", "--validate=false", "-f", "-", stdin=yaml.safe_dump_all(self.documents).encode())
+
+    def up(self) -> None:
+        self.apply()
+        for what in ("deployment/azurite", "deployment/nfs-watch-router", "statefulset/nfs-watch"):
+            kubectl("rollout", "status", what, "--timeout=240s")
+        kubectl("wait", "--for=condition=Ready", "pod/client", "--timeout=120s")
+
+    def down(self) -> None:
+        kubectl("delete", "namespace", NAMESPACE, "--wait", "--ignore-not-found", "--timeout=240s")
+        kubectl("delete", "persistentvolume", NAMESPACE, "--ignore-not-found", "--timeout=60s")
+
+    def client(self, *argv: str, timeout: float = 300) -> Any:
+        """Run the client in its pod and return what it says."""
+        out = kubectl("exec", "-i", "client", "--", "python", "-", *argv, stdin=CLIENT, timeout=timeout)
+        return json.loads(out) if out.strip() else None
+
+    def write(self, session: str, count: int, seconds: float) -> subprocess.Popen[bytes]:
+        """Begin to write files, in the background."""
+        argv = ["exec", "-i", "client", "--", "python", "-", "write", session, str(count), str(seconds)]
+        writer = subprocess.Popen(["kubectl", "--namespace", NAMESPACE, *argv], stdin=subprocess.PIPE)
+        assert writer.stdin is not None
+        writer.stdin.write(CLIENT)
+        writer.stdin.close()
+        return writer
+
+    def http(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
+        """Ask the router, through its Service."""
+        said = self.client("http", method, path, *([json.dumps(body)] if body is not None else []))
+        return said["status"], said["body"]
+
+    def where(self) -> dict[str, int]:
+        """Return each session's shard."""
+        status, body = self.http("GET", "/v1/watch/status")
+        assert status == 200, body
+        return {entry["session"]: entry["shard"] for entry in body["sessions"]}
+
+    def reachable(self) -> list[int]:
+        status, body = self.http("GET", "/v1/watch/status")
+        assert status == 200, body
+        return sorted(entry["shard"] for entry in body["shards"] if entry["reachable"])
+
+    def scale(self, shards: int) -> None:
+        """Scale, and wait until exactly these answer."""
+        kubectl("scale", "statefulset/nfs-watch", f"--replicas={shards}")
+        eventually(lambda: self.reachable() == list(range(shards)), f"{shards} shards", 180)
+
+    def pod(self, ordinal: int) -> Document:
+        found: Document = get("pod", f"nfs-watch-{ordinal}")
+        return found
+
+    def ready(self, ordinal: int, *, unlike: str = "") -> bool:
+        """Tell whether the shard's pod is ready, and not the one with this uid."""
+        pod = self.pod(ordinal)
+        conditions = {c["type"]: c["status"] for c in pod["status"].get("conditions", [])}
+        return pod["metadata"]["uid"] != unlike and conditions.get("Ready") == "True"
+
+
+def share_in(folder: str, claim: Document) -> Document:
+    """Bind the claim to a folder of the node, as the overlay same-machine does."""
+    volume: Document = one(built("same-machine"), "PersistentVolume", "nfs-watch-share")
+    volume["metadata"]["name"] = NAMESPACE
+    volume["spec"]["local"]["path"] = folder
+    volume["spec"]["claimRef"]["namespace"] = NAMESPACE
+    wanted = {"accessModes": ["ReadWriteMany"], "storageClassName": "", "volumeName": NAMESPACE}
+    claim["spec"] |= wanted
+    return volume
+
+
+def client_pod(shards: Document) -> Document:
+    """The pod of the client: the shards' image and share, with nothing of theirs running."""
+    pod = pod_of(shards)
+    ours = pod["containers"][0]
+    container = {
+        "name": "client",
+        "image": ours["image"],
+        "imagePullPolicy": ours["imagePullPolicy"],
+        "command": ["python", "-c", "import signal; signal.pause()"],
+        "envFrom": ours["envFrom"],
+        "securityContext": ours["securityContext"],
+        "volumeMounts": [mount for mount in ours["volumeMounts"] if mount["name"] == "share"],
+    }
+    spec = {
+        "enableServiceLinks": False,
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": 1,
+        "securityContext": pod["securityContext"],
+        "containers": [container],
+        "volumes": [volume for volume in pod["volumes"] if volume["name"] == "share"],
+    }
+    metadata = {"name": "client", "namespace": NAMESPACE}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
