@@ -1,4 +1,4 @@
-"""A blob store in memory that keeps the engine's contract (uploader.transfer.BlobStore); tests/test_seam.py holds it to it."""
+"""A blob store in memory that keeps the engine's contract (uploader.stored.BlobStore); tests/test_seam.py holds it to it."""
 
 import itertools
 import threading

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from uploader import backlog as module
-from uploader.backlog import Backlog, Files, Meter
+from uploader import files as module
+from uploader.backlog import Backlog
 from uploader.errors import NotEligible, StoreAway
+from uploader.files import Files
 from uploader.look import Look
+from uploader.meter import Meter
 
 BLOCK = 1000
 SMALL, LARGE = Look(1, 10, 0, 0), Look(1, 10 * BLOCK, 0, 0)
@@ -179,7 +181,7 @@ def test_what_a_whole_scan_did_not_see_is_forgotten(backlog: Backlog) -> None:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     now = [1000.0]
-    monkeypatch.setattr("uploader.backlog.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("uploader.meter.time.monotonic", lambda: now[0])
     yield now
     monkeypatch.undo()
 

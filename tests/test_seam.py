@@ -18,10 +18,10 @@ from tests.fake_store import FakeStore
 from tests.need import need
 from tests.programs import AZURITE, azurite
 from uploader.blob.adapter import AzureBlobs
+from uploader.block import block_id
 from uploader.checksum import crc64
 from uploader.errors import ExpiredBlocks, LeftoverBlocks, Overtaken, StoreRefused
-from uploader.stored import Blocks, Label
-from uploader.transfer import BlobStore, block_id
+from uploader.stored import BlobStore, Blocks, Label
 
 _numbers = itertools.count()
 

@@ -5,15 +5,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from math import inf
 
 from uploader import names, telemetry
-from uploader.backlog import Backlog, Files, Settling
+from uploader.backlog import Backlog
 from uploader.claim import Claim
 from uploader.errors import Cancelled, FileError, InTheWay, NotEligible
+from uploader.files import Files
 from uploader.folder import PROCESSING, join, opened
 from uploader.look import Look, look
+from uploader.ready import Pass, Readiness
 from uploader.scan import Found, Kind, Rule, scan
 from uploader.settings import Settings
 from uploader.share import Share
@@ -23,23 +23,7 @@ from uploader.watch import Watch
 log = logging.getLogger(__name__)
 MAX_HINTS = 10_000
 IDLE_LOOK = 0.5  # seconds between two looks at whether the workers have nothing left to do
-MAX_SETTLING = 20_000  # files that are remembered while they settle; the others are looked at in each scan
 PAUSE = 3  # the next scan is no sooner than this many times the last one's duration
-
-
-@dataclass
-class Pass:
-    """What one scan met. `server`: the server's time in ns when it began; `waited`: seconds for room in the queue.
-
-    `ripe`: when the first of the files that have to settle will have, monotonic seconds.
-    """
-
-    server: int
-    began: float
-    waited: float = 0.0
-    beyond: int = 0
-    counted: bool = False
-    ripe: float = inf
 
 
 class Discovery:
@@ -61,6 +45,7 @@ class Discovery:
         self._drained: Callable[[], None] | None = None
         self._stop = threading.Event()
         self.thread: threading.Thread | None = None
+        self._readiness = Readiness(files, settings)
         self._first: Pass | None = None
         self._last: Pass | None = None
 
@@ -192,7 +177,7 @@ class Discovery:
                 raise NotEligible(found.reason)
             if found.error:
                 raise found.error
-            if ready := self._ready(found, one, now):
+            if ready := self._readiness.look(found, one, now):
                 self._queue(found.path, ready, one)
         except FileNotFoundError:
             return
@@ -200,29 +185,6 @@ class Discovery:
             if isinstance(error, OSError):
                 self.share.judge(error)
             self.files.fail(found.path, error)
-
-    def _ready(self, found: Found, one: Pass, now: float) -> Look | None:
-        """Return what a file is that is ready (design: when is a file ready), None of one that has to settle."""
-        current = look(found.folder, found.name)
-        if found.kind is Kind.PROCESSING:
-            return current
-        before = self.files.settling.get(found.path)
-        since = before.since if before and before.look == current else now
-        given_back = before is not None and before.given_back
-        settle = self.settings.settle if current.size else self.settings.settle_empty
-        age = (one.server - current.ctime_ns) / 1e9
-        signed = current.size > 0 and current.ctime_ns > current.mtime_ns and not given_back
-        if signed or age >= settle or now - since >= settle > 0:
-            return current
-        due = min(since, now - age) + settle if age > 0 else since + settle
-        if not current.size:
-            due = min(due, now + self.settings.settle)  # content may come at any time, and has its own time to settle
-        one.ripe = min(one.ripe, max(due, now + self.settings.scan_interval))
-        if before or len(self.files.settling) < MAX_SETTLING:
-            self.files.settling[found.path] = Settling(current, since, due, given_back, self.files.scans)
-        else:
-            one.beyond += 1
-        return None
 
     def _queue(self, path: str, found: Look, one: Pass) -> None:
         while not self._backlog.offer(self.files, path, found):

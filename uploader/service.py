@@ -9,17 +9,16 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from uploader import names, status
-from uploader.backlog import Backlog, Files
-from uploader.discover import Discovery
+from uploader.backlog import Backlog
 from uploader.errors import AlreadyActive, BadRequest, NotOwner, NotReady, ShardFull, ShareLost, UnknownSession
 from uploader.placement import rank
 from uploader.replicas import Replicas, ReplicasUnknown
-from uploader.scan import Rule
+from uploader.runs import Run, Runs
 from uploader.session import Session, State, new_name, now
 from uploader.settings import Settings
 from uploader.share import Share
@@ -31,16 +30,6 @@ from uploader.watch import Watch
 log = logging.getLogger(__name__)
 RECONCILE = 2.0  # seconds between two looks at the records
 GIVE_BACK = 20.0  # seconds that a stop waits for the files under way
-
-
-@dataclass
-class Run:
-    """A session that this shard owns. `discovery` is None once it is stopped; `drained` when nothing is left to do."""
-
-    session: Session
-    files: Files
-    discovery: Discovery | None = None
-    drained: bool = False
 
 
 class Service:
@@ -60,13 +49,9 @@ class Service:
         self.share = share
         self.records = records
         self.replicas = replicas
-        self.watch = watch
-        self.backlog = backlog
-        self.sweeper = sweeper
-        self.runs: dict[str, Run] = {}
+        self.runs = Runs(settings, share, records, watch, backlog, sweeper)
         self.reconciled = False
         self._lock = threading.RLock()
-        self._wake = threading.Event()
         sweeper.clean = self._swept
 
     def begin(self) -> None:
@@ -93,7 +78,7 @@ class Service:
                 self.records.replace(session)
             elif not self.records.create(session):
                 raise AlreadyActive(f"{name} was started somewhere else at the same moment")
-            self._launch(session, names.SESSION_STARTED)
+            self.runs.launch(session, names.SESSION_STARTED)
         return status.started(session)
 
     def _placed(self, name: str | None, shard: int | None) -> int:
@@ -120,10 +105,9 @@ class Service:
             record = self._own_record(name)
             if record.state is State.STOPPED:
                 return status.ended(record), True
-            run = self.runs.get(name) or self._launch(record, names.SESSION_RESUMED)
+            run = self.runs.get(name) or self.runs.launch(record, names.SESSION_RESUMED)
             if drain:
-                self._change(run, State.DRAINING, names.SESSION_DRAINING)
-                self._drain(run)
+                self.runs.drain(run)
                 return status.ended(run.session), False
         with self._share_or_503():
             return self._end(run), True
@@ -139,7 +123,7 @@ class Service:
         with self._lock:
             record = self._own_record(run.session.session)  # it may have been adopted while we waited
             if self.runs.get(record.session) is run and run.discovery:
-                self._stopped(run)
+                self.runs.stopped(run)
             return status.ended(run.session)
 
     def _own_record(self, name: str) -> Session:
@@ -185,8 +169,8 @@ class Service:
             except OSError as error:
                 self.share.judge(error)
                 log.warning(names.RECONCILE_FAILED, extra={"error": str(error)})
-            self._wake.wait(RECONCILE)
-            self._wake.clear()
+            self.runs.wake.wait(RECONCILE)
+            self.runs.wake.clear()
 
     def _reconcile(self) -> None:
         records = self.records.all()
@@ -205,75 +189,25 @@ class Service:
                 self.records.replace(adopted)
                 self._own(adopted, names.SESSION_ADOPTED)
             elif record.session in self.runs:
-                self._leave(self.runs[record.session])
-        self._tell_sweeper()
+                self.runs.leave(self.runs[record.session])
 
     def _own(self, record: Session, event: str) -> None:
         """Make true what the record says of a session of ours."""
         run = self.runs.get(record.session)
         if run and run.session != record:  # another shard had it meanwhile: what the record says counts
-            self._leave(run)
+            self.runs.leave(run)
             run = None
-        run = run or self._launch(record, event)
+        run = run or self.runs.launch(record, event)
         if run.drained and run.session.state is State.DRAINING:
             if run.discovery:
                 run.discovery.stop()
-            self._stopped(run)
-
-    def _launch(self, session: Session, event: str) -> Run:
-        files = Files(session.session, self.settings.queue_size)
-        run = self.runs[session.session] = Run(session, files)
-        if session.state is not State.STOPPED:
-            extensions = self.settings.extensions if session.extensions is None else session.extensions
-            rule = Rule(extensions, f"{self.settings.blob_prefix}{session.session}/")
-            run.discovery = Discovery(files, rule, self.settings, self.share, self.watch, self.backlog)
-            if session.state is State.DRAINING:
-                self._drain(run)
-            run.discovery.start()
-            log.info(event, extra={"session": session.session, "state": session.state})
-        self._tell_sweeper()
-        return run
-
-    def _drain(self, run: Run) -> None:
-        def finished() -> None:
-            run.drained = True
-            self._wake.set()
-
-        if run.discovery:
-            run.discovery.drain(finished)
-
-    def _change(self, run: Run, state: State, event: str) -> None:
-        session = replace(run.session, state=state)
-        self.records.replace(session)
-        run.session = session
-        log.info(event, extra={"session": session.session})
-
-    def _stopped(self, run: Run) -> None:
-        self._change(run, State.STOPPED, names.SESSION_STOPPED)
-        run.discovery = None
-        self._tell_sweeper()
-
-    def _leave(self, run: Run) -> None:
-        """Another shard owns it now: leave everything on the share as it is."""
-        if run.discovery:
-            run.discovery.stop()
-        del self.runs[run.session.session]
-        log.warning(names.SESSION_LEFT, extra={"session": run.session.session})
+            self.runs.stopped(run)
 
     def _swept(self, name: str) -> None:
-        """Forget a stopped session whose folder holds nothing of ours any more."""
         with self._lock:
             run, record = self.runs.get(name), self.records.get(name)
             if run and record and record.state is State.STOPPED and record.owner == self.settings.ordinal:
-                self.records.remove(name)
-                del self.runs[name]
-                self._tell_sweeper()
-                log.info(names.SESSION_SWEPT, extra={"session": name})
-
-    def _tell_sweeper(self) -> None:
-        runs = list(self.runs.values())
-        self.sweeper.sessions = {run.session.session: run.files for run in runs}
-        self.sweeper.stopped = {run.session.session for run in runs if run.session.state is State.STOPPED}
+                self.runs.forget(name)
 
     @contextmanager
     def _share_or_503(self) -> Iterator[None]:

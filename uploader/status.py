@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from uploader.backlog import Files
+from uploader.files import Files
 from uploader.folder import shown
 from uploader.session import Session
 

@@ -1,8 +1,9 @@
-"""What is written beside a blob's content, and what the store says of a blob."""
+"""The seam to the blob store: what the engine needs of one, what it writes beside the content, what a store says."""
 
 from base64 import b64decode
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 
 from uploader.checksum import crc64_header
 
@@ -61,6 +62,31 @@ class Blocks:
     def committed_id_length(self, otherwise: int) -> int:
         """Return the length in bytes of the committed ids."""
         return next((len(b64decode(block_id)) for block_id in self.committed), otherwise)
+
+
+class BlobStore(Protocol):
+    """What the engine needs of a store. Every call may raise StoreError; `etag` None: the blob must not exist yet.
+
+    A write whose condition does not hold raises Overtaken and changes nothing.
+    """
+
+    def head(self, name: str) -> Stored | None:
+        """Describe a committed blob, None when there is none."""
+
+    def put(self, name: str, data: bytes, label: Label, etag: str | None) -> None:
+        """Write a whole blob; the service verifies its checksum."""
+
+    def blocks(self, name: str) -> Blocks:
+        """List the blob's blocks; none when it does not exist."""
+
+    def stage(self, name: str, block_id: str, data: memoryview, crc: int) -> None:
+        """Write one block; the service verifies its checksum."""
+
+    def commit(self, name: str, block_ids: list[str], label: Label, etag: str | None) -> None:
+        """Make the blob of these blocks, and drop all others."""
+
+    def discard(self, name: str, blocks: Blocks) -> None:
+        """Drop the uncommitted blocks and leave a committed blob as it is."""
 
 
 def rfc3339(time_ns: int) -> str:

@@ -2,42 +2,28 @@
 
 import logging
 import os
-import threading
 import time
-from collections import OrderedDict, deque
 from collections.abc import Callable
-from enum import Enum, auto
-from hashlib import md5
 
 from uploader import names, telemetry
-from uploader.backlog import Files
-from uploader.checksum import crc64
 from uploader.claim import Claim, move
 from uploader.errors import FileError, InTheWay, StoreError
+from uploader.files import Files
 from uploader.folder import COMPLETED, join, opened, shown, split
-from uploader.look import Look, inode, look, read
+from uploader.look import Look, inode, look
+from uploader.proofs import MAX_PROOFS, Key, Proofs
 from uploader.scan import Kind, Rule, scan
 from uploader.settings import Settings
 from uploader.share import Share
 from uploader.stage import Staging
-from uploader.stored import Stored
+from uploader.stored import BlobStore
 from uploader.thread import spawn
-from uploader.transfer import BlobStore
+from uploader.verdict import Verdict, judge
 
 log = logging.getLogger(__name__)
-MAX_PROOFS = 100_000  # about 300 bytes each; beyond it the store is asked
 WALK = 12  # sweeps between two walks that look for what this process did not complete itself
 PAUSE = 3  # the next walk is no sooner than this many times the last one's duration
 RECHECK = 300.0  # seconds until something unproven is compared again
-CHUNK = 1024 * 1024
-
-
-class Verdict(Enum):
-    """What a `.completed` file is."""
-
-    PROVEN = auto()  # the store has it
-    CHANGED = auto()  # the very file that was sent, but it was written to afterwards
-    UNPROVEN = auto()  # nobody knows it: kept
 
 
 class Sweeper:
@@ -51,10 +37,8 @@ class Sweeper:
         self.sessions: dict[str, Files] = {}
         self.stopped: set[str] = set()
         self.clean: Callable[[str], None] = lambda _: None
-        self._lock = threading.Lock()
-        self._due: deque[tuple[float, str, str]] = deque()
-        self._proofs: OrderedDict[tuple[str, str], tuple[Look, float]] = OrderedDict()  # and when it may be deleted
-        self._unproven: dict[tuple[str, str], tuple[Look, float]] = {}
+        self.proofs = Proofs()
+        self._unproven: dict[Key, tuple[Look, float]] = {}  # and when it is compared again
         self._next_walk: dict[tuple[str, bool], float] = {}  # by session, and whether it had stopped
 
     def start(self) -> None:
@@ -63,19 +47,7 @@ class Sweeper:
 
     def remember(self, files: Files, path: str, committed: Look) -> None:
         """Take note that this process saw the store confirm this file."""
-        key = (files.session, path)
-        with self._lock:
-            self._proofs.pop(key, None)  # the newest stand last, even of a name that comes again
-            self._put_off(key, committed, self.settings.retention)
-            if len(self._proofs) > MAX_PROOFS:
-                self._proofs.popitem(last=False)
-            if len(self._due) > MAX_PROOFS:
-                self._due.popleft()  # a walk finds it
-
-    def _put_off(self, key: tuple[str, str], committed: Look, wait: float) -> None:
-        due = time.monotonic() + wait
-        self._proofs[key] = (committed, due)
-        self._due.append((due, *key))
+        self.proofs.add((files.session, path), committed, self.settings.retention)
 
     def clear(self, files: Files, path: str, claim: Claim) -> bool:
         """Make room for a new file of this name: nothing may overwrite an unproven `.completed` (I4).
@@ -93,7 +65,7 @@ class Sweeper:
     def _run(self) -> None:
         while True:
             began = time.monotonic()
-            for session, path in self._take_due(began):
+            for session, path in self.proofs.take_due(began):
                 if files := self.sessions.get(session):
                     self._attempt(files, path)
             for session, files in list(self.sessions.items()):
@@ -102,16 +74,6 @@ class Sweeper:
             if self.staging:
                 self.staging.sweep()
             time.sleep(self.settings.sweep_interval)
-
-    def _take_due(self, now: float) -> list[tuple[str, str]]:
-        with self._lock:
-            due = []
-            while self._due and self._due[0][0] <= now:
-                _, *key = self._due.popleft()
-                proof = self._proofs.get((key[0], key[1]))
-                if proof and proof[1] <= now:  # else it is gone, or the name came again and has its own time
-                    due.append((key[0], key[1]))
-            return due
 
     def _attempt(self, files: Files, path: str) -> None:
         folder, name = split(path)
@@ -124,14 +86,11 @@ class Sweeper:
             self._gone(files, path)
         except (FileError, OSError) as error:
             self._failed(files, path, error)
-        with self._lock:
-            if proof := self._proofs.get((files.session, path)):
-                self._put_off((files.session, path), proof[0], self.settings.sweep_interval)
+        self.proofs.put_off((files.session, path), self.settings.sweep_interval)
 
     def _gone(self, files: Files, path: str) -> None:
-        with self._lock:
-            self._proofs.pop((files.session, path), None)
-            self._unproven.pop((files.session, path), None)
+        self.proofs.forget((files.session, path))
+        self._unproven.pop((files.session, path), None)
         files.kept.pop(path + COMPLETED, None)
 
     def _failed(self, files: Files, path: str, error: Exception) -> None:
@@ -171,9 +130,7 @@ class Sweeper:
 
     def _meet(self, files: Files, path: str, claim: Claim, oldest: int) -> int:
         """Collect one leftover; return 1 when it is still there."""
-        with self._lock:
-            proof = self._proofs.get((files.session, path))
-        if proof and proof[1] > time.monotonic():
+        if self.proofs.waits((files.session, path)):
             return 1  # its time will come
         try:
             current = look(claim.folder, claim.completed)
@@ -194,11 +151,9 @@ class Sweeper:
     def _collect(self, files: Files, path: str, claim: Claim) -> Verdict:
         """Delete the file, or put it back to be sent again, or keep it. Raises OSError, FileError."""
         key = (files.session, path)
-        with self._lock:
-            committed, _ = self._proofs.get(key, (None, 0.0))
         parent = f"{self.settings.blob_prefix}{files.session}/"
         blob = None if Rule((), parent).objection(path) else parent + path  # nobody can have sent such a name
-        verdict, current = self._judge(claim, committed, blob)
+        verdict, current = judge(claim, self.proofs.get(key), self.store, blob)
         if verdict is Verdict.PROVEN and not look(claim.folder, claim.completed, thaw=True).same(current):
             verdict = Verdict.CHANGED
         if verdict is Verdict.PROVEN:
@@ -210,26 +165,8 @@ class Sweeper:
         else:
             self._keep(files, path, current)
             return verdict
-        with self._lock:
-            self._proofs.pop(key, None)
-            self._unproven.pop(key, None)
-        files.kept.pop(path + COMPLETED, None)
+        self._gone(files, path)
         return verdict
-
-    def _judge(self, claim: Claim, committed: Look | None, blob: str | None) -> tuple[Verdict, Look]:
-        fd, current = read(claim.folder, claim.completed)
-        try:
-            if committed and committed.inode == current.inode:
-                return (Verdict.PROVEN if committed.same(current) else Verdict.CHANGED), current
-            stored = self.store.head(blob) if blob else None
-            if stored is None:
-                return Verdict.UNPROVEN, current
-            if stored.size == current.size and _matches(fd, stored):
-                return Verdict.PROVEN, current
-            same_file = stored.inode == str(current.inode)
-            return (Verdict.CHANGED if same_file else Verdict.UNPROVEN), current
-        finally:
-            os.close(fd)
 
     def _send_again(self, files: Files, path: str, claim: Claim, current: Look) -> None:
         """Put a file that was still being written back to its plain name, or finish it before a newer one there."""
@@ -247,19 +184,3 @@ class Sweeper:
         if key in self._unproven or len(self._unproven) < MAX_PROOFS:
             self._unproven[key] = (current, time.monotonic() + RECHECK)
             files.kept[path + COMPLETED] = "its content is not in the store; it is kept"
-
-
-def _matches(fd: int, stored: Stored) -> bool:
-    """Compare a file of the right length with the blob's CRC64, else with its MD5; without either it is no match."""
-    digest, crc, offset = md5(usedforsecurity=False), 0, 0
-    if stored.crc64 is None and stored.md5 is None:
-        return False
-    while data := os.pread(fd, CHUNK, offset):
-        offset += len(data)
-        if stored.crc64 is not None:
-            crc = crc64(data, crc)
-        else:
-            digest.update(data)
-    if offset != stored.size:
-        return False
-    return crc == stored.crc64 if stored.crc64 is not None else digest.digest() == stored.md5

@@ -5,17 +5,19 @@ import os
 import time
 
 from uploader import names, telemetry
-from uploader.backlog import FIRST_BACKOFF, Backlog, Item
+from uploader.backlog import Backlog
 from uploader.claim import Claim
 from uploader.errors import Cancelled, Fatal, FileError, InTheWay, Unsettled, Vanished
+from uploader.files import FIRST_BACKOFF, Item
 from uploader.folder import join, opened, shown, split
 from uploader.look import Look, inode, look, read, unchanged
 from uploader.settings import Settings
 from uploader.share import Share
+from uploader.source import Source
 from uploader.stage import Staging
 from uploader.sweep import Sweeper
 from uploader.thread import spawn
-from uploader.transfer import Source, Transfer
+from uploader.transfer import Transfer
 
 log = logging.getLogger(__name__)
 BLOCKS_A_FILE = 4  # blocks of memory that a large file needs to keep the connection busy

@@ -16,7 +16,8 @@ from tests.endpoint.store import Blob
 from uploader.blob.adapter import AzureBlobs
 from uploader.look import Look, look_at
 from uploader.memory import Memory
-from uploader.transfer import Source, Transfer
+from uploader.source import Source
+from uploader.transfer import Transfer
 
 KIB = 1024
 BLOCK = 64 * KIB
@@ -108,7 +109,7 @@ def sending(root: Path, endpoint: Endpoint | None = None, timeout: float = 60, *
             yield Sending(endpoint, store, transfer, root)
             assert memory.free + memory.spare == memory.limit, "memory was not given back"
         finally:
-            transfer._senders.shutdown()
+            transfer._pools.senders.shutdown()
 
 
 def in_thread(call: Callable[[], None], within: float = 60) -> Callable[[], BaseException | None]:

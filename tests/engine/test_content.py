@@ -13,12 +13,13 @@ from tests.endpoint.faults import Do
 from tests.endpoint.request import Operation, Request
 from tests.engine.sending import BLOCK, NAME, Sending, in_thread, look_at_path, sending, upload
 from uploader.blob.transport import ThreadTransport
+from uploader.block import MAX_BLOCKS, block_id, block_size
 from uploader.checksum import crc64, crc64_header, md5_header
 from uploader.errors import Cancelled, NotEligible, ShortRead, StoreRefused, Unsettled
 from uploader.look import Look
 from uploader.memory import Memory
 from uploader.stored import rfc3339
-from uploader.transfer import MAX_BLOCKS, Transfer, block_id, block_size
+from uploader.transfer import Transfer
 
 SMALL, LARGE = 1000, 3 * BLOCK + 17
 PUTS = (Operation.PUT_BLOB, Operation.PUT_BLOCK, Operation.PUT_BLOCK_LIST)
@@ -233,7 +234,7 @@ def test_a_short_read_is_an_error_and_never_a_short_blob(tmp_path: Path, block: 
             upload(transfer, path, NAME, retried=True)
         assert not engine.blobs()
         assert transfer.memory.free == transfer.memory.most
-        transfer._senders.shutdown()
+        transfer._pools.senders.shutdown()
 
 
 def test_a_session_that_ends_stops_its_upload(engine: Sending) -> None:

@@ -18,11 +18,12 @@ from tests.engine.sending import BLOCK, NAME, Sending, in_thread, sending, uploa
 from tests.need import need
 from tests.programs import AZURITE, azurite
 from uploader.blob.adapter import AzureBlobs
+from uploader.block import block_id
 from uploader.checksum import crc64
 from uploader.errors import BadConfiguration, StoreAway, StoreRefused
 from uploader.memory import Memory
 from uploader.stored import Label
-from uploader.transfer import Transfer, block_id
+from uploader.transfer import Transfer
 
 PUTS = (Operation.PUT_BLOB, Operation.PUT_BLOCK, Operation.PUT_BLOCK_LIST)
 LARGE, SMALL = 5 * BLOCK + 17, 1000
@@ -290,7 +291,7 @@ def test_a_file_gets_past_blocks_that_wait(emulator: AzureBlobs, tmp_path: Path,
     try:
         upload(transfer, path, name)
     finally:
-        transfer._senders.shutdown()
+        transfer._pools.senders.shutdown()
     stored = emulator.head(name)
     assert stored is not None
     assert (stored.size, stored.crc64) == (size, crc64(path.read_bytes()))

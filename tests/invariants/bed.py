@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from tests.fake_store import FakeStore
-from uploader.backlog import Backlog, Files, Item
+from uploader.backlog import Backlog
 from uploader.discover import Discovery
+from uploader.files import Files, Item
 from uploader.folder import opened, split
 from uploader.look import look
 from uploader.memory import Memory
 from uploader.scan import Rule
 from uploader.settings import Settings
 from uploader.share import Share
-from uploader.stored import Label, Stored
+from uploader.stored import BlobStore, Label, Stored
 from uploader.sweep import Sweeper
-from uploader.transfer import BlobStore, Transfer
+from uploader.transfer import Transfer
 from uploader.watch import Watch
 from uploader.worker import Workers
 
@@ -141,7 +142,7 @@ class Bed:
 
     def due(self) -> None:
         """The sweeper's turn on what has become due."""
-        for session, path in self.sweeper._take_due(float("inf")):
+        for session, path in self.sweeper.proofs.take_due(float("inf")):
             assert session == self.files.session
             self.sweeper._attempt(self.files, path)
 
@@ -157,5 +158,5 @@ class Bed:
         return bytes(self.store.content(f"{self.files.session}/{path}"))
 
     def close(self) -> None:
-        self.transfer._senders.shutdown()
+        self.transfer._pools.senders.shutdown()
         self.share.close()

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.invariants.bed import BLOCK, Bed
-from uploader import sweep
+from uploader import proofs, verdict
 from uploader.checksum import crc64
 from uploader.errors import StoreAway
 from uploader.stored import Label, Stored
@@ -102,14 +102,14 @@ def test_the_last_look_is_after_the_comparison(bed: Bed, monkeypatch: pytest.Mon
     """Written to, to the same length, while the sweeper compares."""
     path = bed.write("x.completed", b"content")
     blob(bed, "x", b"content")
-    matches = sweep._matches
+    matches = verdict._matches
 
     def slow(fd: int, stored: Stored) -> bool:
         same = matches(fd, stored)
         path.write_bytes(b"CONTENT")
         return same
 
-    monkeypatch.setattr(sweep, "_matches", slow)
+    monkeypatch.setattr(verdict, "_matches", slow)
     bed.walk()
     assert bed.names() == ["x"]
 
@@ -132,7 +132,7 @@ def test_a_changed_file_goes_back_where_links_are_refused(bed: Bed, monkeypatch:
 
 
 class Clock(SimpleNamespace):
-    """Stands where the sweeper looks for the time."""
+    """Stands where the proofs look for the time."""
 
     now = 1000.0
 
@@ -146,23 +146,23 @@ def test_a_name_that_comes_again_has_its_own_retention(
     """What the first file of a name was due for must not take the second, whose writer may be slow."""
     bed = make(retention=60)
     clock = Clock()
-    monkeypatch.setattr(sweep, "time", clock)
+    monkeypatch.setattr(proofs, "time", clock)
     bed.write("x", b"first")
     bed.upload("x")
     clock.now += 50
     bed.write("x", b"second")
     bed.upload("x")
     clock.now += 50
-    assert bed.sweeper._take_due(clock.now) == []
+    assert bed.sweeper.proofs.take_due(clock.now) == []
     clock.now += 10
-    assert bed.sweeper._take_due(clock.now) == [("run", "x")]
+    assert bed.sweeper.proofs.take_due(clock.now) == [("run", "x")]
 
 
 def test_what_is_overdue_is_taken_over_by_the_walk(bed: Bed) -> None:
     """The list of what is due is bounded: what falls off it must not wait for ever."""
     bed.write("x", b"content")
     bed.upload("x")
-    bed.sweeper._due.clear()
+    bed.sweeper.proofs._due.clear()
     bed.walk()
     assert bed.names() == []
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.invariants.bed import BLOCK, Bed
-from uploader import transfer
+from uploader.source import Source
 
 LARGE = 4 * BLOCK + 5
 
@@ -68,14 +68,14 @@ def test_a_small_file_that_changes_while_it_is_read_is_not_put(
     bed: Bed, change: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bed.write("x.bin", b"content")
-    read = transfer._read
+    read = Source.read
 
-    def slow(source: transfer.Source, size: int, offset: int) -> bytes:
+    def slow(source: Source, size: int, offset: int) -> bytes:
         data = read(source, size, offset)
         change(bed.folder / "x.bin.processing")
         return data
 
-    monkeypatch.setattr(transfer, "_read", slow)
+    monkeypatch.setattr(Source, "read", slow)
     bed.upload("x.bin")
     assert bed.store.writes == []
     assert bed.names() == ["x.bin"]

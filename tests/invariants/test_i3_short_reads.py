@@ -5,7 +5,7 @@ import os
 import pytest
 
 from tests.invariants.bed import BLOCK, Bed
-from uploader import look, transfer, worker
+from uploader import look, source, worker
 from uploader.look import Look
 
 SIZES = [1000, BLOCK, 3 * BLOCK + 1]
@@ -41,7 +41,7 @@ def test_a_file_that_ends_before_its_size_is_not_committed(
         return fd, now
 
     monkeypatch.setattr(worker, "read", shortened)
-    monkeypatch.setattr(transfer, "look_at", lambda _: opened[0])
+    monkeypatch.setattr(source, "look_at", lambda _: opened[0])
     bed.handle(item)
     assert bed.store.writes == []
     assert "ended after" in bed.files.failures["x"].error

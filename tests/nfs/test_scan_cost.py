@@ -13,8 +13,10 @@ import pytest
 
 from tests.nfs import bed
 from tests.nfs.bed import SOFT, V3, V4, Site
-from uploader.backlog import Backlog, Files
-from uploader.discover import MAX_SETTLING, Discovery
+from uploader.backlog import Backlog
+from uploader.discover import Discovery
+from uploader.files import Files
+from uploader.ready import MAX_SETTLING
 from uploader.scan import Rule
 from uploader.settings import Settings
 from uploader.share import Share

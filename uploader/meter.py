@@ -1,0 +1,38 @@
+"""Bytes per second over the last seconds."""
+
+import threading
+import time
+from collections import deque
+
+METER_SECONDS = 10
+
+
+class Meter:
+    """Bytes per second over the last seconds."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._lock = threading.Lock()
+        self._marks: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+
+    def add(self, size: int) -> None:
+        """Count bytes."""
+        now = time.monotonic()
+        with self._lock:
+            self.total += size
+            if now - self._marks[-1][0] >= 1:
+                self._marks.append((now, self.total))
+            while len(self._marks) > METER_SECONDS:
+                self._marks.popleft()
+
+    def rate(self) -> float:
+        """Return bytes per second since the oldest mark, at most METER_SECONDS ago."""
+        now = time.monotonic()
+        with self._lock:
+            while len(self._marks) > 1 and now - self._marks[1][0] > METER_SECONDS:
+                self._marks.popleft()
+            since, before = self._marks[0]
+            if now - since > 2 * METER_SECONDS:
+                self._marks[0] = (now, self.total)
+                return 0.0
+            return (self.total - before) / max(now - since, 0.5)

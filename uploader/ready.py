@@ -1,0 +1,61 @@
+"""When is a file ready? What no event calls finished goes when it was left alone for long enough.
+
+Over NFS a writer's data may sit in its own machine's cache, so that a file looks smaller
+and older than it is (docs/nfs.md).
+"""
+
+from dataclasses import dataclass
+from math import inf
+
+from uploader.files import Files, Settling
+from uploader.look import Look, look
+from uploader.scan import Found, Kind
+from uploader.settings import Settings
+
+MAX_SETTLING = 20_000  # files that are remembered while they settle; the others are looked at in each scan
+
+
+@dataclass
+class Pass:
+    """What one scan met. `server`: the server's time in ns when it began; `waited`: seconds for room in the queue.
+
+    `ripe`: when the first of the files that have to settle will have, monotonic seconds.
+    """
+
+    server: int
+    began: float
+    waited: float = 0.0
+    beyond: int = 0
+    counted: bool = False
+    ripe: float = inf
+
+
+class Readiness:
+    """Judges the files of one session, and remembers those that settle."""
+
+    def __init__(self, files: Files, settings: Settings) -> None:
+        self._files = files
+        self._settings = settings
+
+    def look(self, found: Found, one: Pass, now: float) -> Look | None:
+        """Return what a file is that is ready, None of one that has to settle. Raises OSError, FileError."""
+        current = look(found.folder, found.name)
+        if found.kind is Kind.PROCESSING:
+            return current
+        before = self._files.settling.get(found.path)
+        since = before.since if before and before.look == current else now
+        given_back = before is not None and before.given_back
+        settle = self._settings.settle if current.size else self._settings.settle_empty
+        age = (one.server - current.ctime_ns) / 1e9
+        signed = current.size > 0 and current.ctime_ns > current.mtime_ns and not given_back
+        if signed or age >= settle or now - since >= settle > 0:
+            return current
+        due = min(since, now - age) + settle if age > 0 else since + settle
+        if not current.size:
+            due = min(due, now + self._settings.settle)  # content may come at any time, and has its own time to settle
+        one.ripe = min(one.ripe, max(due, now + self._settings.scan_interval))
+        if before or len(self._files.settling) < MAX_SETTLING:
+            self._files.settling[found.path] = Settling(current, since, due, given_back, self._files.scans)
+        else:
+            one.beyond += 1
+        return None

@@ -1,0 +1,105 @@
+"""The sessions that this shard owns, as they run: launched, drained, stopped, left to another shard, forgotten."""
+
+import logging
+import threading
+from dataclasses import dataclass, replace
+
+from uploader import names
+from uploader.backlog import Backlog
+from uploader.discover import Discovery
+from uploader.files import Files
+from uploader.scan import Rule
+from uploader.session import Session, State
+from uploader.settings import Settings
+from uploader.share import Share
+from uploader.store import Records
+from uploader.sweep import Sweeper
+from uploader.watch import Watch
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """A session that this shard owns. `discovery` is None once it is stopped; `drained` when nothing is left to do."""
+
+    session: Session
+    files: Files
+    discovery: Discovery | None = None
+    drained: bool = False
+
+
+class Runs(dict[str, Run]):
+    """All of them, by name. Whoever changes them holds the service's lock; reading needs none."""
+
+    def __init__(
+        self, settings: Settings, share: Share, records: Records, watch: Watch, backlog: Backlog, sweeper: Sweeper
+    ) -> None:
+        super().__init__()
+        self.wake = threading.Event()  # set when a session has drained
+        self._settings = settings
+        self._share = share
+        self._records = records
+        self._watch = watch
+        self._backlog = backlog
+        self._sweeper = sweeper
+
+    def launch(self, session: Session, event: str) -> Run:
+        """Begin to do what the record says. Raises nothing: its discovery is a thread of its own."""
+        files = Files(session.session, self._settings.queue_size)
+        run = self[session.session] = Run(session, files)
+        if session.state is not State.STOPPED:
+            extensions = self._settings.extensions if session.extensions is None else session.extensions
+            rule = Rule(extensions, f"{self._settings.blob_prefix}{session.session}/")
+            run.discovery = Discovery(files, rule, self._settings, self._share, self._watch, self._backlog)
+            if session.state is State.DRAINING:
+                self._finish(run)
+            run.discovery.start()
+            log.info(event, extra={"session": session.session, "state": session.state})
+        self._tell_sweeper()
+        return run
+
+    def drain(self, run: Run) -> None:
+        """Finish what is there, then end. Raises OSError."""
+        self._change(run, State.DRAINING, names.SESSION_DRAINING)
+        self._finish(run)
+
+    def _finish(self, run: Run) -> None:
+        def finished() -> None:
+            run.drained = True
+            self.wake.set()
+
+        if run.discovery:
+            run.discovery.drain(finished)
+
+    def stopped(self, run: Run) -> None:
+        """Write down that it has ended; its discovery has. Raises OSError."""
+        self._change(run, State.STOPPED, names.SESSION_STOPPED)
+        run.discovery = None
+        self._tell_sweeper()
+
+    def _change(self, run: Run, state: State, event: str) -> None:
+        session = replace(run.session, state=state)
+        self._records.replace(session)
+        run.session = session
+        log.info(event, extra={"session": session.session})
+
+    def leave(self, run: Run) -> None:
+        """Leave everything on the share as it is: another shard owns it now."""
+        if run.discovery:
+            run.discovery.stop()
+        del self[run.session.session]
+        self._tell_sweeper()
+        log.warning(names.SESSION_LEFT, extra={"session": run.session.session})
+
+    def forget(self, name: str) -> None:
+        """Forget a stopped session whose folder holds nothing of ours any more. Raises OSError."""
+        self._records.remove(name)
+        del self[name]
+        self._tell_sweeper()
+        log.info(names.SESSION_SWEPT, extra={"session": name})
+
+    def _tell_sweeper(self) -> None:
+        runs = list(self.values())
+        self._sweeper.sessions = {run.session.session: run.files for run in runs}
+        self._sweeper.stopped = {run.session.session for run in runs if run.session.state is State.STOPPED}
