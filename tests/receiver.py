@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -103,8 +104,11 @@ class Receiver:
 
 
 @contextlib.contextmanager
-def over_http(port: int = 0, *, refused: str = "") -> Iterator[Receiver]:
-    """Receive OTLP as http/protobuf; 404 for the path `refused`, as a collector without that pipeline."""
+def over_http(port: int = 0, *, refused: str = "", slow: float = 0) -> Iterator[Receiver]:
+    """Receive OTLP as http/protobuf; 404 for the path `refused`, as a collector without that pipeline.
+
+    Each answer takes `slow` seconds.
+    """
     receiver = Receiver("")
 
     class Handler(BaseHTTPRequestHandler):
@@ -114,6 +118,7 @@ def over_http(port: int = 0, *, refused: str = "") -> Iterator[Receiver]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             if self.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
+            time.sleep(slow)
             if self.path == refused:
                 self.send_error(404)
                 return

@@ -1,5 +1,6 @@
 """Telemetry as a real OTLP receiver gets it: values, spans, resources; and what it costs when nobody listens."""
 
+import itertools
 import os
 import socket
 import threading
@@ -13,6 +14,7 @@ import httpx
 import orjson
 import pytest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
+from opentelemetry.sdk.trace.export import SpanExportResult
 
 from tests import programs
 from tests.bench.measured import cpu_of
@@ -22,7 +24,7 @@ from tests.endpoint.server import Endpoint
 from tests.programs import Server, free_port, wait_for
 from tests.receiver import Receiver, attributes, over_grpc, over_http
 from tests.telemetry import run
-from uploader import names, otlp
+from uploader import collector, names, otlp
 
 BLOCK = 1 << 20
 LARGE = 5 * BLOCK + 77
@@ -75,6 +77,10 @@ def to(endpoint: str) -> dict[str, str]:
     return {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}
 
 
+def failed_to_export(server: Server, signal: str) -> bool:
+    return f"Failed to export {signal} batch" in server.log()
+
+
 def lines(server: Server) -> list[dict[str, Any]]:
     return [orjson.loads(line) for line in server.log().splitlines()]
 
@@ -121,7 +127,9 @@ def test_a_known_load_is_counted_exactly(
         assert point.count == sum(point.bucket_counts) == len(sizes), name
         assert 0 < point.sum <= most, name
     assert got.points(names.UPLOAD_DURATION)[0][1].sum > took / 2, "spans hold little besides the upload"
-    assert got.points(names.SCAN_DURATION)[0][1].count >= 2
+    [(_, scans)] = got.points(names.SCAN_DURATION)
+    assert scans.count >= 2
+    assert 0 < scans.sum <= wall
     assert "exemplars" not in str(got.requests), "they cost more than the measurement"
     check_spans(got, sizes)
     check_logs(got, server, sizes)
@@ -154,6 +162,10 @@ def check_spans(got: Receiver, sizes: dict[str, int]) -> None:
 
 def check_logs(got: Receiver, server: Server, sizes: dict[str, int]) -> None:
     """A file's lines carry its span's ids, on stdout and in OTLP alike; stdout and OTLP say the same."""
+    # The last batch comes some time after the last metrics.
+    expected = {names.PROCESS_STARTED: 1, names.SESSION_STARTED: 1}
+    expected |= {names.FILE_COMPLETED: len(sizes), names.FILE_DELETED: len(sizes)}
+    wait_for(lambda: len([1 for record in got.logs() if record.event_name in expected]) >= 2 + 2 * len(sizes), "logs")
     spans = {attributes(span.attributes)[names.FILE_PATH]: span for span in got.spans()}
     records = [record for record in got.logs() if record.event_name == names.FILE_COMPLETED]
     assert sorted(attributes(record.attributes)["path"] for record in records) == sorted(sizes)
@@ -168,15 +180,16 @@ def check_logs(got: Receiver, server: Server, sizes: dict[str, int]) -> None:
     for line in said:
         span = spans[line["path"]]
         assert (line["trace_id"], line["span_id"]) == (span.trace_id.hex(), span.span_id.hex())
-    events = {record.event_name for record in got.logs()}
-    assert {names.PROCESS_STARTED, names.SESSION_STARTED, names.FILE_DELETED} <= events
+    told = [record.event_name for record in got.logs()]
+    assert {event: told.count(event) for event in expected} == expected
 
 
 def test_the_resource_says_who_it_is_and_no_metric_names_a_session_or_file(
     tmp_path: Path, share: Path, stack: ExitStack
 ) -> None:
     """Semantic-convention names; OTEL_RESOURCE_ATTRIBUTES outranks what the program finds out by itself."""
-    pod = {"POD_NAME": "nfs-watch-0", "POD_NAMESPACE": "nfs-watch", "NODE_NAME": "jetson"}
+    pod = {"POD_NAME": "nfs-watch-0", "POD_NAMESPACE": "nfs-watch", "NODE_NAME": "jetson", "POD_UID": "7a5c"}
+    pod |= {"NFS_WATCH_VERSION": "1.2.3"}
     got = stack.enter_context(over_http())
     make(share / "run-1", SMALL[:3])
     (share / "run-1" / "link.bin").symlink_to("/etc/hostname")
@@ -197,8 +210,10 @@ def test_the_resource_says_who_it_is_and_no_metric_names_a_session_or_file(
         "service.name": "uploader",
         "service.namespace": "nfs-watch",
         "service.instance.id": "mine",
+        "service.version": "1.2.3",
         "site": "lab",
         "k8s.pod.name": "nfs-watch-0",
+        "k8s.pod.uid": "7a5c",
         "k8s.namespace.name": "nfs-watch",
         "k8s.node.name": "jetson",
         "telemetry.sdk.name": "opentelemetry",
@@ -207,6 +222,17 @@ def test_the_resource_says_who_it_is_and_no_metric_names_a_session_or_file(
     for name in got.metrics():
         for about, _ in got.points(name):
             assert about.keys() <= {"error.type"}, name
+
+
+def test_the_gauges_show_what_waits_and_what_is_under_way(tmp_path: Path, share: Path, stack: ExitStack) -> None:
+    got, endpoint = stack.enter_context(over_http()), stack.enter_context(Endpoint())
+    make(share / "run-1", SMALL)
+    server = shard(stack, tmp_path, endpoint.connection_string, to(got.endpoint), connections=2)
+    endpoint.faults.latency = 30.0
+    ask(server, "start", session="run-1")
+    wait_for(lambda: got.value(names.FILES_WAITING) == len(SMALL) - 2, "the rest to wait")
+    assert got.value(names.FILES_UPLOADING) == 2
+    assert got.value(names.FILES_FAILING) == 0
 
 
 def test_a_failed_upload_is_counted_by_its_class_and_marks_its_span(
@@ -224,6 +250,7 @@ def test_a_failed_upload_is_counted_by_its_class_and_marks_its_span(
     [failed] = [span for span in got.spans() if span.status.code == 2]
     assert attributes(failed.attributes)[names.ERROR_TYPE] == "StoreRefused"
     assert "AuthorizationPermissionMismatch" in failed.status.message
+    assert programs.KEY[:20] not in str(got.requests)
     [line] = [line for line in lines(server) if line["event"] == names.FILE_FAILED]
     assert line["trace_id"] == failed.trace_id.hex()
     path = attributes(failed.attributes)[names.FILE_PATH]
@@ -316,7 +343,7 @@ def test_a_collector_that_is_away_slows_nothing_and_is_not_talked_about(
 ) -> None:
     """Two shards at the same time, one of them pushing into the void: the same CPU for the same files.
 
-    Then a collector appears there, and hears of all that was counted before.
+    Then a collector appears there, hears of all that was counted before, and gets spans and log records again.
     """
     files = 600
     endpoint = stack.enter_context(Endpoint())
@@ -325,16 +352,22 @@ def test_a_collector_that_is_away_slows_nothing_and_is_not_talked_about(
     (other / "share/run-1").mkdir(parents=True)
     silent = shard(stack, other, endpoint.connection_string, {}, container="silent", retention=600)
     pushing = shard(stack, tmp_path, endpoint.connection_string, to(f"http://127.0.0.1:{port}"), retention=600)
-    wait_for(lambda: "opentelemetry" in pushing.log(), "the first push to fail")
-    time.sleep(2.5)  # from then on it counts as away
+    folders = {silent.port: other / "share/run-1", pushing.port: share / "run-1"}
     used = {}
-    for server, folder in ((silent, other / "share/run-1"), (pushing, share / "run-1")):
-        make(folder, [5000] * files)
+    for server in (silent, pushing):
+        make(folders[server.port], [5000], "first-")
+        ask(server, "start", session="run-1")
+        wait_for(lambda server=server: names.FILE_COMPLETED in server.log(), "the first file")
+    # A push takes 10 s to fail; from then on the collector counts as away.
+    for signal in ("spans", "logs"):
+        wait_for(lambda signal=signal: failed_to_export(pushing, signal), f"a push of {signal} to fail")
+    began = time.monotonic()
+    for server in (silent, pushing):
         used[server.port] = cpu_of(server.pid)
 
     def work(server: Server) -> None:
-        ask(server, "start", session="run-1")
-        wait_for(lambda: ask(server, "status")["sessions"][0]["files"]["completed"] == files, "all files", 90, 0.2)
+        make(folders[server.port], [5000] * files)
+        wait_for(lambda: ask(server, "status")["sessions"][0]["files"]["completed"] > files, "all files", 90, 0.2)
         used[server.port] = cpu_of(server.pid) - used[server.port]
 
     threads = [threading.Thread(target=work, args=(server,)) for server in (silent, pushing)]
@@ -346,14 +379,22 @@ def test_a_collector_that_is_away_slows_nothing_and_is_not_talked_about(
         f"CPU seconds for {files} files: {used[silent.port]:.2f} without, {used[pushing.port]:.2f} with a collector away"
     )
     assert used[pushing.port] <= 1.3 * used[silent.port] + 0.1
-    completed = [line for line in lines(pushing) if line["event"] == names.FILE_COMPLETED]
+    tries = 1 + (time.monotonic() - began) / collector.RETRY
+    completed = [line for line in lines(pushing) if line["event"] == names.FILE_COMPLETED][1:]
     assert len(completed) == files
-    assert not [line for line in completed if "trace_id" in line], "spans are not even made"
+    assert sum("trace_id" in line for line in completed) <= 2 * tries, "spans are not even made, but for a try"
     assert sum(line["event"].startswith("opentelemetry") for line in lines(pushing)) <= 9
     with over_http(port) as got:
-        wait_for(lambda: got.value(names.FILES_UPLOADED) == files, "what was counted before", 40)
-        [(name, _)] = make(share / "run-1", [5000], "late-").items()
-        wait_for(lambda: name in [attributes(span.attributes)[names.FILE_PATH] for span in got.spans()], "a span")
+        wait_for(lambda: got.value(names.FILES_UPLOADED) == 1 + files, "what was counted before", 40)
+        late = (f"{number}-" for number in itertools.count())
+
+        def again() -> bool:
+            make(share / "run-1", [5000], f"late-{next(late)}")
+            spans = [attributes(span.attributes)[names.FILE_PATH] for span in got.spans()]
+            records = [attributes(record.attributes).get("path", "") for record in got.logs()]
+            return all(any(path.startswith("late-") for path in paths) for paths in (spans, records))
+
+        wait_for(again, "spans and log records", 40, 0.5)
     began = time.monotonic()
     pushing.signal(15)
     assert pushing.wait() == 143
@@ -378,16 +419,47 @@ def test_a_collector_that_accepts_and_never_answers_slows_nothing_either(
     assert time.monotonic() - began < 1
 
 
-def test_a_collector_without_a_pipeline_for_logs_gets_every_span(tmp_path: Path, share: Path, stack: ExitStack) -> None:
-    got, endpoint = stack.enter_context(over_http(refused="/v1/logs")), stack.enter_context(Endpoint())
-    server = shard(stack, tmp_path, endpoint.connection_string, to(got.endpoint))
+@pytest.mark.parametrize(
+    ("refused", "slow", "signals"),
+    [("/v1/logs", 0.0, {"spans"}), ("/v1/traces", 0.0, {"logs"}), ("", 2.0, {"spans", "logs"})],
+    ids=["no pipeline for logs", "no pipeline for traces", "slow"],
+)
+def test_a_collector_gets_all_of_what_it_takes(
+    tmp_path: Path, share: Path, stack: ExitStack, refused: str, slow: float, signals: set[str]
+) -> None:
+    """One that has no pipeline for logs gets every span, and so on; nothing but its own pushes tells of a signal."""
+    got, endpoint = stack.enter_context(over_http(refused=refused, slow=slow)), stack.enter_context(Endpoint())
+    env = to(got.endpoint) | {"OTEL_METRICS_EXPORTER": "none"}
+    server = shard(stack, tmp_path, endpoint.connection_string, env)
+    make(share / "run-1", [100], "first-")
     ask(server, "start", session="run-1")
-    wait_for(lambda: "opentelemetry" in server.log(), "the logs to be refused")
+    for signal in {"spans", "logs"} - signals:
+        wait_for(lambda signal=signal: failed_to_export(server, signal), f"{signal} to be refused")
     for number in range(5):
         make(share / "run-1", [100] * 10, f"{number}-")
-        time.sleep(0.3)
-    wait_for(lambda: got.value(names.FILES_UPLOADED) == 50, "all files")
-    wait_for(lambda: len(got.spans()) == 50, "all spans", 5)
+        time.sleep(0.5)
+    if "spans" in signals:
+        wait_for(lambda: len(got.spans()) == 51, "all spans")
+    if "logs" in signals:
+        wait_for(lambda: [it.event_name for it in got.logs()].count(names.FILE_COMPLETED) == 51, "all records")
+
+
+def test_of_what_is_refused_one_is_taken_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Exporter:
+        def export(self, result: SpanExportResult) -> SpanExportResult:
+            return result
+
+    monkeypatch.setattr(collector, "RETRY", 0.3)
+    assert not collector.takes("traces"), "nothing was started here"
+    exporter = collector.watched("refused", Exporter)()
+    assert all(collector.takes("refused") for _ in range(100))
+    exporter.export(SpanExportResult.FAILURE)
+    end, taken = time.monotonic() + 1, 0
+    while time.monotonic() < end:
+        taken += collector.takes("refused")
+    assert 1 <= taken <= 3
+    exporter.export(SpanExportResult.SUCCESS)
+    assert all(collector.takes("refused") for _ in range(100))
 
 
 def test_a_program_that_fails_ends_at_once_though_the_collector_hangs(stack: ExitStack) -> None:

@@ -3,54 +3,37 @@
 import time
 from typing import Any
 
+RETRY = 5.0  # seconds from a push that failed to the next try, and between two tries
+_next: dict[str, float] = dict.fromkeys(("traces", "logs"), float("inf"))  # of what does not get through
 
-class Collector:
-    """What is known of the collector, for each signal: it may take metrics and have no pipeline for logs.
 
-    A signal that was refused is tried again as soon as any other gets through; metrics are pushed always.
+def takes(signal: str) -> bool:
+    """Tell whether this signal gets through: none does before it is watched, nor after a push that failed.
+
+    But now and then one is taken, and its push tells whether the collector is back. Each signal speaks for itself:
+    a collector may have a pipeline for spans and none for logs.
     """
-
-    patience = 1.0  # seconds that a push may take before the collector counts as away
-
-    def __init__(self) -> None:
-        self.traces = False  # spans are wanted at all
-        self._failed: set[str] = set()
-        self._good: set[str] = set()
-        self._pushes: dict[str, float] = {}
-
-    def takes(self, signal: str) -> bool:
-        """Tell whether this signal gets through: its last push did, and none under way takes long.
-
-        Of one that was never pushed the others tell.
-        """
-        if not self._failed and not self._pushes:
-            return True
-        now = time.monotonic()
-        late = {one for one, began in tuple(self._pushes.items()) if now - began > self.patience}
-        troubled = self._failed | late
-        good = self._good - troubled
-        return signal in good or (signal not in troubled and (bool(good) or not troubled))
-
-    def watched(self, signal: str, exporter: type[Any]) -> type[Any]:
-        """Return the exporter's class with its pushes told to this object."""
-        here = self
-
-        class Watched(exporter):  # type: ignore[misc]
-            def export(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 as the SDK's three exporters
-                here._pushes[signal] = time.monotonic()
-                try:
-                    result = super().export(*args, **kwargs)
-                finally:
-                    del here._pushes[signal]
-                if result.name == "SUCCESS":
-                    here._failed.clear()
-                    here._good.add(signal)
-                else:
-                    here._failed.add(signal)
-                    here._good.discard(signal)
-                return result
-
-        return Watched
+    again = _next.get(signal)
+    if again is None:
+        return True
+    now = time.monotonic()
+    if now < again:
+        return False
+    _next[signal] = now + RETRY
+    return True
 
 
-COLLECTOR = Collector()
+def watched(signal: str, exporter: type[Any]) -> type[Any]:
+    """Return the exporter's class with the end of each push noted here."""
+    _next.pop(signal, None)
+
+    class Watched(exporter):  # type: ignore[misc]
+        def export(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 as the SDK's three exporters
+            result = super().export(*args, **kwargs)
+            if result.name == "SUCCESS":
+                _next.pop(signal, None)
+            else:
+                _next[signal] = time.monotonic() + RETRY
+            return result
+
+    return Watched

@@ -16,7 +16,6 @@ from uploader import names
 
 OURS = ("uploader", "router", "__main__")
 SELDOM = 300.0  # seconds between two lines of one kind from the telemetry's own machinery
-MAX_KINDS = 1000
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -36,9 +35,9 @@ class JsonLines(logging.Formatter):
     A library's line has the library's logger as its event, and its words as `message`.
     """
 
-    def __init__(self, **always: Any) -> None:  # noqa: ANN401 any JSON
+    def __init__(self, service: str) -> None:
         super().__init__()
-        self.always = always
+        self.service = service
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line. Never raises: a line that cannot be made is a line that is lost."""
@@ -46,7 +45,7 @@ class JsonLines(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "event": record.name,
-            **self.always,
+            "service": self.service,
             **fields(record),
         }
         line["event" if ours(record) else "message"] = said(record)
@@ -74,23 +73,23 @@ class Seldom(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._next: dict[tuple[str, Any], float] = {}
+        self._next: dict[tuple[str, int], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether the record is to be written."""
         if not record.name.startswith(("opentelemetry", "grpc")):
             return True
-        now, kind = time.monotonic(), (record.name, record.msg)
-        if now < self._next.get(kind, 0.0) or len(self._next) >= MAX_KINDS:
+        now, kind = time.monotonic(), (record.name, record.lineno)
+        if now < self._next.get(kind, 0.0):
             return False
         self._next[kind] = now + SELDOM
         return True
 
 
-def write(service: str, **always: Any) -> None:  # noqa: ANN401 any JSON
-    """Send every log record, warning and unhandled exception to stdout as JSON; `always` stands on each line."""
+def write(service: str) -> None:
+    """Send every log record, warning and unhandled exception to stdout as JSON."""
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(JsonLines(service=service, **always))
+    handler.setFormatter(JsonLines(service))
     handler.addFilter(Seldom())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     for noisy in ("azure", "httpx", "uvicorn.access", "urllib3"):

@@ -14,14 +14,12 @@ from importlib import import_module, metadata
 from typing import Any
 
 from opentelemetry import _logs, metrics, trace
-from opentelemetry._logs import Logger, LogRecord, SeverityNumber
+from opentelemetry._logs import LogRecord, SeverityNumber
 
-from uploader import names
-from uploader.collector import COLLECTOR
+from uploader import collector, names
 from uploader.lines import fields, ours, said
 
 log = logging.getLogger(__name__)
-INTERVAL = 5000  # milliseconds between two pushes, of metrics, logs and spans alike
 SIGNALS = ("metrics", "traces", "logs")
 PROTOCOLS = {"grpc": "grpc", "http/protobuf": "http"}
 EXPORTERS = {
@@ -29,12 +27,10 @@ EXPORTERS = {
     "traces": ("trace_exporter", "OTLPSpanExporter"),
     "logs": ("_log_exporter", "OTLPLogExporter"),
 }
-_SEVERITY = {
-    logging.DEBUG: SeverityNumber.DEBUG,
-    logging.INFO: SeverityNumber.INFO,
-    logging.WARNING: SeverityNumber.WARN,
-    logging.ERROR: SeverityNumber.ERROR,
-    logging.CRITICAL: SeverityNumber.FATAL,
+DEFAULTS = {
+    "OTEL_METRIC_EXPORT_INTERVAL": "5000",  # milliseconds, as the SDK pushes spans; logs go each second
+    "OTEL_METRICS_EXEMPLAR_FILTER": "always_off",  # exemplars cost more than the measurements
+    "GRPC_VERBOSITY": "NONE",  # gRPC's core writes lines of its own to stderr, past all logging
 }
 
 
@@ -60,8 +56,7 @@ def begin(service: str) -> None:
     signals = [signal for signal in SIGNALS if wanted(signal, os.environ)]
     if not signals:
         return
-    # gRPC's core writes lines of its own to stderr, past all logging.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    os.environ.update({name: os.environ.get(name) or value for name, value in DEFAULTS.items()})
     try:
         resource = _resource(service)
         for signal in signals:
@@ -74,7 +69,7 @@ def _exporter(signal: str) -> Any:  # noqa: ANN401 one of six classes
     module, name = EXPORTERS[signal]
     package = PROTOCOLS[protocol(signal, os.environ)]
     exporter = getattr(import_module(f"opentelemetry.exporter.otlp.proto.{package}.{module}"), name)
-    return COLLECTOR.watched(signal, exporter)()
+    return collector.watched(signal, exporter)()
 
 
 def _resource(service: str) -> Any:  # noqa: ANN401 the SDK is imported only where it is used
@@ -100,14 +95,11 @@ def described(service: str, env: Mapping[str, str]) -> dict[str, str]:
 
 
 def _start_metrics(exporter: Any, resource: Any) -> None:  # noqa: ANN401 as above
-    from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider  # noqa: PLC0415
+    from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415
 
-    interval = None if os.environ.get("OTEL_METRIC_EXPORT_INTERVAL") else INTERVAL
-    reader = PeriodicExportingMetricReader(exporter, export_interval_millis=interval)
-    # Exemplars cost more than the measurements; the variable brings them back.
-    exemplars = None if os.environ.get("OTEL_METRICS_EXEMPLAR_FILTER") else AlwaysOffExemplarFilter()
-    metrics.set_meter_provider(MeterProvider([reader], resource, exemplars, shutdown_on_exit=False))
+    reader = PeriodicExportingMetricReader(exporter)
+    metrics.set_meter_provider(MeterProvider([reader], resource, shutdown_on_exit=False))
 
 
 def _start_traces(exporter: Any, resource: Any) -> None:  # noqa: ANN401 as above
@@ -117,7 +109,6 @@ def _start_traces(exporter: Any, resource: Any) -> None:  # noqa: ANN401 as abov
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
-    COLLECTOR.traces = True
 
 
 def _start_logs(exporter: Any, resource: Any) -> None:  # noqa: ANN401 as above
@@ -136,29 +127,18 @@ class Forward(logging.Handler):
     The SDK's own handler is deprecated, and its successor takes three times as long (50 us a record).
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._loggers: dict[str, Logger] = {}
-
-    def createLock(self) -> None:  # noqa: N802 as logging names it
-        """Do without a lock: nothing here needs one, and all workers would queue for it."""
-        self.lock = None
-
     def emit(self, record: logging.LogRecord) -> None:
         """Queue the record, but none about the telemetry itself: that would go round in circles."""
         if record.name.startswith(("opentelemetry", "grpc")):
             return
-        if record.levelno < logging.WARNING and not COLLECTOR.takes("logs"):
+        if record.levelno < logging.WARNING and not collector.takes("logs"):
             return
-        logger = self._loggers.get(record.name)
-        if logger is None:
-            logger = self._loggers[record.name] = _logs.get_logger(record.name)
         text = said(record)
-        logger.emit(
+        _logs.get_logger(record.name).emit(
             LogRecord(
                 timestamp=int(record.created * 1e9),
                 severity_text=record.levelname,
-                severity_number=_SEVERITY.get(record.levelno, SeverityNumber.UNSPECIFIED),
+                severity_number=SeverityNumber(min(record.levelno, 50) // 10 * 4 + 1),  # 10 to 50 are 5 to 21
                 body=_valid(text),
                 attributes={key: _attribute(value) for key, value in fields(record).items()},
                 event_name=text if ours(record) else record.name,

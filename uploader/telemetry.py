@@ -7,15 +7,13 @@ costs a fraction of a microsecond. Attributes never hold the name of a session o
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import Token
-from typing import Any
 
 from opentelemetry import context, metrics, trace
 from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.trace import Status, StatusCode
 
-from uploader import lines, names, otlp
-from uploader.collector import COLLECTOR
+from uploader import collector, lines, names, otlp
 from uploader.folder import shown
 
 # From a small file in the same rack to 10 GiB over a slow uplink.
@@ -64,9 +62,9 @@ GAUGES = {
 }
 
 
-def configure(service: str, **always: Any) -> None:  # noqa: ANN401 any JSON
-    """Write log records to stdout; `always` stands on each line. Start OTLP when an endpoint is set."""
-    lines.write(service, **always)
+def configure(service: str) -> None:
+    """Write log records to stdout, and start OTLP when an endpoint is set."""
+    lines.write(service)
     otlp.begin(service)
 
 
@@ -91,24 +89,20 @@ class file:  # noqa: N801 used as a function
     Written out rather than as a generator: without an endpoint, or while the collector is away, it costs 1 us.
     """
 
-    __slots__ = ("_attempt", "_path", "_session", "_span", "_token")
+    __slots__ = ("_about", "_span", "_token")
 
     def __init__(self, session: str, path: str, attempt: int) -> None:
-        self._session = session
-        self._path = path
-        self._attempt = attempt
+        self._about = session, path, attempt
         self._span: trace.Span | None = None
         self._token: Token[Context]
 
     def __enter__(self) -> None:
         """Begin the span."""
-        if not (COLLECTOR.traces and COLLECTOR.takes("traces")):
+        if not collector.takes("traces"):
             return
-        attributes: dict[str, str | int] = {
-            names.SESSION: self._session,
-            names.FILE_PATH: shown(self._path),
-            names.ATTEMPT: self._attempt + 1,
-        }
+        session, path, attempt = self._about
+        attributes: dict[str, str | int]
+        attributes = {names.SESSION: session, names.FILE_PATH: shown(path), names.ATTEMPT: attempt + 1}
         self._span = _tracer.start_span(names.FILE_SPAN, attributes=attributes)
         self._token = context.attach(trace.set_span_in_context(self._span))
 
@@ -121,9 +115,7 @@ class file:  # noqa: N801 used as a function
 
 def phase(name: str, **numbers: int) -> None:
     """Mark the end of a phase in the file's span."""
-    span = trace.get_current_span()
-    if span.is_recording():
-        span.add_event(name, numbers)
+    trace.get_current_span().add_event(name, numbers)
 
 
 def uploaded(size: int, began: float) -> None:
@@ -131,9 +123,7 @@ def uploaded(size: int, began: float) -> None:
     FILES_UPLOADED.add(1)
     CONTENT_UPLOADED.add(size)
     UPLOAD_DURATION.record(time.monotonic() - began)
-    span = trace.get_current_span()
-    if span.is_recording():
-        span.set_attribute(names.FILE_SIZE, size)
+    trace.get_current_span().set_attribute(names.FILE_SIZE, size)
 
 
 def failed(error: Exception) -> None:
@@ -141,6 +131,5 @@ def failed(error: Exception) -> None:
     kind = type(error).__name__
     FILES_FAILED.add(1, {names.ERROR_TYPE: kind})
     span = trace.get_current_span()
-    if span.is_recording():
-        span.set_attribute(names.ERROR_TYPE, kind)
-        span.set_status(Status(StatusCode.ERROR, str(error)))
+    span.set_attribute(names.ERROR_TYPE, kind)
+    span.set_status(Status(StatusCode.ERROR, str(error)))
