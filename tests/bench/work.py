@@ -1,6 +1,7 @@
 """The works that are measured: files, endpoint, clients, goals. Each takes the same files from memory (tmpfs)."""
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -58,6 +59,8 @@ class Work:
                 os.link(folder / f"{index % self.distinct:06}.bin", path)
             else:
                 _fill(path, length)
+        # A link made in the same tick of the clock as the last write would not show that the file is finished.
+        time.sleep(0.1)
 
 
 def _fill(path: Path, length: int) -> None:
