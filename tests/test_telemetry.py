@@ -235,6 +235,17 @@ def test_the_gauges_show_what_waits_and_what_is_under_way(tmp_path: Path, share:
     assert got.value(names.FILES_FAILING) == 0
 
 
+def test_the_router_says_who_it_is_too(tmp_path: Path, stack: ExitStack) -> None:
+    got = stack.enter_context(over_http())
+    router = programs.router(tmp_path, "http://127.0.0.1:9/{ordinal}")
+    router.env |= ALWAYS | to(got.endpoint)
+    stack.callback(router.kill)
+    router.start()
+    wait_for(lambda: names.PROCESS_STARTED in [record.event_name for record in got.logs()], "its first words")
+    assert {"service.name": "router", "service.namespace": "nfs-watch"}.items() <= got.resources()[0].items()
+    assert f"-{router.pid}" in got.resources()[0]["service.instance.id"]
+
+
 def test_a_failed_upload_is_counted_by_its_class_and_marks_its_span(
     tmp_path: Path, share: Path, stack: ExitStack
 ) -> None:

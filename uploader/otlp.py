@@ -9,8 +9,7 @@ import logging
 import os
 import socket
 from collections.abc import Mapping
-from contextlib import suppress
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import Any
 
 from opentelemetry import _logs, metrics, trace
@@ -75,23 +74,18 @@ def _exporter(signal: str) -> Any:  # noqa: ANN401 one of six classes
 def _resource(service: str) -> Any:  # noqa: ANN401 the SDK is imported only where it is used
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415
 
-    given = OTELResourceDetector().detect().attributes
-    return Resource.create({key: value for key, value in described(service, os.environ).items() if key not in given})
-
-
-def described(service: str, env: Mapping[str, str]) -> dict[str, str]:
-    """Return what this process is, in the names of the semantic conventions; OTEL_RESOURCE_ATTRIBUTES outranks it."""
-    pod = env.get("POD_NAME")
-    attributes = {
+    found = {
         "service.name": service,
         "service.namespace": "nfs-watch",
-        "service.instance.id": pod or f"{socket.gethostname()}-{os.getpid()}",
+        "service.instance.id": os.environ.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}",
+        "service.version": os.environ.get("NFS_WATCH_VERSION"),
+        "k8s.pod.name": os.environ.get("POD_NAME"),
+        "k8s.namespace.name": os.environ.get("POD_NAMESPACE"),
+        "k8s.pod.uid": os.environ.get("POD_UID"),
+        "k8s.node.name": os.environ.get("NODE_NAME"),
     }
-    with suppress(metadata.PackageNotFoundError):  # in the image the programs are files, not a package
-        attributes["service.version"] = metadata.version("nfs-watch")
-    variables = {"k8s.pod.name": "POD_NAME", "k8s.namespace.name": "POD_NAMESPACE", "k8s.pod.uid": "POD_UID"}
-    variables |= {"k8s.node.name": "NODE_NAME", "service.version": "NFS_WATCH_VERSION"}
-    return attributes | {key: env[variable] for key, variable in variables.items() if env.get(variable)}
+    given = OTELResourceDetector().detect().attributes  # OTEL_RESOURCE_ATTRIBUTES outranks what is found here
+    return Resource.create({key: value for key, value in found.items() if value and key not in given})
 
 
 def _start_metrics(exporter: Any, resource: Any) -> None:  # noqa: ANN401 as above
