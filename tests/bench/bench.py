@@ -8,13 +8,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.bench import backlog, report
+from tests.bench import backlog, report, resume
 from tests.bench.endpoint import discard, stats
 from tests.bench.goals import MD5, OURS, RAW
 from tests.bench.measured import Measured, median
 from tests.bench.raw import large_rate, small_rate
 from tests.bench.work import WORKS, Work
 
+ALL = [*WORKS, resume.WORK, backlog.WORK]
 REMARKS = Path(__file__).parent / "remarks.md"
 
 
@@ -28,7 +29,7 @@ def main() -> None:
         scratch = Path(name)
         ceiling = _ceiling(scratch)
         print(f"endpoint's ceiling: {ceiling}", flush=True)
-        for work in [*WORKS, backlog.WORK]:
+        for work in ALL:
             if not options.only or work.name in options.only:
                 section = _section(work, scratch, options.repeats, quick=options.quick)
                 print("\n".join(section), flush=True)
@@ -42,7 +43,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests/bench/run", description=__doc__)
-    names = [work.name for work in [*WORKS, backlog.WORK]]
+    names = [work.name for work in ALL]
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--quick", action="store_true", help="less of everything, once; the page is not written")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each client (default 3)")
@@ -67,23 +68,22 @@ def _section(work: Work, scratch: Path, repeats: int, *, quick: bool) -> list[st
     """Measure one work and describe it."""
     folder = scratch / "files"
     work.files(folder, quick=quick)
-    goals = work.goals
     try:
-        if work is backlog.WORK:
-            found = backlog.measure(folder, scratch)
-            results, goals = {OURS: found.total}, found.goals()
-        else:
-            results = _results(work, folder, scratch, repeats)
+        lines = _tables(work, folder, scratch, repeats)
     finally:
         shutil.rmtree(folder)
-    return [
-        f"## {work.title}{' (less of it: --quick)' if quick else ''}",
-        "",
-        *report.table(results),
-        "",
-        *report.goals(goals, results),
-        "",
-    ]
+    return [f"## {work.title}{' (less of it: --quick)' if quick else ''}", "", *lines, ""]
+
+
+def _tables(work: Work, folder: Path, scratch: Path, repeats: int) -> list[str]:
+    if work is resume.WORK:
+        return resume.measure(folder, scratch, repeats)
+    if work is backlog.WORK:
+        found = backlog.measure(folder, scratch)
+        results, goals = {OURS: found.total}, found.goals()
+    else:
+        results, goals = _results(work, folder, scratch, repeats), work.goals
+    return [*report.table(results), "", *report.goals(goals, results)]
 
 
 def _results(work: Work, folder: Path, scratch: Path, repeats: int) -> dict[str, Measured]:
