@@ -1,6 +1,6 @@
 """Runs in a pod beside the shards, with the share mounted: writes files, talks to the router, checks the blobs.
 
-python - write SESSION COUNT SECONDS | check SESSION COUNT | left | http METHOD PATH [JSON]
+python - write SESSION FIRST END SECONDS | check SESSION COUNT | left | http METHOD PATH [JSON]
 """
 
 import hashlib
@@ -28,10 +28,10 @@ def content(session: str, number: int) -> bytes:
     return hashlib.shake_256(f"{session}/{number}".encode()).digest(size)
 
 
-def write(session: str, count: int, seconds: float) -> None:
+def write(session: str, numbers: range, seconds: float) -> None:
     """Half of the files are moved into place, half are written where they stand."""
     began = time.monotonic()
-    for number in range(count):
+    for written, number in enumerate(numbers, 1):
         target = SHARE / session / path_of(number)
         target.parent.mkdir(parents=True, exist_ok=True)
         if number % 2:
@@ -40,7 +40,7 @@ def write(session: str, count: int, seconds: float) -> None:
             hidden.rename(target)
         else:
             target.write_bytes(content(session, number))
-        time.sleep(max(0, began + seconds * number / count - time.monotonic()))
+        time.sleep(max(0, began + seconds * written / len(numbers) - time.monotonic()))
 
 
 def check(session: str, count: int) -> dict[str, list[str]]:
@@ -72,7 +72,7 @@ def ask(method: str, path: str, body: str = "") -> dict[str, object]:
 
 def main(what: str, *argv: str) -> None:
     if what == "write":
-        write(argv[0], int(argv[1]), float(argv[2]))
+        write(argv[0], range(int(argv[1]), int(argv[2])), float(argv[3]))
     elif what == "check":
         print(json.dumps(check(argv[0], int(argv[1]))))
     elif what == "left":

@@ -109,9 +109,10 @@ class Cluster:
         out = kubectl("exec", "-i", "client", "--", "python", "-", *argv, stdin=CLIENT, timeout=timeout)
         return json.loads(out) if out.strip() else None
 
-    def write(self, session: str, count: int, seconds: float) -> subprocess.Popen[bytes]:
-        """Begin to write files, in the background."""
-        argv = ["exec", "-i", "client", "--", "python", "-", "write", session, str(count), str(seconds)]
+    def write(self, session: str, numbers: range, seconds: float) -> subprocess.Popen[bytes]:
+        """Begin to write the files of these numbers, in the background."""
+        what = ["write", session, str(numbers.start), str(numbers.stop), str(seconds)]
+        argv = ["exec", "-i", "client", "--", "python", "-", *what]
         writer = subprocess.Popen(["kubectl", "--namespace", NAMESPACE, *argv], stdin=subprocess.PIPE)
         assert writer.stdin is not None
         writer.stdin.write(CLIENT)

@@ -14,6 +14,7 @@ pytestmark = [
     pytest.mark.timeout(1500),
 ]
 FILES = {"run-0": 2400, "run-1": 800, "run-2": 800}
+LATE = 200  # of each session's files, the number that are written while shards are scaled away
 # Sent to the program from a second process in its container; a stopped program answers no probe.
 STOP = """
 import os, signal
@@ -56,7 +57,7 @@ def test_sessions_live_through_scaling_deletions_and_a_shard_that_hangs(cluster:
     """1 -> 3 -> 1 shards while files arrive; every blob is right at the end and nothing is left on the share."""
     assert cluster.http("POST", "/v1/watch/start", {"session": "run-0"})[0] == 201
     assert cluster.where() == {"run-0": 0}
-    writers = [cluster.write("run-0", FILES["run-0"], 150)]
+    writers = [cluster.write("run-0", range(FILES["run-0"] - LATE), 120)]
 
     cluster.scale(3)
     cluster.apply()
@@ -69,7 +70,7 @@ def test_sessions_live_through_scaling_deletions_and_a_shard_that_hangs(cluster:
     assert sorted(homes.values()) == [0, 1, 2], "three shards carry three sessions"
     status, body = cluster.http("POST", "/v1/watch/start", {"session": "run-3"})
     assert (status, body["code"]) == (409, "shard-full")
-    writers += [cluster.write(session, FILES[session], 120) for session in ("run-1", "run-2")]
+    writers += [cluster.write(session, range(FILES[session] - LATE), 90) for session in ("run-1", "run-2")]
 
     deleted = {ordinal: cluster.pod(ordinal)["metadata"]["uid"] for ordinal in (1, 2)}
     kubectl("delete", "pod", "nfs-watch-1", "--wait=false")
@@ -81,12 +82,15 @@ def test_sessions_live_through_scaling_deletions_and_a_shard_that_hangs(cluster:
     before = life(cluster, 0)
     kubectl("exec", "nfs-watch-0", "--", "python", "-c", STOP)
     eventually(lambda: life(cluster, 0) != before and cluster.ready(0), "the liveness probe to end the hung shard", 180)
+    said = [event["message"] for event in get("events", "--field-selector=reason=Unhealthy")["items"]]
+    assert any(line.startswith("Liveness probe failed") for line in said), said
     eventually(lambda: cluster.where() == homes, "its session to be resumed")
 
+    writers += [cluster.write(session, range(count - LATE, count), 30) for session, count in FILES.items()]
     cluster.scale(1)
     eventually(lambda: cluster.where() == dict.fromkeys(FILES, 0), "shard 0 to adopt the others' sessions")
 
-    assert [writer.wait(300) for writer in writers] == [0, 0, 0]
+    assert [writer.wait(300) for writer in writers] == [0] * len(writers)
     eventually(lambda: payload(cluster) == [], "every file to be uploaded and collected", 600)
     for session in FILES:
         status, body = cluster.http("POST", "/v1/watch/stop", {"session": session})
@@ -118,7 +122,7 @@ def test_scaled_to_0_a_start_says_so_and_a_session_waits(cluster: Cluster) -> No
     assert cluster.http("POST", "/v1/watch/start", {"session": "night"})[0] == 201
     kubectl("scale", "statefulset/nfs-watch", "--replicas=0")
     eventually(lambda: cluster.http("POST", "/v1/watch/start", {"session": "x"})[0] == 503, "no shards")
-    assert cluster.write("night", 50, 1).wait(120) == 0
+    assert cluster.write("night", range(50), 1).wait(120) == 0
     cluster.scale(1)
     eventually(lambda: payload(cluster) == [], "the files to be uploaded", 120)
     assert cluster.http("POST", "/v1/watch/stop", {"session": "night"})[0] in {200, 202}
