@@ -1,0 +1,161 @@
+"""How the work grows: what one more record, file, folder, block or shard costs, counted on the real code."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.invariants.bed import BLOCK, Bed, Hooked
+from tests.programs import router
+from tests.scaling.shards import Shards, standing_in
+from uploader import replicas
+from uploader.placement import rank
+from uploader.replicas import FixedReplicas, KubernetesReplicas
+from uploader.service import RECONCILE, Service
+from uploader.session import Session, State
+from uploader.store import Records
+from uploader.stored import Blocks
+
+calls: Counter[str] = Counter()
+WATCHED = {"open", "os.listdir", "os.scandir"}
+sys.addaudithook(lambda event, _: calls.update([event]) if event in WATCHED else None)
+
+
+@pytest.fixture(autouse=True)
+def nothing_counted() -> None:
+    calls.clear()
+
+
+def service(folder: Path, ordinal: int, shards: int) -> Service:
+    """Make the loop of a shard that owns none of the sessions."""
+    none: Any = SimpleNamespace()
+    settings: Any = SimpleNamespace(ordinal=ordinal)
+    return Service(settings, none, Records(folder, ordinal), FixedReplicas(shards), none, none, none)
+
+
+@pytest.mark.parametrize(("shards", "sessions"), [(1, 10), (1, 1000), (20, 10), (20, 100)])
+def test_every_shard_reads_every_record_once_in_each_look(tmp_path: Path, shards: int, sessions: int) -> None:
+    """Sessions times shards: the one product in the system."""
+    one = Session("", State.ACTIVE, shards, "2026-01-01T00:00:00.000Z")
+    for number in range(sessions):
+        record = replace(one, session=f"run-{number}")
+        (tmp_path / f"{record.session}.json").write_bytes(record.to_json())
+    loops = [service(tmp_path, ordinal, shards + 1) for ordinal in range(shards)]
+    calls.clear()
+    for loop in loops:
+        loop._reconcile()
+    assert calls == {"open": shards * sessions, "os.listdir": shards}
+
+
+def scanned(bed: Bed) -> int:
+    """Scan once; return the files and folders opened for it."""
+    calls.clear()
+    bed.scan()
+    return calls["open"]
+
+
+def test_a_scan_opens_folders_and_new_files_and_no_file_that_is_known(tmp_path: Path) -> None:
+    bed = Bed(tmp_path, settle=3600)
+    try:
+        empty = scanned(bed)
+        for number in range(500):
+            (bed.folder / f"{number}.bin").write_bytes(b"x")
+        assert scanned(bed) == empty + 500
+        (bed.folder / "0.bin.completed").write_bytes(b"x")
+        known = scanned(bed)
+        assert known == empty
+        for number in range(20):
+            (bed.folder / f"folder-{number}").mkdir()
+        assert scanned(bed) == known + 20 * 2  # the folder, and its listing
+    finally:
+        bed.close()
+
+
+class Asked(KubernetesReplicas):
+    """Counts what it would have asked the API."""
+
+    def __init__(self) -> None:
+        super().__init__("nfs-watch", api="http://none")
+        self.asked = 0
+
+    def _ask(self) -> int:
+        self.asked += 1
+        return 1000
+
+
+def test_a_shard_asks_kubernetes_in_every_second_look_at_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    count = Asked()
+    for look in range(60):
+        now = SimpleNamespace(monotonic=partial(float, 1000 + look * RECONCILE))
+        monkeypatch.setattr(replicas, "time", now)
+        assert count.count() == 1000
+    assert count.asked == 30
+
+
+class Requests(Hooked):
+    """Counts requests to the store."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: Counter[str] = Counter()
+        for what in ("head", "put", "stage", "commit"):
+            self.before[what] = partial(self._count, what)
+
+    def _count(self, what: str, _: str) -> None:
+        self.made[what] += 1
+
+    def blocks(self, name: str) -> Blocks:
+        self.made["blocks"] += 1
+        return super().blocks(name)
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 2, 12])
+def test_a_file_is_a_request_for_each_block_and_two_more_when_there_are_several(tmp_path: Path, blocks: int) -> None:
+    """Deleting it asks nothing."""
+    store = Requests()
+    bed = Bed(tmp_path, store)
+    try:
+        bed.write("x.bin", b"x" * BLOCK * blocks)
+        bed.scan()
+        bed.work()
+        bed.due()
+        assert bed.names() == []
+        assert store.made == ({"put": 1} if blocks < 2 else {"blocks": 1, "stage": blocks, "commit": 1})
+    finally:
+        bed.close()
+
+
+@pytest.fixture(scope="module", params=[10, 60])
+def front(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Shards, str]]:
+    """A router before this many shards, and its URL."""
+    with standing_in(request.param) as shards:
+        program = router(tmp_path_factory.mktemp("router"), shards.url, replicas=shards.count)
+        try:
+            program.up()
+            yield shards, program.url
+        finally:
+            program.kill()
+
+
+def test_a_status_asks_every_shard_once(front: tuple[Shards, str]) -> None:
+    shards, url = front
+    shards.asked.clear()
+    answer = httpx.get(f"{url}/v1/watch/status", timeout=30).json()
+    assert [one["shard"] for one in answer["shards"] if one["reachable"]] == list(range(shards.count))
+    assert sorted(shards.asked) == [("GET", ordinal) for ordinal in range(shards.count)]
+
+
+def test_a_start_asks_the_shards_one_after_the_other_when_all_are_full(front: tuple[Shards, str]) -> None:
+    shards, url = front
+    shards.asked.clear()
+    answer = httpx.post(f"{url}/v1/watch/start", json={"session": "one-more"}, timeout=30)
+    assert answer.status_code == 409
+    assert len(answer.json()["sessions"]) == shards.count
+    assert shards.asked == [("POST", ordinal) for ordinal in rank("one-more", shards.count)]
