@@ -102,6 +102,14 @@ def test_services_find_their_pods(documents: list[Document]) -> None:
             assert ports[port["targetPort"]] == port["port"]
 
 
+def test_each_workload_selects_its_own_pods_and_nobody_elses(documents: list[Document]) -> None:
+    """A selector that its own template does not meet is refused; one that meets another's takes its pods."""
+    for workload in workloads(documents):
+        selector = workload["spec"]["selector"]["matchLabels"].items()
+        meets = [w for w in workloads(documents) if selector <= w["spec"]["template"]["metadata"]["labels"].items()]
+        assert meets == [workload], workload["metadata"]["name"]
+
+
 # --- the shards
 
 
@@ -210,6 +218,9 @@ def test_the_variables_of_services_stay_out(documents: list[Document]) -> None:
 
 def test_both_programs_are_one_image_of_this_version(documents: list[Document]) -> None:
     version = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]["version"]
-    ours = {c["image"]: c["args"] for c in containers(documents) if c["name"] in {"uploader", "router"}}
-    assert set(ours) == {f"localhost/nfs-watch:{version}"}
+    ours = [c for c in containers(documents) if c["name"] in {"uploader", "router"}]
+    assert {c["image"] for c in ours} == {f"localhost/nfs-watch:{version}"}
+    assert {c["imagePullPolicy"] for c in ours} == {"IfNotPresent"}, "no registry has it"
+    assert sorted(c["args"] for c in ours) == [["router"], ["uploader"]]
+    assert all(c["args"] == [c["name"]] and "command" not in c for c in ours)
     assert not [c["image"] for c in containers(documents) if c["image"].endswith(":latest") or ":" not in c["image"]]

@@ -1,6 +1,7 @@
 """The manifests: the share, who may do what, the credentials and the collector."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from tests.manifests import (
     shards_of,
     workloads,
 )
-from tests.programs import KEY
+from tests.programs import KEY, TOP
 from uploader.settings import Settings
 
 
@@ -95,7 +96,7 @@ def test_trying_out_needs_no_azure_account_and_no_server() -> None:
 def test_every_pod_is_restricted(documents: list[Document]) -> None:
     """Pod Security Standards, profile restricted: kubernetes.io/docs/concepts/security/pod-security-standards."""
     labels = one(documents, "Namespace", "nfs-watch")["metadata"]["labels"]
-    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert {labels[f"pod-security.kubernetes.io/{mode}"] for mode in ("enforce", "audit", "warn")} == {"restricted"}
     allowed = {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret", "name"}
     for workload in workloads(documents):
         pod = pod_of(workload)
@@ -114,6 +115,16 @@ def test_every_pod_is_restricted(documents: list[Document]) -> None:
             assert container["securityContext"] == wanted
             assert not [port for port in container.get("ports", []) if "hostPort" in port]
             assert not [mount for mount in container.get("volumeMounts", []) if "subPath" in mount]
+
+
+def test_the_programs_run_as_the_user_of_the_image_and_of_the_export(documents: list[Document]) -> None:
+    user = re.search(r"^USER (\d+):(\d+)$", (TOP / "Dockerfile").read_text(), re.MULTILINE)
+    export = re.search(r"^owner=(\d+)", (K8S / "nfs-export.sh").read_text(), re.MULTILINE)
+    assert user
+    assert export
+    for kind, name in (("StatefulSet", "nfs-watch"), ("Deployment", "nfs-watch-router")):
+        security = pod_of(one(documents, kind, name))["securityContext"]
+        assert [str(security[key]) for key in ("runAsUser", "runAsGroup")] == [*user.groups()] == [export[1]] * 2
 
 
 def test_the_service_account_may_read_exactly_one_object(documents: list[Document]) -> None:
