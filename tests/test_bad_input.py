@@ -18,7 +18,7 @@ from router.settings import load as load_router
 from tests import programs
 from tests.demo.site import Site, files_in
 from tests.endpoint.server import Endpoint
-from tests.need import need
+from tests.need import absent, need
 from tests.programs import Server, wait_for
 from uploader.errors import BadConfiguration
 from uploader.settings import Settings, load
@@ -142,7 +142,7 @@ WRONG: dict[str, dict[str, str]] = {  # by variable: a wrong value, and a word o
     "ACCOUNT_URL": {"account": "pattern", "ftp://a": "pattern", "https://a/?sig=1": "pattern"},
     "BLOB_PREFIX": {"/a": "pattern", "a\\b": "pattern", "a\nb": "pattern", "x" * 513: "512"},
     "EXTENSIONS": {"bin": "dot", ".bin,h5": "dot", ".a/b": "dot"},
-    "STAGING": {"/no/such/folder": "folder"},
+    "STAGING": {"/no/such/folder": "folder", "/tmp": "apart from NFS_WATCH_ROOT=/tmp"},
     "STAGING_SIZE": {"-1": "0", "1G": "integer"},
     "SCAN_INTERVAL": {"0": "0.05", "often": "number", "nan": "3600"},
     "SETTLE": {"-1": "0", "x": "number", "inf": "86400"},
@@ -201,6 +201,35 @@ def test_a_wrong_setting_is_named_with_what_is_allowed(
     said = str(raised.value)
     assert said.startswith(f"NFS_WATCH_{name}={value}"), said
     assert allowed in said.removeprefix(f"NFS_WATCH_{name}={value}"), said
+
+
+@pytest.mark.parametrize("how", ["itself", "in it", "around it", "linked", "linked in it", "mounted", "mounted around"])
+def test_copies_are_never_kept_where_the_share_is(tmp_path: Path, how: str) -> None:
+    """What is swept there would be the files themselves."""
+    root = tmp_path / "outer/share"
+    (root / "run").mkdir(parents=True)
+    (root / "run/precious.bin").write_bytes(b"precious")
+    staging = {"itself": root, "in it": root / "run", "around it": root.parent}.get(how, tmp_path / "other")
+    if how.startswith("linked"):
+        staging.symlink_to(root / "run" if "in it" in how else root)
+    staging.mkdir(exist_ok=True)
+    with ExitStack() as stack:
+        if how.startswith("mounted"):
+            if os.geteuid() != 0:
+                absent("only root can mount")
+            subprocess.run(["mount", "--bind", root.parent if "around" in how else root, staging], check=True)
+            stack.callback(lambda: subprocess.run(["umount", "--lazy", staging], check=True))
+        said = ends("uploader", NFS_WATCH_ROOT=str(root), NFS_WATCH_STAGING=str(staging))
+        assert said.startswith(f"NFS_WATCH_STAGING={staging}: it has to be apart from NFS_WATCH_ROOT={root}")
+        assert (root / "run/precious.bin").read_bytes() == b"precious"
+
+
+def test_a_folder_beside_the_share_is_apart(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("share", "share-copies"):
+        (tmp_path / name).mkdir()
+    environment.setenv("NFS_WATCH_ROOT", str(tmp_path / "share"))
+    environment.setenv("NFS_WATCH_STAGING", str(tmp_path / "share-copies"))
+    assert load().staging == tmp_path / "share-copies"
 
 
 @pytest.mark.parametrize(

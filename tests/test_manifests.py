@@ -201,8 +201,9 @@ def test_every_setting_is_one_that_the_programs_read(
     known = {f"NFS_WATCH_{field.upper()}" for field in (*Settings.model_fields, *router_settings.Settings.model_fields)}
     unknown = {name for name in values if name.startswith("NFS_WATCH_")} - known
     assert not unknown
-    for folder in ("NFS_WATCH_ROOT", "NFS_WATCH_STAGING"):
-        values[folder] = str(tmp_path) if values[folder] else ""
+    for name in ("NFS_WATCH_ROOT", "NFS_WATCH_STAGING"):
+        (folder := tmp_path / name).mkdir()
+        values[name] = str(folder) if values[name] else ""
     for name, value in values.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("POD_NAME", "nfs-watch-2")

@@ -80,7 +80,26 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"NFS_WATCH_MEMORY={self.memory} has to be at least twice NFS_WATCH_BLOCK_SIZE={self.block_size}"
             )
+        if self.staging and _overlap(self.root, self.staging):
+            raise ValueError(
+                f"NFS_WATCH_STAGING={self.staging}: it has to be apart from NFS_WATCH_ROOT={self.root}: "
+                "not the same folder, nor in it, nor around it"
+            )
         return self
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    """Tell whether one folder is the other or lies in it, under whatever name it is mounted or linked."""
+    try:
+        first, second = ([_identity(it) for it in (path, *path.parents)] for path in (one.resolve(), other.resolve()))
+    except OSError:
+        return False  # a share that cannot be asked ends the start anyway
+    return first[0] in second or second[0] in first
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def load() -> Settings:

@@ -1,7 +1,12 @@
-"""Local copies of what is being uploaded, kept only while it is (optional)."""
+"""Local copies of what is being uploaded, kept only while it is (optional).
+
+What a crash leaves is swept, so ours must be told from all else, whatever folder was given for it. The sticky bit is
+our mark: Linux gives it no meaning on a file that only its owner may touch, and nobody else sets it on one.
+"""
 
 import logging
 import os
+import stat
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +16,7 @@ from uploader import names
 log = logging.getLogger(__name__)
 MARGIN = 1024 * 1024 * 1024  # bytes of the disk that copies leave free; a full disk evicts the pod
 MARGIN_SHARE = 0.1  # and on small disks this part of them instead, when it is less
+COPY, FOLDER = stat.S_IFREG | stat.S_ISVTX | 0o600, stat.S_IFDIR | stat.S_ISVTX | 0o700
 
 
 class StagedCopy:
@@ -22,8 +28,10 @@ class StagedCopy:
         self.size = size
         self._fd = -1
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            _make(path.parent, staging.folder)
+            if _ours(path, COPY):
+                path.unlink()  # a crash left it
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, stat.S_IMODE(COPY))
         except OSError as error:
             staging.gave_up(error)
 
@@ -99,20 +107,34 @@ class Staging:
             self._copies.pop(copy.path, None)
 
     def sweep(self) -> None:
-        """Delete what a crash left: every file that no upload is writing, and empty folders."""
-        for folder, _, files in os.walk(self.folder, topdown=False):
-            for name in files:
-                path = Path(folder, name)
+        """Delete what a crash left: every copy of ours that no upload is writing, and our empty folders."""
+        with suppress(OSError):
+            self._sweep(self.folder)
+
+    def _sweep(self, folder: Path) -> None:
+        for path in list(folder.iterdir()):
+            if _ours(path, FOLDER):
+                self._sweep(path)
+                with self._lock, suppress(OSError):  # not empty, or being filled
+                    path.rmdir()
+            elif _ours(path, COPY):
                 with self._lock:
                     if path not in self._copies:
-                        with suppress(OSError):
-                            path.unlink(missing_ok=True)
-            if Path(folder) != self.folder:
-                self._remove_empty(folder)
+                        path.unlink(missing_ok=True)
 
-    def _remove_empty(self, folder: str) -> None:
-        with self._lock:
-            try:
-                os.rmdir(folder)
-            except OSError:
-                return  # not empty, or being filled
+
+def _make(folder: Path, top: Path) -> None:
+    """Make a folder and those above it, up to `top`. Raises FileExistsError where one is not ours."""
+    if folder == top or _ours(folder, FOLDER):
+        return
+    _make(folder.parent, top)
+    folder.mkdir(stat.S_IMODE(FOLDER))
+
+
+def _ours(path: Path, kind: int) -> bool:
+    """Tell whether this is there and made by us; a folder may have its parent's group, which sets one bit more."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return status.st_uid == os.geteuid() and status.st_mode & ~stat.S_ISGID == kind

@@ -81,7 +81,6 @@ def test_copies_of_a_crash_are_swept(tmp_path: Path, folder: Path) -> None:
         wait_for(lambda: one.endpoint.log.of(Operation.PUT_BLOCK_LIST), "the commit")
         one.server.kill()
         assert copies(folder) == ["run/deep/down/a.bin"]
-        (folder / "run/other.bin").write_bytes(b"orphan")
         one.endpoint.faults.clear()
         one.server.start()
         wait_for(lambda: not list(folder.iterdir()), "an empty folder")
@@ -143,6 +142,55 @@ def test_a_failed_upload_leaves_no_copy(tmp_path: Path, folder: Path) -> None:
         one.arrive("run/a.bin", noise(4 * MIB))
         wait_for(lambda: one.events("file.failed"), "the failure")
         wait_for(lambda: not copies(folder), "no copy to be left")
+
+
+def test_only_copies_of_ours_are_swept_whatever_the_folder_is(folder: Path) -> None:
+    """Somebody's own files lie there too, in folders of theirs and of ours, some with modes as ours have."""
+    first = Staging(folder, 0).begin("run", "a/b.bin", 5)
+    assert first  # and the process dies
+    theirs = [folder / name for name in ("precious.bin", "data/precious.bin", "run/precious.bin", "run/a/precious.bin")]
+    for path in theirs:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"precious")
+        path.chmod(0o600)
+    (folder / "empty").mkdir(0o700)
+    (folder / "run/link").symlink_to(folder / "data")
+    Staging(folder, 0).sweep()
+    assert all(path.read_bytes() == b"precious" for path in theirs)
+    assert (folder / "empty").is_dir()
+    assert copies(folder) == sorted(str(path.relative_to(folder)) for path in theirs)
+
+
+@pytest.mark.parametrize("name", ["run/a.bin", "data/a.bin"])
+def test_a_copy_never_takes_the_place_of_anothers_file(folder: Path, name: str) -> None:
+    """Nor is it put into a folder that the sweep would not look into."""
+    (folder / "data").mkdir()
+    first = Staging(folder, 0).begin("run", "b.bin", 5)
+    assert first
+    first.remove()
+    (folder / name).write_bytes(b"precious")
+    session, _, path = name.partition("/")
+    copy = Staging(folder, 0).begin(session, path, 5)
+    assert copy
+    copy.write(memoryview(b"other"))
+    copy.remove()
+    assert (folder / name).read_bytes() == b"precious"
+
+
+def test_a_copy_takes_the_place_of_one_that_a_crash_left(folder: Path) -> None:
+    for content in (b"first and longer", b"second"):
+        copy = Staging(folder, 0).begin("run", "a/b.bin", 20)
+        assert copy
+        copy.write(memoryview(content))
+        assert (folder / "run/a/b.bin").read_bytes() == content
+
+
+def test_copies_are_swept_where_folders_inherit_their_group(folder: Path) -> None:
+    """As in an emptyDir with fsGroup."""
+    folder.chmod(0o2777)
+    assert Staging(folder, 0).begin("run", "a/b.bin", 5)
+    Staging(folder, 0).sweep()
+    assert not list(folder.iterdir())
 
 
 def test_nothing_is_written_through_a_link(folder: Path, tmp_path: Path) -> None:
