@@ -19,6 +19,7 @@ from tests.endpoint.faults import Refuse, Reset
 from tests.endpoint.request import Operation
 from tests.endpoint.server import Endpoint
 from tests.programs import ACCOUNT, KEY, wait_for
+from tests.receiver import over_http
 from tests.telemetry import run
 from uploader import names
 
@@ -222,9 +223,12 @@ for _ in range(3):
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-def test_a_collector_that_is_away_is_told_in_json_too(protocol: str) -> None:
-    """gRPC's core would write to stderr, past all logging."""
-    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
+@pytest.mark.parametrize("away", [True, False], ids=["away", "without TLS"])
+def test_a_collector_that_cannot_be_reached_is_told_in_json_too(stack: ExitStack, protocol: str, away: bool) -> None:
+    """gRPC's core would write of a failed handshake to stderr, past all logging."""
+    plain = stack.enter_context(over_http()).endpoint
+    endpoint = "http://127.0.0.1:9" if away else plain.replace("http:", "https:")
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
     env |= {"OTEL_METRIC_EXPORT_INTERVAL": "100", "OTEL_EXPORTER_OTLP_HEADERS": f"authorization=Bearer%20{TOKEN}"}
     text = run("import time; telemetry.FILES_UPLOADED.add(1); time.sleep(2)", env)
     spotless(text)

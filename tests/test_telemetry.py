@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+from opentelemetry.proto.logs.v1.logs_pb2 import SeverityNumber
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 from opentelemetry.sdk.trace.export import SpanExportResult
 
@@ -174,7 +175,7 @@ def check_logs(got: Receiver, server: Server, sizes: dict[str, int]) -> None:
         span = spans[about["path"]]
         assert (record.trace_id, record.span_id) == (span.trace_id, span.span_id)
         assert about["bytes"] == sizes[about["path"]]
-        assert record.severity_text == "INFO"
+        assert (record.severity_text, record.severity_number) == ("INFO", SeverityNumber.SEVERITY_NUMBER_INFO)
     said = [line for line in lines(server) if line["event"] == names.FILE_COMPLETED]
     assert len(said) == len(sizes)
     for line in said:
