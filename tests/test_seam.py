@@ -225,6 +225,32 @@ def test_discard_leaves_a_committed_blob_as_it_is(seam: Seam, name: str) -> None
     assert not seam.store.blocks(name).uncommitted
 
 
+def test_discard_keeps_the_content_when_waiting_blocks_bear_the_same_ids(seam: Seam, name: str) -> None:
+    """Another tool that numbers its blocks was killed while it sent its file anew."""
+    ids = [b64encode(b"%04d" % number).decode() for number in range(2)]
+    for waiting in (False, True):
+        for block in ids:
+            data = b"new" if waiting else b"old"
+            seam.store.stage(name, block, memoryview(data), crc64(data))
+        if not waiting:
+            seam.store.commit(name, ids, label(b"oldold"), None)
+    assert seam.store.blocks(name).uncommitted == dict.fromkeys(ids, 3)
+    seam.store.discard(name, seam.store.blocks(name))
+    assert seam.content(name) == b"oldold"
+    assert not seam.store.blocks(name).uncommitted
+    assert seam.store.blocks(name).committed == ids
+
+
+def test_a_commit_takes_the_block_that_waits_before_the_one_of_the_same_id_that_is_committed(
+    seam: Seam, name: str
+) -> None:
+    ids = staged(seam.store, name, b"old")
+    seam.store.commit(name, ids, label(b"old"), None)
+    seam.store.stage(name, ids[0], memoryview(b"new"), crc64(b"new"))
+    seam.store.commit(name, ids, label(b"new"), seam.store.blocks(name).etag)
+    assert seam.content(name) == b"new"
+
+
 def test_discard_never_touches_a_blob_that_has_changed_since(seam: Seam, name: str) -> None:
     staged(seam.store, name, b"one")
     seen = seam.store.blocks(name)

@@ -150,7 +150,10 @@ class AzureBlobs:
         self._commit(name, block_ids, _labelled(label) | _condition(etag))
 
     def discard(self, name: str, blocks: Blocks) -> None:
-        """Drop the uncommitted blocks: nothing but a commit does that, so the blob is committed as it is."""
+        """Drop the uncommitted blocks: nothing but a commit does that, so the blob is committed as it is.
+
+        Of its committed blocks, that is: an uncommitted one may bear the same id, and another content.
+        """
         if blocks.etag is None:
             empty = self._commit(name, [], _condition(None))
             self._send("DELETE", name, "", b"", _condition(empty.headers["ETag"]))  # not what another wrote since
@@ -161,10 +164,10 @@ class AzureBlobs:
         kept = {key: value for key, value in found.headers.items() if key.lower().startswith("x-ms-meta-")}
         for plain, header in _PROPERTIES.items():
             kept |= {header: found.headers[plain]} if plain in found.headers else {}
-        self._commit(name, blocks.committed, kept | _condition(blocks.etag))
+        self._commit(name, blocks.committed, kept | _condition(blocks.etag), "Committed")
 
-    def _commit(self, name: str, block_ids: list[str], headers: dict[str, str]) -> HttpResponse:
-        listed = "".join(f"<Latest>{block_id}</Latest>" for block_id in block_ids)
+    def _commit(self, name: str, block_ids: list[str], headers: dict[str, str], source: str = "Latest") -> HttpResponse:
+        listed = "".join(f"<{source}>{block_id}</{source}>" for block_id in block_ids)
         body = f'<?xml version="1.0" encoding="utf-8"?><BlockList>{listed}</BlockList>'.encode()
         reply = self._send("PUT", name, "comp=blocklist", body, headers | self._verified(body, crc64(body)))
         return cast("HttpResponse", reply)  # None is for a blob that is asked about
