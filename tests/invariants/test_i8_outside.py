@@ -58,20 +58,40 @@ def test_a_session_whose_folder_is_a_link_has_nothing(make: Callable[..., Bed], 
 
 
 def test_a_folder_that_becomes_a_link_during_the_scan_is_not_entered(bed: Bed, outside: Path) -> None:
-    (bed.folder / "sub").mkdir()
+    """After it was listed as a folder, before it is opened: whichever of two comes first swaps the other."""
+    others = {"one": bed.folder / "two", "two": bed.folder / "one"}
+    for folder in others.values():
+        folder.mkdir()
     enter = bed.discovery._enter
+    entered: list[str] = []
 
     def swap(path: str, folder: int) -> None:
         enter(path, folder)
-        if not path:
-            (bed.folder / "sub").rmdir()
-            (bed.folder / "sub").symlink_to(outside)
+        entered.append(path)
+        if path and len(entered) == 2:
+            others[path].rmdir()
+            others[path].symlink_to(outside)
 
     bed.discovery._enter = swap  # type: ignore[method-assign]
     bed.scan()
     bed.work()
+    assert len(entered) == 2, "the top, and the first of the two"
     assert bed.store.writes == []
-    assert len(list(outside.iterdir())) == 3
+    assert sorted(path.name for path in outside.iterdir()) == ["claimed.processing", "done.completed", "secret"]
+
+
+def test_a_folder_that_becomes_a_link_after_its_file_was_found_is_not_entered(bed: Bed, outside: Path) -> None:
+    """By a worker, and by the sweeper."""
+    bed.write("sub/done", b"not ours")
+    bed.upload("sub/done")
+    bed.write("sub/secret", b"content")
+    item = bed.item("sub/secret")
+    (bed.folder / "sub").rename(bed.folder / ".aside")
+    (bed.folder / "sub").symlink_to(outside)
+    bed.handle(item)
+    bed.due()
+    assert bed.store.writes == ["run/sub/done"]
+    assert sorted(path.name for path in outside.iterdir()) == ["claimed.processing", "done.completed", "secret"]
 
 
 def test_a_file_that_becomes_a_link_after_it_was_found_is_not_sent(bed: Bed, outside: Path) -> None:
