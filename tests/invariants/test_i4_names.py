@@ -2,6 +2,8 @@
 
 import os
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -159,33 +161,46 @@ def test_no_worker_gets_a_name_that_the_sweeper_has(make: Callable[..., Bed], mo
     assert bed.content("x") == b"second"
 
 
+class Had(Counter[str]):
+    """Counts who has had something, and how often two had it at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+
+    def hold(self, who: str) -> None:
+        if self._lock.acquire(blocking=False):
+            self[who] += 1
+            time.sleep(0.0002)
+            self._lock.release()
+        else:
+            self["two at once"] += 1
+
+
 def test_path_is_had_by_one_of_many_threads(bed: Bed) -> None:
-    """offer and alone exclude each other, at every instant."""
-    bed.write("x", b"")
-    errors: list[str] = []
-    both = threading.Lock()
-    end = threading.Event()
+    """offer and alone exclude each other, at every instant: who gets it holds it for a while."""
+    had = Had()
 
     def worker() -> None:
-        while not end.is_set():
-            item = bed.backlog.take(small=True)
-            if not both.acquire(blocking=False):
-                errors.append("the sweeper had it")
-            else:
-                both.release()
+        while (item := bed.backlog.take(small=True)).path == "x":
+            had.hold("worker")
             bed.backlog.done(item)
 
-    thread = threading.Thread(target=worker)
-    thread.start()
-    for _ in range(3000):
+    threads = [threading.Thread(target=worker) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + 30
+    while min(had["worker"], had["sweeper"]) < 200 and time.monotonic() < end:
         bed.backlog.offer(bed.files, "x", Look(1, 1, 1, 1))
-        with bed.files.alone("x") as alone:
-            if alone:
-                with both:
-                    pass
-    end.set()
-    while thread.is_alive():
-        bed.backlog.offer(bed.files, "y", Look(1, 1, 1, 1))
-        thread.join(0.01)
-    assert not errors
-    assert bed.files.pending() in {0, 1}
+        for _ in range(4):
+            time.sleep(0.0001)
+            with bed.files.alone("x") as alone:
+                if alone:
+                    had.hold("sweeper")
+    for number in range(len(threads)):
+        bed.backlog.offer(bed.files, f"end-{number}", Look(1, 1, 1, 1))
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert had["two at once"] == 0
+    assert min(had["worker"], had["sweeper"]) >= 200
