@@ -72,4 +72,6 @@ def move(folder: int, source: str, target: str) -> None:
     except FileExistsError:
         if inode(folder, source) != inode(folder, target):
             raise InTheWay(f"{target} is in the way") from None
-    os.unlink(source, dir_fd=folder)
+    # Another process may have done the same meanwhile, and the file been claimed anew: then this is its only name.
+    if inode(folder, source) == inode(folder, target):
+        os.unlink(source, dir_fd=folder)
