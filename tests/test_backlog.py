@@ -178,6 +178,19 @@ def test_what_a_whole_scan_did_not_see_is_forgotten(backlog: Backlog) -> None:
     assert set(files.settling) == {"there"}
 
 
+def test_a_note_of_what_was_given_back_outlives_a_scan_that_met_it_under_way(backlog: Backlog) -> None:
+    """The worker has made the note and not yet let go of the path when the scan comes by."""
+    files = session(backlog)
+    backlog.offer(files, "x", SMALL)
+    item = backlog.take(small=True)
+    files.given_back("x", SMALL, 5)
+    files.scans += 1
+    assert files.skip("x", time.monotonic())
+    backlog.done(item)
+    files.forget_unseen()
+    assert files.settling["x"].given_back
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     now = [1000.0]

@@ -45,7 +45,8 @@ class Backlog:
             if files.cancelled or len(queue) >= files.limit:
                 return path in files.known
             item = Item(files, path, found, failure.attempts if failure else 0, found.size)
-            if files.known.setdefault(path, item) is not item:
+            if (known := files.known.setdefault(path, item)) is not item:
+                files.passed_over |= known.swept
                 return True
             files.settling.pop(path, None)
             queue.append(item)

@@ -104,6 +104,8 @@ class Discovery:
     def _count_completed(self) -> None:
         """After a restart: what the disk still tells of the files that were done before."""
         for found in self._walk():
+            if self._stop.is_set():
+                return
             if found.kind is Kind.COMPLETED:
                 self.files.completed += 1
 
@@ -139,6 +141,7 @@ class Discovery:
         """Go over all folders; return the seconds of work in it."""
         drained, before = self._drained, self.files.finished
         self.files.scans += 1
+        self.files.passed_over = False
         try:
             one = self._last = Pass(self.share.server_time(), time.monotonic())
             self._first = self._first or one

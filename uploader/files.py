@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from uploader import names, telemetry
@@ -34,7 +34,7 @@ class Item:
     attempts: int
     size: int
     uploaded: int = 0
-    offered: float = field(default_factory=time.monotonic)
+    swept: bool = False  # no file at all: the sweeper has the path for itself
 
     def sent(self, size: int) -> None:
         """Count bytes that the store has confirmed; less than 0: bytes that it has lost."""
@@ -80,6 +80,7 @@ class Files:
         self.failures: dict[str, Failure] = {}
         self.kept: dict[str, str] = {}  # `.completed` files that nobody can prove, with the reason
         self.beyond = 0  # files that a scan counted while the queue was full
+        self.passed_over = False  # by the last scan: a path that the sweeper had, where something new may lie
         self.completed = 0
         self.completed_bytes = 0
         self.meter = Meter()
@@ -90,16 +91,14 @@ class Files:
 
     def skip(self, path: str, now: float) -> bool:
         """Tell whether a scan has nothing to do for this path; what a scan sees is remembered as still there."""
-        if path in self.known:
+        failure, settling = self.failures.get(path), self.settling.get(path)
+        for remembered in (failure, settling):
+            if remembered:
+                remembered.seen = self.scans
+        if known := self.known.get(path):
+            self.passed_over |= known.swept
             return True
-        if failure := self.failures.get(path):
-            failure.seen = self.scans
-            if failure.due > now:
-                return True
-        if settling := self.settling.get(path):
-            settling.seen = self.scans
-            return settling.due > now
-        return False
+        return any(one is not None and one.due > now for one in (failure, settling))
 
     def fail(self, path: str, error: Exception, size: int = 0) -> bool:
         """Remember and log a failure, and when to try again: 5 s doubling to 5 min, with jitter (I7).
@@ -146,7 +145,7 @@ class Files:
 
         For the sweeper's thread only. What it looks at is in the store, or kept: it is not pending.
         """
-        mine = Item(self, path, Look(0, 0, 0, 0), 0, 0)
+        mine = Item(self, path, Look(0, 0, 0, 0), 0, 0, swept=True)
         got = self.known.setdefault(path, mine) is mine
         self.reserved = int(got)
         try:
@@ -163,4 +162,4 @@ class Files:
     def pending(self) -> int:
         """Return how many eligible files are known that are not in the store yet."""
         failed = sum(failure.eligible and path not in self.known for path, failure in list(self.failures.items()))
-        return len(self.known) - self.reserved + len(self.settling) + self.beyond + failed
+        return len(self.known) - self.reserved + len(self.settling) + self.beyond + failed + self.passed_over
