@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from uploader import names
 from uploader.backlog import Backlog
@@ -21,12 +21,16 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Run:
-    """A session that this shard owns. `discovery` is None once it is stopped; `drained` when nothing is left to do."""
+    """A session that this shard owns. `discovery` is None once it is stopped; `drained` when nothing is left to do.
+
+    `ending`: whoever ends it holds this.
+    """
 
     session: Session
     files: Files
     discovery: Discovery | None = None
     drained: bool = False
+    ending: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Runs(dict[str, Run]):
@@ -61,8 +65,13 @@ class Runs(dict[str, Run]):
 
     def drain(self, run: Run) -> None:
         """Finish what is there, then end. Raises OSError."""
-        self._change(run, State.DRAINING, names.SESSION_DRAINING)
-        self._finish(run)
+        if self._change(run, replace(run.session, state=State.DRAINING), names.SESSION_DRAINING):
+            self._finish(run)
+
+    def reopen(self, run: Run) -> None:
+        """Take up a drained session again: a file has turned out not to be finished. Raises OSError."""
+        if self._change(run, replace(run.session, state=State.DRAINING, drained=False), names.SESSION_REOPENED):
+            self.launch(run.session, names.SESSION_RESUMED)
 
     def _finish(self, run: Run) -> None:
         def finished() -> None:
@@ -74,21 +83,26 @@ class Runs(dict[str, Run]):
 
     def stopped(self, run: Run) -> None:
         """Write down that it has ended; its discovery has. Raises OSError."""
-        self._change(run, State.STOPPED, names.SESSION_STOPPED)
-        run.discovery = None
-        self._tell_sweeper()
+        session = replace(run.session, state=State.STOPPED, drained=run.session.state is State.DRAINING)
+        if self._change(run, session, names.SESSION_STOPPED):
+            run.discovery = None
+            self._tell_sweeper()
 
-    def _change(self, run: Run, state: State, event: str) -> None:
-        session = replace(run.session, state=state)
+    def _change(self, run: Run, session: Session, event: str) -> bool:
+        """Write the record; False when another shard has, and the session is left to what it says now."""
+        if self._records.get(session.session) != run.session:
+            self.leave(run)
+            return False
         self._records.replace(session)
         run.session = session
         log.info(event, extra={"session": session.session})
+        return True
 
     def leave(self, run: Run) -> None:
-        """Leave everything on the share as it is: another shard owns it now."""
+        """Leave everything on the share as it is: the record no longer says what runs here."""
         if run.discovery:
             run.discovery.stop()
-        del self[run.session.session]
+        self.pop(run.session.session, None)
         self._tell_sweeper()
         log.warning(names.SESSION_LEFT, extra={"session": run.session.session})
 

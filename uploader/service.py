@@ -52,7 +52,7 @@ class Service:
         self.runs = Runs(settings, share, records, watch, backlog, sweeper)
         self.reconciled = False
         self._lock = threading.RLock()
-        sweeper.clean = self._swept
+        sweeper.clean, sweeper.changed = self._swept, self._changed
 
     def begin(self) -> None:
         """Start the loop."""
@@ -114,17 +114,25 @@ class Service:
 
     def _end(self, run: Run) -> dict[str, Any]:
         """End a session at once and give its claims back; other requests do not wait for that."""
-        if discovery := run.discovery:
-            discovery.stop()
-            end = time.monotonic() + GIVE_BACK
-            while run.files.busy and time.monotonic() < end:
-                time.sleep(0.02)
-            discovery.give_back()
-        with self._lock:
-            record = self._own_record(run.session.session)  # it may have been adopted while we waited
-            if self.runs.get(record.session) is run and run.discovery:
-                self.runs.stopped(run)
-            return status.ended(run.session)
+        with run.ending:
+            if discovery := run.discovery:
+                discovery.stop()
+                end = time.monotonic() + GIVE_BACK
+                while run.files.busy and time.monotonic() < end:
+                    time.sleep(0.02)
+                discovery.give_back()
+            with self._lock:
+                record = self._own_record(run.session.session)  # it may have been adopted while we waited
+                if self.runs.get(record.session) is run and run.discovery:
+                    self._write_down(run)
+                return status.ended(run.session)
+
+    def _write_down(self, run: Run) -> None:
+        try:
+            self.runs.stopped(run)
+        except OSError:
+            self.runs.leave(run)  # the record says that it runs: so it is taken up again
+            raise
 
     def _own_record(self, name: str) -> Session:
         record = self.records.get(name)
@@ -208,6 +216,13 @@ class Service:
             run, record = self.runs.get(name), self.records.get(name)
             if run and record and record.state is State.STOPPED and record.owner == self.settings.ordinal:
                 self.runs.forget(name)
+
+    def _changed(self, name: str) -> None:
+        """Take a drained session up again: one of its files has turned out not to have been finished."""
+        with self._lock:
+            run = self.runs.get(name)
+            if run and run.session.state is State.STOPPED and run.session.drained:
+                self.runs.reopen(run)
 
     @contextmanager
     def _share_or_503(self) -> Iterator[None]:

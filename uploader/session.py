@@ -30,13 +30,17 @@ class InvalidRecord(ValueError):
 
 @dataclass(frozen=True)
 class Session:
-    """One session. `extensions` None: those of the settings. `started_at` is RFC 3339 in UTC."""
+    """One session. `extensions` None: those of the settings. `started_at` is RFC 3339 in UTC.
+
+    `drained`: it has stopped, and everything that was there was finished first.
+    """
 
     session: str
     state: State
     owner: int
     started_at: str
     extensions: tuple[str, ...] | None = None
+    drained: bool = False
 
     def to_json(self) -> bytes:
         """Return the record's bytes."""
@@ -54,6 +58,7 @@ class Session:
                 owner=int(fields["owner"]),
                 started_at=str(fields["started_at"]),
                 extensions=None if extensions is None else check_extensions(extensions),
+                drained=fields.get("drained") is True,
             )
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             reason = f"{type(error).__name__}: {error}"

@@ -9,7 +9,7 @@ from uploader import names, telemetry
 from uploader.claim import Claim, move
 from uploader.errors import FileError, InTheWay, StoreError
 from uploader.files import Files
-from uploader.folder import COMPLETED, join, opened, shown, split
+from uploader.folder import COMPLETED, PROCESSING, join, opened, shown, split
 from uploader.look import Look, inode, look
 from uploader.proofs import MAX_PROOFS, Key, Proofs
 from uploader.scan import Kind, Rule, scan
@@ -36,7 +36,8 @@ class Sweeper:
         self.staging = staging
         self.sessions: dict[str, Files] = {}
         self.stopped: set[str] = set()
-        self.clean: Callable[[str], None] = lambda _: None
+        self.clean: Callable[[str], None] = lambda _: None  # told of a stopped session with nothing left
+        self.changed: Callable[[str], None] = lambda _: None  # and of one with a file that has to be sent again
         self.proofs = Proofs()
         self._unproven: dict[Key, tuple[Look, float]] = {}  # and when it is compared again
         self._next_walk: dict[tuple[str, bool], float] = {}  # by session, and whether it had stopped
@@ -68,6 +69,7 @@ class Sweeper:
             for session, path in self.proofs.take_due(began):
                 if files := self.sessions.get(session):
                     self._attempt(files, path)
+            self._next_walk = {key: when for key, when in self._next_walk.items() if key[0] in self.sessions}
             for session, files in list(self.sessions.items()):
                 if time.monotonic() >= self._next_walk.get((session, session in self.stopped), 0.0):
                     self._walk(session, files)
@@ -115,6 +117,10 @@ class Sweeper:
                         left += self._meet(
                             files, found.path, Claim(found.folder, found.name.removesuffix(COMPLETED)), oldest
                         )
+                    elif found.kind is Kind.PROCESSING:
+                        left += 1
+                        if session in self.stopped:
+                            files.kept[found.path + PROCESSING] = "it could not be given back; the next start sends it"
                     elif found.error:
                         self.share.judge(found.error)
                         left += 1
@@ -123,10 +129,18 @@ class Sweeper:
             self.share.probe()  # gone is not empty (I6)
             left += 0 if isinstance(error, FileNotFoundError) else 1
         if (stopped := session in self.stopped) and not left:
-            self.clean(session)
+            self._tell(self.clean, session)
         took = time.monotonic() - began
         pause = max(PAUSE * took, (1 if stopped else WALK) * self.settings.sweep_interval)
         self._next_walk[session, stopped] = time.monotonic() + pause
+
+    def _tell(self, told: Callable[[str], None], session: str) -> None:
+        """Have a record changed; where that fails, the next walk tries again."""
+        try:
+            told(session)
+        except OSError as error:
+            self.share.judge(error)
+            log.warning(names.RECONCILE_FAILED, extra={"session": session, "error": str(error)})
 
     def _meet(self, files: Files, path: str, claim: Claim, oldest: int) -> int:
         """Collect one leftover; return 1 when it is still there."""
@@ -176,6 +190,8 @@ class Sweeper:
         except (InTheWay, PermissionError):
             claim.reopen()
         log.warning(names.FILE_CHANGED, extra={"session": files.session, "path": shown(path)})
+        if files.session in self.stopped:
+            self._tell(self.changed, files.session)
 
     def _keep(self, files: Files, path: str, current: Look) -> None:
         key = (files.session, path)

@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.invariants.bed import Bed
+from tests.invariants.bed import BLOCK, Bed, watch
+from uploader.backlog import Backlog
+from uploader.replicas import FixedReplicas
+from uploader.service import Service
+from uploader.share import OWN
+from uploader.store import Records
 
 
 @pytest.fixture
@@ -32,3 +37,14 @@ def make(tmp_path: Path, stack: ExitStack) -> Callable[..., Bed]:
 @pytest.fixture
 def bed(make: Callable[..., Bed]) -> Bed:
     return make()
+
+
+@pytest.fixture
+def service(bed: Bed) -> Iterator[Service]:
+    records = Records(bed.root / OWN / "sessions", 0)
+    service = Service(bed.settings, bed.share, records, FixedReplicas(1), watch(), Backlog(BLOCK), bed.sweeper)
+    service.start("run", None, None)
+    yield service
+    for run in service.runs.values():
+        if run.discovery:
+            run.discovery.stop()

@@ -1,0 +1,162 @@
+"""A stop ends a session when everything is done, and not before; what goes wrong on the way leaves it as the record says."""
+
+import os
+import threading
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.invariants.bed import Bed
+from uploader.errors import NotReady
+from uploader.files import Files
+from uploader.service import Service
+from uploader.session import Session, State
+
+
+def full(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def record(service: Service) -> Session:
+    found = service.records.get("run")
+    assert found
+    return found
+
+
+def drained(bed: Bed, service: Service) -> Files:
+    """Stop the session when x is in the store; here the test is its worker, so it says itself that all is done."""
+    run = service.runs["run"]
+    assert run.discovery
+    run.discovery.stop()
+    service.stop("run", drain=True)
+    bed.upload("x")
+    run.drained = True
+    service._reconcile()
+    assert record(service).state is State.STOPPED
+    return run.files
+
+
+def test_a_drain_waits_for_a_new_file_whose_name_the_sweeper_has(bed: Bed) -> None:
+    """While it compares `x.completed` with the store, a scan cannot take the new `x`; it is there all the same."""
+    bed.write("x", b"first")
+    bed.upload("x")
+    bed.write("x", b"second")
+    ended: list[bool] = []
+    bed.discovery.drain(lambda: ended.append(True))
+    with bed.files.alone("x") as alone:
+        assert alone
+        bed.scan()
+    assert not ended
+    bed.settle()
+    bed.scan()
+    assert ended
+    assert bed.content("x") == b"second"
+
+
+def test_a_file_that_is_offered_while_the_sweeper_has_its_name_is_not_forgotten(bed: Bed) -> None:
+    bed.write("x", b"content")
+    item = bed.item("x")
+    bed.backlog.done(item)
+    with bed.files.alone("x"):
+        assert bed.backlog.offer(bed.files, "x", item.found)
+        assert bed.files.pending() == 1
+
+
+def test_a_stop_that_cannot_be_written_down_leaves_the_session_running(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The share is full: the caller gets 503, and what the record says goes on."""
+    with monkeypatch.context() as patch:
+        patch.setattr(service.records, "replace", full)
+        with pytest.raises(NotReady):
+            service.stop("run", drain=False)
+    service._reconcile()
+    discovery = service.runs["run"].discovery
+    assert discovery
+    assert discovery.thread
+    assert discovery.thread.is_alive()
+    assert record(service).state is State.ACTIVE
+    assert service.stop("run", drain=False)[0]["state"] == "stopped"
+
+
+def test_two_stops_at_once_take_turns(bed: Bed, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that came late must not give back what a run that was started meanwhile has claimed."""
+    bed.write("x.processing", b"content")
+    unlink, paused, go = os.unlink, threading.Event(), threading.Event()
+
+    def slow(path: Any, *, dir_fd: int | None = None) -> None:
+        if path == "x.processing" and not paused.is_set():
+            paused.set()
+            assert go.wait(10)
+        unlink(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", slow)
+    stops = [threading.Thread(target=lambda: service.stop("run", drain=False)) for _ in range(2)]
+    stops[0].start()
+    assert paused.wait(10)
+    stops[1].start()
+    stops[1].join(0.5)
+    assert stops[1].is_alive()
+    go.set()
+    for stop in stops:
+        stop.join(10)
+    assert bed.names() == ["x"]
+    assert record(service).state is State.STOPPED
+
+
+def test_a_claim_that_could_not_be_given_back_is_not_forgotten(bed: Bed, service: Service) -> None:
+    bed.write("x.processing", b"first")
+    bed.write("x", b"second")
+    service.stop("run", drain=False)
+    assert bed.names() == ["x", "x.processing"]
+    bed.sweeper._walk("run", service.runs["run"].files)
+    assert record(service).state is State.STOPPED
+    assert "next start" in service.runs["run"].files.kept["x.processing"]
+
+
+def test_a_file_written_to_after_its_drained_session_has_stopped_is_sent_again(bed: Bed, service: Service) -> None:
+    """NFS may bring a writer's last bytes within the retention: the session drains once more."""
+    with bed.write("x", b"half").open("ab") as writer:
+        files = drained(bed, service)
+        writer.write(b" and the rest")
+    bed.sweeper._walk("run", files)
+    assert record(service).state is State.DRAINING
+    assert bed.names() == ["x"]
+    assert service.runs["run"].discovery
+
+
+def test_a_session_that_was_stopped_at_once_stays_stopped(bed: Bed, service: Service) -> None:
+    """Who stops without a drain wants nothing more to be sent; the file lies there under its own name."""
+    bed.write("x", b"half")
+    bed.upload("x")
+    service.stop("run", drain=False)
+    with (bed.folder / "x.completed").open("ab") as writer:
+        writer.write(b" and the rest")
+    bed.sweeper._walk("run", service.runs["run"].files)
+    assert bed.names() == ["x"]
+    assert service.records.get("run") is None or record(service).state is State.STOPPED
+
+
+def test_a_record_that_cannot_be_removed_does_not_end_the_sweeper(
+    bed: Bed, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.stop("run", drain=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(service.records, "remove", full)
+        bed.walk()
+    assert record(service).state is State.STOPPED
+    bed.walk()
+    assert service.records.get("run") is None
+
+
+def test_a_record_that_another_shard_has_changed_is_not_overwritten(bed: Bed, service: Service) -> None:
+    """A shard that slept while its session was adopted, ended and started anew must not end it."""
+    bed.write("x", b"content")
+    run = service.runs["run"]
+    theirs = replace(run.session, owner=1, started_at="2030-01-01T00:00:00.000Z")
+    service.records.replace(theirs)
+    service.runs.stopped(run)
+    assert record(service) == theirs
+    assert "run" not in service.runs
+    assert run.files.cancelled
