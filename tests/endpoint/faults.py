@@ -2,8 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from tests.endpoint.request import Operation, Request
 from tests.endpoint.store import Store
@@ -16,6 +16,7 @@ class Refuse:
     status: int
     code: str = "ServerBusy"
     retry_after: float | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,21 @@ class StallReply:
 
 
 @dataclass(frozen=True)
+class Alter:
+    """Change the reply on its way: headers (None: it is left out), and the body where one is given."""
+
+    headers: Mapping[str, str | None] = field(default_factory=dict)
+    body: bytes | None = None
+
+
+@dataclass(frozen=True)
 class Do:
     """Change the store just before the request has its effect, e.g. `Do(Store.expire)`."""
 
     change: Callable[[Store], None]
 
 
-Fault = Refuse | Reset | StallSend | StallReply | Do
+Fault = Refuse | Reset | StallSend | StallReply | Alter | Do
 
 
 @dataclass

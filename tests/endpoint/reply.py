@@ -2,7 +2,7 @@
 
 import base64
 import email.utils
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape
@@ -14,10 +14,10 @@ XML = '<?xml version="1.0" encoding="utf-8"?>'
 
 @dataclass(frozen=True)
 class Reply:
-    """Status, headers, body."""
+    """Status, headers, body. A header of None is left out, also where every reply has it."""
 
     status: int
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str | None] = field(default_factory=dict)
     body: bytes = b""
 
 

@@ -12,7 +12,7 @@ import time
 import uuid
 from typing import Any, Self
 
-from tests.endpoint.faults import Do, Faults, Refuse, Reset, StallReply, StallSend
+from tests.endpoint.faults import Alter, Do, Faults, Refuse, Reset, StallReply, StallSend
 from tests.endpoint.operations import perform
 from tests.endpoint.reply import Reply, refusal
 from tests.endpoint.request import Log, Request, parse
@@ -117,14 +117,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         endpoint.closing.wait(endpoint.faults.latency)
         _check_clock(endpoint.faults.skew, request)
         match fault:
-            case Refuse(status, code, retry_after):
-                raise Refused(status, code, headers={} if retry_after is None else {"Retry-After": str(retry_after)})
+            case Refuse(status, code, retry_after, headers):
+                patience = {} if retry_after is None else {"Retry-After": str(retry_after)}
+                raise Refused(status, code, headers={**headers, **patience})
             case Do(change):
                 change(endpoint.store)
             case _:
                 pass
         try:
-            return perform(endpoint.store, request)
+            reply = perform(endpoint.store, request)
+            return _altered(reply, fault) if isinstance(fault, Alter) else reply
         finally:
             if isinstance(fault, StallReply):
                 endpoint.closing.wait(fault.seconds)
@@ -162,14 +164,20 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             "x-ms-request-id": str(uuid.uuid4()),
             "x-ms-version": self.headers.get("x-ms-version", "2025-05-05"),
             "x-ms-client-request-id": self.headers.get("x-ms-client-request-id", ""),
-        } | reply.headers
+            **reply.headers,
+        }
         lines = [f"HTTP/1.1 {reply.status} {http.HTTPStatus(reply.status).phrase}"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
+        lines += [f"{name}: {value}" for name, value in headers.items() if value is not None]
         head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
         self.wfile.write(head if self.command == "HEAD" or reply.status == 304 else head + reply.body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the overridden method's name
         """Say nothing: the log is an object."""
+
+
+def _altered(reply: Reply, fault: Alter) -> Reply:
+    body = reply.body if fault.body is None else fault.body
+    return Reply(reply.status, {**reply.headers, **fault.headers}, body)
 
 
 def _check_clock(skew: float, request: Request) -> None:

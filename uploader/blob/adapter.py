@@ -1,21 +1,22 @@
 """Azure Blob Storage behind the engine's seam. The only module that imports azure; it only translates."""
 
 import logging
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from email.utils import formatdate
 from typing import Any, cast
 from urllib.parse import quote
-from xml.etree import ElementTree as ET
 
 from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
-from azure.core.pipeline import Pipeline, PipelineRequest
+from azure.core.pipeline import Pipeline, PipelineRequest, PipelineResponse
 from azure.core.pipeline.policies import BearerTokenCredentialPolicy, RetryPolicy, SansIOHTTPPolicy
 from azure.core.rest import HttpRequest, HttpResponse
 from azure.identity import CredentialUnavailableError, DefaultAzureCredential
 from azure.storage.blob import BlobServiceClient
 
+from uploader.blob import reply as replies
 from uploader.blob.refusal import code_of, translated
 from uploader.blob.transport import ThreadTransport
 from uploader.checksum import Content, crc64, crc64_header, md5_header
@@ -25,6 +26,7 @@ from uploader.settings import PREFIX, Settings
 from uploader.stored import Blocks, Label, Stored
 
 API_VERSION = "2025-05-05"
+LONGEST_WAIT = 60.0  # seconds between two tries, whatever is asked for
 SCOPE = "https://storage.azure.com/.default"
 for _noisy in ("azure.core.pipeline.policies.http_logging_policy", "azure.identity"):
     logging.getLogger(_noisy).setLevel(logging.WARNING)
@@ -52,6 +54,20 @@ class Stamp(SansIOHTTPPolicy[HttpRequest, HttpResponse]):
         request.http_request.headers["x-ms-version"] = API_VERSION
 
 
+class Retries(RetryPolicy[HttpRequest, HttpResponse]):
+    """Tries one request four times within seconds or as long as it is told; what lasts is the file's own backoff."""
+
+    def __init__(self) -> None:
+        super().__init__(retry_total=3, retry_backoff_factor=0.5, retry_backoff_max=10)
+
+    def get_retry_after(self, response: PipelineResponse[Any, Any]) -> float | None:
+        """Return the seconds that Retry-After asks for, None when it cannot be understood."""
+        try:
+            return min(super().get_retry_after(response) or 0.0, LONGEST_WAIT) or None
+        except (ValueError, OverflowError):
+            return None
+
+
 class AzureBlobs:
     """One container. One client and one credential for all threads.
 
@@ -65,7 +81,7 @@ class AzureBlobs:
         self.container = settings.container
         self.checksum = settings.checksum
         transport = ThreadTransport(timeout, Rate(settings.max_upload_rate))
-        options: dict[str, Any] = {"transport": transport, "retry_policy": _retries()}
+        options: dict[str, Any] = {"transport": transport, "retry_policy": Retries()}
         try:
             if settings.connection_string:
                 text = settings.connection_string.get_secret_value()
@@ -81,7 +97,7 @@ class AzureBlobs:
             raise BadConfiguration(f"{variable}: its credentials are not usable: {error}") from None
         self._container = service.get_container_client(settings.container)
         self._url, _, self._token = self._container.url.partition("?")
-        policies = [_retries(), Stamp(), *([sign] if sign else [])]
+        policies = [Retries(), Stamp(), *([sign] if sign else [])]
         self._pipeline: Pipeline[HttpRequest, HttpResponse] = Pipeline(transport, policies)
 
     def ensure_container(self) -> None:
@@ -105,17 +121,7 @@ class AzureBlobs:
     def head(self, name: str) -> Stored | None:
         """Describe a committed blob."""
         reply = self._send("HEAD", name, "", b"", {})
-        if reply is None:
-            return None
-        found = reply.headers
-        crc, md5 = _decoded(found.get("x-ms-meta-crc64")), _decoded(found.get("Content-MD5"))
-        return Stored(
-            size=int(found["Content-Length"]),
-            etag=found["ETag"],
-            crc64=int.from_bytes(crc, "little") if crc and len(crc) == 8 else None,
-            md5=md5,
-            inode=found.get("x-ms-meta-inode"),
-        )
+        return replies.stored(reply.headers) if reply else None
 
     def put(self, name: str, data: bytes, label: Label, etag: str | None) -> None:
         """Write a whole blob."""
@@ -129,16 +135,11 @@ class AzureBlobs:
         reply = self._send("GET", name, "comp=blocklist&blocklisttype=all", b"", {})
         if reply is None:
             return Blocks({}, [], None)
-        lists = ET.fromstring(reply.content)  # noqa: S314 the store is trusted with the files themselves
-        committed = [block.findtext("Name", "") for block in lists.iterfind("CommittedBlocks/Block")]
-        uncommitted = {
-            block.findtext("Name", ""): int(block.findtext("Size", "0"))
-            for block in lists.iterfind("UncommittedBlocks/Block")
-        }
-        if committed:
-            return Blocks(uncommitted, committed, reply.headers["ETag"])
+        there = replies.listed(reply.content)
+        if there.committed:
+            return replace(there, etag=replies.etag(reply.headers))
         stored = self.head(name)  # made by Put Blob, or not at all: an emulator gives an etag for that too
-        return Blocks(uncommitted, [], stored.etag if stored else None)
+        return replace(there, etag=stored.etag if stored else None)
 
     def stage(self, name: str, block_id: str, data: memoryview, crc: int) -> None:
         """Write one block."""
@@ -156,10 +157,10 @@ class AzureBlobs:
         """
         if blocks.etag is None:
             empty = self._commit(name, [], _condition(None))
-            self._send("DELETE", name, "", b"", _condition(empty.headers["ETag"]))  # not what another wrote since
+            self._send("DELETE", name, "", b"", _condition(replies.etag(empty.headers)))  # not what another wrote since
             return
         found = self._send("HEAD", name, "", b"", {})
-        if found is None or (not blocks.committed and int(found.headers["Content-Length"])):
+        if found is None or (not blocks.committed and replies.length(found.headers)):
             raise StoreRefused("too many uncommitted blocks beside a blob that has no blocks; delete the blob")
         kept = {key: value for key, value in found.headers.items() if key.lower().startswith("x-ms-meta-")}
         for plain, header in _PROPERTIES.items():
@@ -214,16 +215,3 @@ def _labelled(label: Label) -> dict[str, str]:
 
 def _condition(etag: str | None) -> dict[str, str]:
     return {"If-None-Match": "*"} if etag is None else {"If-Match": etag}
-
-
-def _decoded(text: str | None) -> bytes | None:
-    """Read base64 from metadata, which anyone may have written."""
-    try:
-        return b64decode(text, validate=True) if text else None
-    except ValueError:
-        return None
-
-
-def _retries() -> RetryPolicy[HttpRequest, HttpResponse]:
-    """One request is tried four times within seconds; what lasts longer is the file's own backoff."""
-    return RetryPolicy(retry_total=3, retry_backoff_factor=0.5, retry_backoff_max=10)

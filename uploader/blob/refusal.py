@@ -63,7 +63,10 @@ def _skew(error: HttpResponseError) -> float:
     date = _headers(error).get("Date") if error.status_code == 403 else None
     if not date:
         return 0.0
-    off = (datetime.now(UTC) - parsedate_to_datetime(date)).total_seconds()
+    try:
+        off = (datetime.now(UTC) - parsedate_to_datetime(date)).total_seconds()
+    except (ValueError, TypeError, OverflowError):
+        return 0.0  # no date, or one without a zone
     return off if abs(off) > _CLOCK_LIMIT else 0.0
 
 
