@@ -1,5 +1,7 @@
 """I6: gone is not empty. Nothing is deleted, no session ends, and the process says why it does."""
 
+import shutil
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -8,12 +10,43 @@ import pytest
 from tests.invariants.bed import Bed
 from tests.invariants.site import Site, arrive, files
 from tests.programs import wait_for
+from uploader.errors import ShareLost
+from uploader.share import OWN
+
+# How a share goes, and the reason that is given. `copied`: its own folder is there too, with the very same records.
+GOING = {
+    "empty": "is no longer the share that was there at the start",
+    "copied": "is no longer the share that was there at the start",
+    "emptied": "is gone from the share",  # the same folder, with nothing in it: another disk behind the same export
+}
 
 
-@pytest.mark.parametrize("how", ["empty", "emptied"])
+def go(root: Path, away: Path, how: str) -> None:
+    if how == "emptied":
+        away.mkdir()
+        for path in list(root.iterdir()):
+            path.rename(away / path.name)
+        return
+    root.rename(away)
+    root.mkdir()
+    if how == "copied":
+        shutil.copytree(away / OWN, root / OWN)
+        (root / "run").mkdir()
+
+
+def come_back(root: Path, away: Path, how: str) -> None:
+    if how == "emptied":
+        for path in list(away.iterdir()):
+            path.rename(root / path.name)
+        return
+    shutil.rmtree(root)
+    away.rename(root)
+
+
+@pytest.mark.parametrize("how", GOING)
 def test_a_share_that_goes_ends_the_process_and_nothing_else(tmp_path: Path, stack: ExitStack, how: str) -> None:
     """Back again, the next process finishes the work as if nothing had been."""
-    site = Site(tmp_path, stack, retention=2).up()
+    site = Site(tmp_path, stack, retention=5).up()
     folder = site.start("run")
     for number in range(20):
         arrive(folder, f"{number}.bin", b"content")
@@ -21,26 +54,30 @@ def test_a_share_that_goes_ends_the_process_and_nothing_else(tmp_path: Path, sta
     wait_for(lambda: len(site.blobs("run")) == 20, "the uploads")
     assert site.post("stop", session="run").status_code == 202
     away = tmp_path / "away"
-    if how == "emptied":  # the same folder, with nothing in it: another disk behind the same export
-        away.mkdir()
-        for path in list(site.root.iterdir()):
-            path.rename(away / path.name)
-    else:
-        site.root.rename(away)
-        site.root.mkdir()
+    go(site.root, away, how)
     before = files(away / "run")
     assert site.shards[0].wait(15) == 75
-    assert '"event":"process.ends"' in site.shards[0].log()
+    (reason,) = [line for line in site.shards[0].log().splitlines() if '"event":"process.ends"' in line]
+    assert GOING[how] in reason
     assert files(away / "run") == before
-    assert (away / ".nfs-watch/sessions/run.json").exists()
-    if how == "emptied":
-        for path in list(away.iterdir()):
-            path.rename(site.root / path.name)
-    else:
-        site.root.rmdir()
-        away.rename(site.root)
+    assert (away / OWN / "sessions/run.json").exists()
+    come_back(site.root, away, how)
     site.up()
     wait_for(lambda: files(folder) == ["kept.completed"], "the sweep")
+
+
+@pytest.mark.parametrize("look", [Bed.scan, Bed.walk])
+def test_a_share_that_is_another_is_noticed_by_whoever_finds_nothing(
+    bed: Bed, tmp_path: Path, look: Callable[[Bed], None]
+) -> None:
+    """Without waiting for the watchdog: a stopped session whose folder seems gone would be forgotten."""
+    ended: list[object] = []
+    bed.discovery.drain(lambda: ended.append(True))
+    bed.sweeper.stopped, bed.sweeper.clean = {"run"}, ended.append
+    go(bed.root, tmp_path / "away", "empty")
+    with pytest.raises(ShareLost, match=GOING["empty"]):
+        look(bed)
+    assert not ended
 
 
 def test_a_session_whose_folder_is_gone_does_not_end(bed: Bed, tmp_path: Path) -> None:
