@@ -13,9 +13,11 @@ from tests.endpoint.faults import Refuse
 from tests.invariants.bed import Bed
 from tests.invariants.site import Site, arrive, files
 from tests.programs import free_port, wait_for
+from uploader import status
 from uploader.blob.transport import ThreadTransport
 from uploader.errors import StoreRefused
 from uploader.rate import Rate
+from uploader.session import Session, State
 from uploader.stored import rfc3339
 
 YEAR_20000 = 568_971_820_800
@@ -75,6 +77,32 @@ def test_what_the_store_refuses_is_tried_again_and_the_drain_waits_for_it(tmp_pa
     site.drained("run", 40)
     assert site.blobs("run") == {"bad": b"bad", "good": b"good"}
     assert files(folder) == []
+
+
+def test_a_fault_of_ours_in_one_file_is_shown_and_stops_no_other(bed: Bed) -> None:
+    """Whatever nobody thought of: the worker lives, the file is tried again and its reason shown."""
+
+    def fault(name: str) -> None:
+        if name == "run/bad":
+            raise RuntimeError("nobody thought of this")
+
+    bed.store.before["put"] = fault
+    for name in ("bad", "good"):
+        bed.write(name, name.encode())
+    bed.scan()
+    bed.work()
+    assert bed.store.writes == ["run/good"]
+    session = Session("run", State.ACTIVE, 0, "2026-01-01T00:00:00.000Z")
+    (shown,) = status.answer(0, [(session, bed.files)])["sessions"]
+    assert shown["files"]["failed"] == 1
+    assert shown["current"] == [
+        {"path": "bad", "size": 3, "uploaded": 0, "attempts": 1, "error": "RuntimeError: nobody thought of this"}
+    ]
+    assert bed.files.pending() == 1, "a drain waits for it"
+    bed.store.before.clear()
+    bed.settle()
+    assert bed.content("bad") == b"bad"
+    assert bed.files.failures == {}
 
 
 def test_a_thread_whose_first_request_found_no_store_goes_on() -> None:
