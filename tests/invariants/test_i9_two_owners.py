@@ -3,14 +3,18 @@
 import os
 import random
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.invariants.bed import BLOCK, Bed
 from tests.invariants.site import Site, arrive, files
 from tests.programs import wait_for
+from uploader.claim import Claim
+from uploader.errors import FileError
+from uploader.folder import opened
 
 LARGE = 4 * BLOCK
 
@@ -106,6 +110,87 @@ def test_two_that_stop_at_once_lose_nothing(pair: tuple[Bed, Bed]) -> None:
     ours.discovery.give_back()
     assert ours.names() == sorted(str(number) for number in range(10))
     assert {(ours.folder / name).read_bytes() for name in ours.names()} == {b"%d" % number for number in range(10)}
+
+
+FIRST, NEXT = b"the only copy", b"the next of its name"
+
+
+def claim_anew(bed: Bed, claim: Claim, plain: str) -> dict[str, bytes]:
+    """Undo what the other one undoes too, then claim the file again."""
+    (claim.give_back if plain == "x" else claim.reopen)()
+    assert bed.names() == [plain]
+    (claim.take if plain == "x" else lambda: claim.complete((bed.folder / plain).stat().st_ino))()
+    return {"x.processing" if plain == "x" else "x.completed": FIRST}
+
+
+def claim_the_next(bed: Bed, claim: Claim, plain: str) -> dict[str, bytes]:
+    """Finish the file, so that the next one of its name comes to stand where it stood."""
+    there = claim_anew(bed, claim, plain)
+    (name,) = there
+    (bed.folder / name).rename(bed.folder / "elsewhere")
+    (bed.folder / name).write_bytes(NEXT)
+    return {"elsewhere": FIRST, name: NEXT}
+
+
+@pytest.mark.parametrize("meanwhile", [claim_anew, claim_the_next])
+@pytest.mark.parametrize(("name", "plain"), [("x.processing", "x"), ("x.completed", "x.processing")])
+def test_a_file_is_never_left_without_a_name_by_two_that_rename_it_back(
+    bed: Bed,
+    name: str,
+    plain: str,
+    meanwhile: Callable[[Bed, Claim, str], dict[str, bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One of them is paused between its link and its unlink; when it goes on, the old name is a new claim's."""
+    bed.write(name, FIRST)
+    link, expected = os.link, dict[str, bytes]()
+
+    def paused(*args: Any, **options: Any) -> None:
+        link(*args, **options)
+        monkeypatch.setattr(os, "link", link)
+        expected.update(meanwhile(bed, Claim(at, "x"), plain))
+
+    with opened(bed.share.fd, "run") as at:
+        monkeypatch.setattr(os, "link", paused)
+        with suppress(FileError, OSError):
+            (Claim(at, "x").give_back if plain == "x" else Claim(at, "x").reopen)()
+    assert expected
+    assert {one: (bed.folder / one).read_bytes() for one in bed.names()} == expected
+
+
+def test_a_stop_that_is_paused_half_way_takes_no_file_from_the_shard_that_starts_again(
+    pair: tuple[Bed, Bed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same through the workers: one blob, or one name on the share, there always is."""
+    ours, other = pair
+    content = os.urandom(LARGE)
+    ours.write("x", content)
+    link = os.link
+
+    def cancel(_: str) -> None:
+        ours.store.before.clear()
+        ours.files.cancelled = True
+
+    def killed(_: str) -> None:
+        raise SystemExit
+
+    def paused(*args: Any, **options: Any) -> None:
+        link(*args, **options)
+        monkeypatch.setattr(os, "link", link)
+        other.discovery.give_back()
+        item = other.item("x")
+        ours.store.before["stage"] = killed
+        with pytest.raises(SystemExit):
+            other.handle(item)
+        ours.store.before.clear()
+
+    ours.store.before["stage"] = cancel
+    monkeypatch.setattr(os, "link", paused)
+    ours.upload("x")
+    assert ours.names() == ["x.processing"]
+    ours.files.cancelled = False
+    ours.settle()
+    assert ours.content("x") == content
 
 
 def test_two_that_sweep_the_same_files(pair: tuple[Bed, Bed]) -> None:
