@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.invariants.bed import BLOCK, Bed, watch
 from uploader.backlog import Backlog
-from uploader.errors import ShareLost
+from uploader.errors import NotOwner, ShareLost
 from uploader.replicas import FixedReplicas
 from uploader.service import Service
 from uploader.session import State
@@ -30,6 +32,18 @@ def test_a_record_that_is_gone_ends_the_process(service: Service) -> None:
     (service.records.folder / "run.json").unlink()
     with pytest.raises(ShareLost, match="record of session run is gone"):
         service._reconcile()
+
+
+def test_records_that_are_gone_because_another_share_is_mounted_give_that_as_the_reason(
+    bed: Bed, service: Service, tmp_path: Path
+) -> None:
+    discovery = service.runs["run"].discovery
+    assert discovery
+    discovery.stop()  # it would notice too
+    bed.root.rename(tmp_path / "away")
+    bed.root.mkdir()
+    with pytest.raises(ShareLost, match="no longer the share"):
+        service._loop()
 
 
 def test_a_record_that_cannot_be_read_is_not_gone(service: Service) -> None:
@@ -80,6 +94,37 @@ def test_a_claim_that_cannot_be_given_back_does_not_hold_the_stop(
     assert answer["state"] == "stopped"
     assert "x" in run.files.failures
     assert bed.names() == ["x.processing"]
+
+
+def test_a_session_that_is_adopted_while_it_is_ended_stays_with_its_new_owner(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Giving claims back may take long; meanwhile another shard writes itself into the record."""
+    run = service.runs["run"]
+    assert run.discovery
+    adopted = replace(run.session, owner=1)
+    monkeypatch.setattr(run.discovery, "give_back", lambda: service.records.replace(adopted))
+    with pytest.raises(NotOwner):
+        service.stop("run", drain=False)
+    assert service.records.get("run") == adopted
+
+
+@pytest.mark.parametrize("change", [{"state": State.ACTIVE}, {"state": State.DRAINING}, {"owner": 1}])
+def test_a_session_that_is_started_or_adopted_while_it_is_swept_is_not_forgotten(
+    bed: Bed, service: Service, change: dict[str, Any]
+) -> None:
+    """The sweeper found nothing left in its folder, and says so after the record has changed."""
+    service.stop("run", drain=False)
+    run = service.runs["run"]
+    changed = replace(run.session, **change)
+    service.records.replace(changed)
+    bed.sweeper.clean("run")
+    assert service.records.get("run") == changed
+    assert service.runs["run"] is run
+    service.records.replace(run.session)
+    bed.sweeper.clean("run")
+    assert service.records.get("run") is None
+    assert service.runs == {}
 
 
 def _refused(*_: object, **__: object) -> None:
