@@ -1,0 +1,32 @@
+"""A drain ends when every eligible file is done, and not a moment sooner."""
+
+from tests.invariants.bed import Bed
+from uploader.ready import Pass
+from uploader.scan import Found
+
+
+def test_a_name_that_comes_again_behind_the_scan_holds_the_drain(bed: Bed) -> None:
+    """The scan passes it by, for a worker has it; then the worker is done with the first file, and the second is there.
+
+    Nothing is known of the second when the scan ends: only that a worker has finished meanwhile tells to look again.
+    """
+    ended: list[bool] = []
+    bed.write("x", b"first")
+    item = bed.item("x")
+    bed.store.before["put"] = lambda _: bed.write("x", b"second")
+    meet = bed.discovery._meet
+
+    def passed_by(found: Found, one: Pass) -> None:
+        meet(found, one)
+        bed.discovery._meet = meet  # type: ignore[method-assign]
+        bed.handle(item)
+        del bed.store.before["put"]
+
+    bed.discovery._meet = passed_by  # type: ignore[method-assign]
+    bed.discovery.drain(lambda: ended.append(True))
+    bed.scan()
+    assert bed.names() == ["x", "x.completed"]
+    assert not ended
+    bed.settle()
+    assert ended
+    assert bed.content("x") == b"second"
