@@ -13,13 +13,15 @@ class Meter:
     def __init__(self) -> None:
         self.total = 0
         self._lock = threading.Lock()
-        self._marks: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+        self._last = time.monotonic()
+        self._marks: deque[tuple[float, int]] = deque([(self._last, 0)])
 
     def add(self, size: int) -> None:
         """Count bytes."""
         now = time.monotonic()
         with self._lock:
             self.total += size
+            self._last = now
             if now - self._marks[-1][0] >= 1:
                 self._marks.append((now, self.total))
             while len(self._marks) > METER_SECONDS:
@@ -29,10 +31,10 @@ class Meter:
         """Return bytes per second since the oldest mark, at most METER_SECONDS ago."""
         now = time.monotonic()
         with self._lock:
+            if now - self._last > METER_SECONDS:
+                self._marks = deque([(now, self.total)])
+                return 0.0
             while len(self._marks) > 1 and now - self._marks[1][0] > METER_SECONDS:
                 self._marks.popleft()
             since, before = self._marks[0]
-            if now - since > 2 * METER_SECONDS:
-                self._marks[0] = (now, self.total)
-                return 0.0
             return (self.total - before) / max(now - since, 0.5)
