@@ -53,6 +53,8 @@ class FakeStore:
 
     def put(self, name: str, data: bytes, label: Label, etag: str | None) -> None:
         _verify(data, label.crc64)
+        if label.md5 not in {None, md5(data).digest()}:
+            raise StoreRefused("the MD5 is not that of the body")
         with self._lock:
             blob = self._conditional(name, etag)
             self._write(name, blob, [("", data)], label, md5(data).digest())

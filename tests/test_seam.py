@@ -13,6 +13,7 @@ import pytest
 from azure.storage.blob import BlobServiceClient
 
 from tests.blobs import CONTAINER, ServiceStore, azure_blobs
+from tests.endpoint.request import Operation
 from tests.endpoint.server import Endpoint
 from tests.fake_store import FakeStore
 from tests.need import need
@@ -201,6 +202,8 @@ def test_a_wrong_checksum_is_refused(store: BlobStore, name: str) -> None:
         store.stage(name, block_id(0, 1), memoryview(b"data"), 1)
     with pytest.raises(StoreRefused):
         store.put(name, b"data", label(b"data", digest=False, crc64=1), None)
+    with pytest.raises(StoreRefused):
+        store.put(name, b"data", label(b"data", md5=md5(b"date").digest()), None)
     assert store.blocks(name) == Blocks({}, [], None)
 
 
@@ -353,3 +356,26 @@ def test_two_services_that_differ_only_in_checksum_hold_the_same(seam: Seam, nam
         assert found is not None
         other.put(name, b"three", label(b"three", digest=False), found.etag)
         assert seam.content(name) == b"three"
+
+
+@pytest.mark.parametrize("checksum", ["crc64", "md5"])
+@pytest.mark.parametrize("digest", [True, False])
+def test_every_body_has_one_checksum_in_a_header_that_any_endpoint_verifies(
+    tmp_path: Path, name: str, checksum: str, *, digest: bool
+) -> None:
+    """Whatever the settings: x-ms-blob-content-md5 alone is none, older Azurite only keeps it."""
+    with Endpoint(ServiceStore()) as endpoint:
+        with azure_blobs(endpoint.connection_string, tmp_path, checksum=checksum) as store:
+            store.put(name, b"put", label(b"put", digest=digest), None)
+            found = store.head(name)
+            assert found
+            store.commit(name, staged(store, name, b"one", b"two"), label(b"onetwo", digest=digest), found.etag)
+            staged(store, name, b"three")
+            store.discard(name, store.blocks(name))
+        operations = Operation.PUT_BLOB, Operation.PUT_BLOCK, Operation.PUT_BLOCK_LIST
+        sent = [request for operation in operations for request in endpoint.log.of(operation)]
+        assert len(sent) == 6
+        for request in sent:
+            verified = [it for it in ("Content-MD5", "x-ms-content-crc64") if it in request.headers]
+            whole = request.operation is Operation.PUT_BLOB and digest
+            assert verified == ["Content-MD5" if whole or checksum == "md5" else "x-ms-content-crc64"]

@@ -39,8 +39,10 @@ def checksum(data: bytes | bytearray) -> int:
 def _verified(request: Request) -> dict[str, str]:
     """Compare the body with the checksum it came with; the reply repeats an MD5, else names the CRC64.
 
-    On Put Blob, x-ms-blob-content-md5 counts as the body's MD5 and goes before Content-MD5. That, the codes and the
-    refusal of two checksums are as Azurite's authors found them at the real service.
+    On Put Blob, x-ms-blob-content-md5 is the body's MD5 and Content-MD5 beside it is ignored:
+    learn.microsoft.com/archive/blogs/windowsazurestorage/windows-azure-blob-md5-overview. On Put Block List it is only
+    kept, and on Put Block it means nothing. The codes, and that a CRC64 beside either is refused, are as Azurite's authors found
+    them at the real service.
     """
     md5, crc64 = request.headers.get("Content-MD5"), request.headers.get("x-ms-content-crc64")
     if request.operation == Operation.PUT_BLOB:

@@ -219,6 +219,24 @@ def test_a_put_blob_takes_one_checksum_and_the_blobs_md5_is_one(blob: BlobClient
     blob.commit_block_list([BlobBlock(ident(0))], content_settings=ContentSettings(content_md5=md5))
 
 
+def test_the_blobs_md5_is_verified_on_put_blob_and_only_kept_on_a_commit(blob: BlobClient) -> None:
+    """As the service documents: beside it Content-MD5 is ignored on Put Blob, so the two had better be equal."""
+    right, wrong = (hashlib.md5(data).digest() for data in (b"data", b"date"))
+    headers = {"Content-MD5": base64.b64encode(wrong).decode()}
+    blob.upload_blob(b"data", headers=headers, content_settings=ContentSettings(content_md5=bytearray(right)))
+    with pytest.raises(HttpResponseError) as raised:
+        blob.upload_blob(
+            b"date", headers=headers, overwrite=True, content_settings=ContentSettings(content_md5=bytearray(right))
+        )
+    assert (raised.value.status_code, code(raised)) == (400, "Md5Mismatch")
+    with pytest.raises(HttpResponseError) as raised:
+        blob.upload_blob(b"data", headers=headers, overwrite=True)
+    assert (raised.value.status_code, code(raised)) == (400, "Md5Mismatch")
+    blob.stage_block(ident(0), b"data", headers={"x-ms-blob-content-md5": base64.b64encode(wrong).decode()})
+    blob.commit_block_list([BlobBlock(ident(0))], content_settings=ContentSettings(content_md5=bytearray(wrong)))
+    assert bytes(blob.get_blob_properties().content_settings.content_md5 or b"") == wrong
+
+
 def test_conditions_are_kept(blob: BlobClient) -> None:
     blob.upload_blob(b"first", overwrite=True)
     with pytest.raises(ResourceExistsError) as raised:

@@ -126,8 +126,9 @@ class AzureBlobs:
     def put(self, name: str, data: bytes, label: Label, etag: str | None) -> None:
         """Write a whole blob."""
         headers = {"x-ms-blob-type": "BlockBlob"} | _labelled(label) | _condition(etag)
-        # The service verifies the MD5 of a Put Blob, and refuses a CRC64 beside it.
-        headers |= {} if label.md5 else self._verified(data, label.crc64)
+        # Put Blob takes one checksum, and a whole-file MD5 is one. The service compares x-ms-blob-content-md5 with the
+        # body where it is given, and else Content-MD5; some endpoints verify only the second.
+        headers |= {"Content-MD5": headers["x-ms-blob-content-md5"]} if label.md5 else self._verified(data, label.crc64)
         self._send("PUT", name, "", data, headers)
 
     def blocks(self, name: str) -> Blocks:
