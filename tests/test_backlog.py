@@ -211,3 +211,14 @@ def test_the_rate_is_that_of_the_last_seconds(clock: list[float]) -> None:
     meter.add(500)
     assert 0 < meter.rate() <= 1000
     assert meter.total == 60_500
+
+
+def test_a_burst_leaves_no_rate_behind(clock: list[float]) -> None:
+    meter = Meter()
+    clock[0] += 5
+    meter.add(1000)
+    clock[0] += 0.3
+    meter.add(500)
+    assert meter.rate() > 0
+    clock[0] += 11
+    assert meter.rate() == 0
