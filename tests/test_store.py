@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -99,6 +100,73 @@ def test_a_process_removes_what_its_own_ordinal_left_and_nothing_else(tmp_path: 
     records = Records(tmp_path, 1)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".tmp-0-1-0", ".tmp-10-77-0", "run-1.json"]
     assert list(records.all()) == ["run-1"]
+
+
+def test_two_processes_of_one_ordinal_never_write_under_one_name(tmp_path: Path) -> None:
+    """Both have the same process id, each in its container; one was paused just before its rename."""
+    paused = Records(tmp_path, 0)
+    paused.create(ONE)
+    temporary = paused._written(replace(ONE, state=State.DRAINING))
+    successor = Records(tmp_path, 0)
+    begun = [successor._written(replace(ONE, session=f"run-{number}")) for number in range(2, 5)]
+    assert temporary not in begun
+    assert len(set(begun)) == 3
+    with pytest.raises(FileNotFoundError):
+        os.rename(temporary, tmp_path / "run-1.json")
+    assert successor.get("run-1") == ONE
+
+
+@pytest.mark.parametrize(("call", "method"), [("link", "create"), ("rename", "replace")])
+def test_a_write_whose_file_a_twin_has_removed_fails_and_changes_nothing(
+    records: Records, monkeypatch: pytest.MonkeyPatch, call: str, method: str
+) -> None:
+    records.create(replace(ONE, session="run-2"))
+    real = getattr(os, call)
+
+    def after_the_twin(source: Path, target: Path) -> None:
+        Records(records.folder, 0)
+        real(source, target)
+
+    monkeypatch.setattr(os, call, after_the_twin)
+    name = "run-1" if method == "create" else "run-2"
+    with pytest.raises(FileNotFoundError):
+        getattr(records, method)(replace(ONE, session=name, owner=7))
+    assert records.all() == {"run-2": replace(ONE, session="run-2")}
+    assert [path.name for path in records.folder.iterdir()] == ["run-2.json"]
+
+
+def test_a_record_is_created_although_a_twin_has_removed_the_file(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Just after the link: the record is there and is ours."""
+    link = os.link
+
+    def before_the_twin(source: Path, target: Path) -> None:
+        link(source, target)
+        Records(records.folder, 0)
+
+    monkeypatch.setattr(os, "link", before_the_twin)
+    assert records.create(ONE)
+    assert records.get("run-1") == ONE
+
+
+def test_a_file_in_the_way_of_a_new_record_is_never_removed(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "token_hex", lambda _: "same")
+    theirs = records._written(ONE)
+    for write in (records.create, records.replace):
+        with pytest.raises(FileExistsError):
+            write(replace(ONE, owner=7))
+    assert theirs.read_bytes() == ONE.to_json()
+    assert [path.name for path in records.folder.iterdir()] == [theirs.name]
+
+
+def test_a_rename_that_fails_leaves_nothing(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    records.create(ONE)
+    monkeypatch.setattr(os, "rename", refuse(5))
+    with pytest.raises(OSError, match="Input/output"):
+        records.replace(replace(ONE, state=State.STOPPED))
+    assert records.get("run-1") == ONE
+    assert [path.name for path in records.folder.iterdir()] == ["run-1.json"]
 
 
 @pytest.mark.parametrize(

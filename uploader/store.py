@@ -8,6 +8,7 @@ import errno
 import itertools
 import logging
 import os
+import secrets
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,10 +26,12 @@ class Records:
     """The records of all shards. Every method may raise OSError."""
 
     def __init__(self, folder: Path, ordinal: int) -> None:
-        """`folder` exists. What a crashed process of this ordinal left half-written is removed."""
+        """`folder` exists. What a crashed process of this ordinal left half-written is removed.
+
+        Should that process live (I9), its write fails: no other file ever bears the name that it goes on with.
+        """
         self.folder = folder
         self._mark = f".tmp-{ordinal}-"
-        self._numbers = itertools.count()
         self.closed: set[str] = set()
         for name in os.listdir(folder):
             if name.startswith(self._mark):
@@ -47,13 +50,20 @@ class Records:
                     return False
                 raise
         finally:
-            os.unlink(temporary)
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
         self._sync()
         return True
 
     def replace(self, session: Session) -> None:
         """Change a record. It is on disk when this returns."""
-        os.rename(self._written(session), self._path(session.session))
+        temporary = self._written(session)
+        try:
+            os.rename(temporary, self._path(session.session))
+        except OSError:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
         self._sync()
 
     def remove(self, name: str) -> None:
@@ -101,9 +111,11 @@ class Records:
         return self.folder / (name + SUFFIX)
 
     def _written(self, session: Session) -> Path:
-        path = self.folder / f"{self._mark}{os.getpid()}-{next(self._numbers)}"
+        # A random name: in containers every process has the same id.
+        path = self.folder / f"{self._mark}{secrets.token_hex(8)}"
+        file = path.open("xb")  # one that is there is not ours to remove
         try:
-            with path.open("xb") as file:
+            with file:
                 file.write(session.to_json())
                 file.flush()
                 os.fsync(file.fileno())
