@@ -12,7 +12,7 @@ from uploader.claim import Claim
 from uploader.errors import Cancelled, FileError, InTheWay, NotEligible
 from uploader.files import Files
 from uploader.folder import PROCESSING, join, opened
-from uploader.look import Look, look
+from uploader.look import Look, look, size
 from uploader.ready import Pass, Readiness
 from uploader.scan import Found, Kind, Rule, scan
 from uploader.settings import Settings
@@ -107,6 +107,11 @@ class Discovery:
             if self._stop.is_set():
                 return
             if found.kind is Kind.COMPLETED:
+                try:
+                    self.files.completed_bytes += size(found.folder, found.name)
+                except OSError as error:  # the sweeper was quicker, mostly
+                    self.share.judge(error)
+                    continue
                 self.files.completed += 1
 
     def _walk(self) -> Iterator[Found]:

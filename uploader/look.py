@@ -94,3 +94,8 @@ def inode(folder: int, name: str) -> int | None:
         return os.stat(name, dir_fd=folder, follow_symlinks=False).st_ino
     except FileNotFoundError:
         return None
+
+
+def size(folder: int, name: str) -> int:
+    """Return the size in bytes of what is under a name, as far as this client knows. Raises OSError."""
+    return os.stat(name, dir_fd=folder, follow_symlinks=False).st_size

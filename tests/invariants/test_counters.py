@@ -1,0 +1,34 @@
+"""What status says of a session after a restart: as far as the disk can tell."""
+
+import errno
+
+import pytest
+
+from tests.invariants.bed import Bed
+from uploader import discover, status
+from uploader.session import Session, State
+
+SESSION = Session("run", State.ACTIVE, 0, "2026-03-01T12:00:00.000Z")
+
+
+def test_files_that_were_done_before_are_counted_with_their_bytes(bed: Bed) -> None:
+    bed.write("a/x.completed", b"content")
+    bed.write("y.completed", b"more")
+    bed.write("z", b"waiting")
+    bed.discovery._count_completed()
+    (one,) = status.answer(0, [(SESSION, bed.files)])["sessions"]
+    assert one["files"]["completed"] == 2
+    assert one["bytes"] == {"uploaded": 11, "total": 11}
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES, errno.ESTALE])
+def test_one_that_cannot_be_looked_at_ends_nothing(bed: Bed, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sweeper deletes them meanwhile; and ESTALE of one file is not the end of the share."""
+
+    def failing(folder: int, name: str) -> int:
+        raise OSError(number, f"{name} in {folder}")
+
+    bed.write("x.completed", b"content")
+    monkeypatch.setattr(discover, "size", failing)
+    bed.discovery._count_completed()
+    assert bed.files.completed == bed.files.completed_bytes == 0
