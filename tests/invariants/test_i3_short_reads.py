@@ -6,6 +6,8 @@ import pytest
 
 from tests.invariants.bed import BLOCK, Bed
 from uploader import look, source, worker
+from uploader.block import block_id
+from uploader.checksum import crc64
 from uploader.look import Look
 
 SIZES = [1000, BLOCK, 3 * BLOCK + 1]
@@ -45,3 +47,18 @@ def test_a_file_that_ends_before_its_size_is_not_committed(
     bed.handle(item)
     assert bed.store.writes == []
     assert "ended after" in bed.files.failures["x"].error
+
+
+def test_a_block_that_bears_our_id_and_is_not_as_long_is_sent_again(bed: Bed) -> None:
+    """Nobody of ours can have staged it: the id says which block of which content, so its length is known."""
+    content = os.urandom(3 * BLOCK + 1)
+    bed.write("x", content)
+    for index in range(3):
+        theirs = memoryview(content)[index * BLOCK : (index + 1) * BLOCK - (index == 1)]
+        ours = crc64(content[index * BLOCK : (index + 1) * BLOCK])
+        bed.store.stage("run/x", block_id(index, ours), theirs, crc64(theirs))
+    sent: list[str] = []
+    bed.store.before["stage"] = sent.append
+    bed.upload("x")
+    assert bed.content("x") == content
+    assert len(sent) == 2, "the one that is too short, and the one that was missing"
