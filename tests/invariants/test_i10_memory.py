@@ -4,6 +4,7 @@ import os
 import random
 import threading
 import time
+from base64 import b64decode
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.endpoint.store import Store
 from tests.invariants.bed import BLOCK, Bed
 from tests.invariants.site import Site
 from tests.programs import wait_for
+from uploader.errors import StoreRefused
 from uploader.memory import Memory
 
 MIB = 2**20
@@ -122,6 +124,29 @@ def test_a_file_that_needs_more_than_there_is_fails_alone(
     bed.write("x", b"content")
     bed.upload("x")
     assert bed.content("x") == b"content"
+
+
+def test_an_upload_that_fails_ends_after_its_last_block(bed: Bed) -> None:
+    """What is under way still uses our buffers: memory must not be promised to the next file before it comes back."""
+    slow, failed = threading.Event(), threading.Event()
+    stage = bed.store.stage
+
+    def staged(name: str, block: str, data: memoryview, crc: int) -> None:
+        if b64decode(block)[:4] == b"\0\0\0\0":
+            assert slow.wait(10)
+            failed.set()
+            raise StoreRefused("no")
+        slow.set()
+        assert failed.wait(10)
+        time.sleep(0.3)
+        stage(name, block, data, crc)
+
+    bed.store.stage = staged
+    bed.write("x", os.urandom(4 * BLOCK))
+    bed.upload("x")
+    assert "no" in bed.files.failures["x"].error
+    assert len(bed.store.blocks("run/x").uncommitted) == 1, "the slow one is there"
+    assert bed.memory.free + bed.memory.spare == bed.memory.limit
 
 
 def test_a_shard_stays_within_its_setting(tmp_path: Path, stack: ExitStack) -> None:
