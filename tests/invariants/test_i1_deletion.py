@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -112,6 +113,27 @@ def test_the_last_look_is_after_the_comparison(bed: Bed, monkeypatch: pytest.Mon
     monkeypatch.setattr(verdict, "_matches", slow)
     bed.walk()
     assert bed.names() == ["x"]
+
+
+def test_the_last_look_asks_the_server(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chmod to the same mode gives up a delegation, which would blind us to a writer on this machine."""
+    bed.write("x", b"content")
+    bed.upload("x")
+    path, unlink = bed.folder / "x.completed", os.unlink
+    before = path.stat()
+    time.sleep(0.02)
+    seen: list[os.stat_result] = []
+
+    def deleted(name: str, *, dir_fd: int) -> None:
+        seen.append(path.stat())
+        unlink(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", deleted)
+    bed.due()
+    assert bed.names() == []
+    (last,) = seen
+    assert last.st_ctime_ns > before.st_ctime_ns
+    assert (last.st_mtime_ns, last.st_mode) == (before.st_mtime_ns, before.st_mode)
 
 
 def test_a_changed_file_goes_back_where_links_are_refused(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:

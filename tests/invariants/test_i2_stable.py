@@ -1,6 +1,7 @@
 """I2: a file that changes while it is read is never committed; it goes back and has to settle."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from tests.invariants.bed import BLOCK, Bed
 from uploader.source import Source
 
 LARGE = 4 * BLOCK + 5
+TICK = 0.02  # seconds: more than the kernel's clock for file times needs to move on
 
 
 def append(path: Path) -> None:
@@ -93,6 +95,29 @@ def test_a_file_that_is_not_what_was_found_is_not_even_read(
     bed.store.before["stage"] = bed.store.before["put"] = lambda _: pytest.fail("it was sent")
     bed.handle(item)
     assert bed.names() == ["x.bin"]
+
+
+def test_the_look_before_the_commit_asks_the_server(bed: Bed) -> None:
+    """A chmod to the same mode gives up a delegation, which would blind us to a writer on this machine.
+
+    Nothing of the file changes by it but the ctime.
+    """
+    path = bed.write("x.bin", os.urandom(LARGE))
+    path.chmod(0o640)
+    claimed = path.with_name("x.bin.processing")
+    seen: dict[str, os.stat_result] = {}
+
+    def note(what: str) -> None:
+        time.sleep(TICK)
+        seen[what] = claimed.stat()
+
+    for call in ("stage", "commit"):
+        bed.store.before[call] = lambda _, call=call: note(call)
+    bed.upload("x.bin")
+    before, after = seen["stage"], seen["commit"]
+    assert after.st_ctime_ns > before.st_ctime_ns
+    assert (after.st_mtime_ns, after.st_mode, after.st_uid) == (before.st_mtime_ns, before.st_mode, before.st_uid)
+    assert before.st_mode & 0o777 == 0o640
 
 
 def test_a_file_given_back_waits_although_its_ctime_says_finished(make: Callable[..., Bed]) -> None:
