@@ -1,6 +1,7 @@
 """I5: killed at any instant, a new process comes to the same end, and sends again no more than was in flight."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -113,6 +114,25 @@ def test_a_stop_that_gives_claims_back(scene: Scene) -> None:
         assert scene.sent() == LARGE
 
     assert scene.at_every_step(killing.give_back, prepare, check) >= 2
+
+
+def test_a_file_that_was_given_back_settles_in_the_next_process_too(make: Callable[..., Bed]) -> None:
+    """It changed while it was read. That our link and unlink made its ctime later than its mtime is no sign."""
+    bed = make(settle=3600)
+    path = bed.write("x.bin", b"content")
+    item = bed.item("x.bin")
+    with path.open("ab") as writer:
+        writer.write(b"!")
+    time.sleep(0.02)  # the ctime of the giving back must be later
+    bed.handle(item)
+    assert bed.names() == ["x.bin"]
+    assert path.stat().st_ctime_ns > path.stat().st_mtime_ns
+    after = make(bed, settle=3600)
+    after.scan()
+    after.files.settling["x.bin"].due = 0
+    after.scan()
+    assert not after.files.known
+    assert after.files.pending() == 1
 
 
 def test_a_record_is_whole_or_not_there(tmp_path: Path) -> None:
