@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import pairwise
@@ -20,7 +20,9 @@ from tests.programs import shard, wait_for
 from tests.soak.content import pieces
 
 BLOCK = 64 * 1024
-FILES = {"a/small.bin": 1000, "large.bin": 5 * BLOCK + 7, "empty.bin": 0}
+SIZES = {"a/small.bin": 1000, "large.bin": 5 * BLOCK + 7, "empty.bin": 0}
+FILES = {name: b"".join(pieces(name, 0, size)) for name, size in SIZES.items()}
+SETTLE = 6.0  # seconds, where a file has to settle
 STEPS = [
     Step("record's link", "before"),
     Step("record's link", "after"),
@@ -53,18 +55,19 @@ GIVING_BACK = [
 class Scene:
     """A share and an endpoint that outlive their shards."""
 
-    def __init__(self, folder: Path, endpoint: Endpoint) -> None:
+    def __init__(self, folder: Path, endpoint: Endpoint, files: Mapping[str, bytes] = FILES, settle: float = 0) -> None:
         self.folder = folder
         self.root = folder / "share"
         self.endpoint = endpoint
         self.server = shard(
             folder, self.root, endpoint.connection_string, block_size=BLOCK, memory=16 * BLOCK, connections=4,
-            settle=0, settle_empty=0.2, scan_interval=0.1, retention=0, sweep_interval=0.1,
+            settle=settle, settle_empty=0.2, scan_interval=0.1, retention=0, sweep_interval=0.1,
         )  # fmt: skip
         self.env = {name: value for name, value in self.server.env.items() if name.startswith(("NFS_WATCH_", "AZURE_"))}
-        for name, size in FILES.items():
+        self.files = dict(files)
+        for name, content in files.items():
             (self.root / "run" / name).parent.mkdir(parents=True, exist_ok=True)
-            (self.root / "run" / name).write_bytes(b"".join(pieces(name, 0, size)))
+            (self.root / "run" / name).write_bytes(content)
 
     def start(self, step: Step | None = None) -> ForkServerProcess:
         process = start(self.folder / "shard.log", self.env, step)
@@ -108,7 +111,7 @@ class Scene:
             process.join()
         blobs = self.endpoint.store.blobs("uploads")
         assert {name: blob.content for name, blob in blobs.items()} == {
-            f"run/{name}": b"".join(pieces(name, 0, size)) for name, size in FILES.items()
+            f"run/{name}": content for name, content in self.files.items()
         }
 
     def left(self) -> list[str]:
@@ -173,3 +176,27 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
 @pytest.mark.parametrize("step", [*STEPS, *GIVING_BACK], ids=str)
 def test_killed_at_a_step_it_comes_to_the_same_end_and_sends_nothing_in_vain(outcome: Outcome, step: Step) -> None:
     outcome(step)
+
+
+def test_killed_after_it_gave_a_file_back_that_changed_it_lets_it_settle(tmp_path: Path) -> None:
+    """A slow writer: what the dead process knew of its file, the next one has to do without."""
+    begin = FILES["large.bin"]
+    with Endpoint() as endpoint:
+        scene = Scene(tmp_path, endpoint, {"late.bin": begin + b" and end"}, SETTLE)
+        path, claimed = scene.root / "run/late.bin", scene.root / "run/late.bin.processing"
+        path.unlink()
+        stalled = endpoint.faults.add(StallReply(1), Operation.PUT_BLOCK, times=100)
+        process = scene.start(Step("unlink that gives back", "after"))
+        scene.post("start")
+        path.with_name(".arriving").write_bytes(begin)
+        path.with_name(".arriving").rename(path)
+        wait_for(lambda: stalled.hits or not process.is_alive(), "blocks under way")
+        with claimed.open("ab") as writer:
+            writer.write(b" and end")
+        changed = time.monotonic()
+        death = scene.killed(process)
+        endpoint.faults.clear()
+        assert path.exists()
+        scene.finish()
+        sent = [one.started for one in endpoint.log.of(Operation.PUT_BLOCK) if one.started > death]
+        assert min(sent) >= changed + SETTLE
