@@ -1,31 +1,16 @@
 """What runs follows what the records say, whoever wrote them; and a record that is gone is no stopped session (I6)."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.invariants.bed import BLOCK, Bed, watch
-from uploader.backlog import Backlog
+from tests.invariants.bed import Bed
 from uploader.errors import NotOwner, ShareLost
 from uploader.replicas import FixedReplicas
 from uploader.service import Service
 from uploader.session import State
-from uploader.share import OWN
-from uploader.store import Records
-
-
-@pytest.fixture
-def service(bed: Bed) -> Iterator[Service]:
-    records = Records(bed.root / OWN / "sessions", 0)
-    service = Service(bed.settings, bed.share, records, FixedReplicas(1), watch(), Backlog(BLOCK), bed.sweeper)
-    service.start("run", None, None)
-    yield service
-    for run in service.runs.values():
-        if run.discovery:
-            run.discovery.stop()
 
 
 def test_a_record_that_is_gone_ends_the_process(service: Service) -> None:
