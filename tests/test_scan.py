@@ -38,12 +38,12 @@ def test_names_are_told_apart(tmp_path: Path, top: int) -> None:
     assert found(top) == {
         "x": Kind.PLAIN,
         "y.processing": Kind.PROCESSING,
-        "a.processing.processing": Kind.PROCESSING,
+        "a.processing.processing": Kind.ODD,
         "z.completed": Kind.COMPLETED,
         "d.completed": Kind.COMPLETED,
     }
     paths = {one.path for one in scan(top, ALL)}
-    assert paths == {"x", "y", "z", "a.processing", "sub/d"}
+    assert paths == {"x", "y", "z", "a.processing.processing", "sub/d"}
 
 
 @pytest.mark.parametrize(
@@ -91,6 +91,18 @@ def test_a_name_that_cannot_be_sent_is_odd_and_says_why(tmp_path: Path, top: int
     one = only(top)
     assert one.kind is Kind.ODD
     assert reason in one.reason
+
+
+@pytest.mark.parametrize("first", [".processing", ".completed", ".Processing", ".COMPLETED"])
+@pytest.mark.parametrize("second", [".processing", ".completed"])
+def test_a_reserved_suffix_upon_another_is_nobodys_claim(tmp_path: Path, top: int, first: str, second: str) -> None:
+    """We claim no file that bears one, so a stranger made it; it is no state of x either, whose path is another."""
+    name = "x.bin" + first + second
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / name).touch()
+    one = only(top)
+    assert (one.kind, one.path, one.name) == (Kind.ODD, f"sub/{name}", name)
+    assert "twice" in one.reason
 
 
 @pytest.mark.parametrize("name", ["x" * 244, "\U0001f600" * 61, "a?b#c%d e&f", "a:b", "é", "e\u0301"])

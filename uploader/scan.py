@@ -23,6 +23,7 @@ _REASONS = {
     "backslash": "its name holds a backslash, which the store takes for a slash",
     "dot": "a part of its path ends with a dot, which a blob's name must not",
 }
+DOUBLED = f"its name has {PROCESSING} or {COMPLETED} twice at its end, which this program never writes"
 
 
 class Kind(Enum):
@@ -120,6 +121,9 @@ def _file(entry: "os.DirEntry[str]", folder: int, path: str, rule: Rule) -> Foun
         return None
     full = join(path, name)
     reason = rule.objection(full) if kind is not Kind.COMPLETED else ""
+    if kind is not Kind.PLAIN and name.lower().endswith((PROCESSING, COMPLETED)):
+        # None of ours: without its end it would be taken for a claim on yet another file.
+        return Found(Kind.ODD, join(path, entry.name), entry.name, folder, DOUBLED)
     if not entry.is_file(follow_symlinks=False):
         reason = "a symbolic link is not followed" if entry.is_symlink() else "not a regular file"
     if reason:
