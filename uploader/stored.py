@@ -96,4 +96,4 @@ def rfc3339(time_ns: int) -> str:
     """
     seconds, fraction = divmod(time_ns, 1_000_000_000)
     seconds = min(max(seconds, FIRST_SECOND), LAST_SECOND)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
+    return f"{datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()}.{fraction:09d}Z"

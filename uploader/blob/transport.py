@@ -132,15 +132,15 @@ class ThreadTransport(HttpTransport[HttpRequest, HttpResponse]):
 
     def send(self, request: HttpRequest, **_: object) -> HttpResponse:
         """Send and read the whole reply. Raises ServiceRequestError before, ServiceResponseError after sending."""
-        url = urlsplit(request.url)
-        connection = self._connection(url.scheme, url.netloc)
-        target = f"{url.path}?{url.query}" if url.query else url.path
+        scheme, rest = request.url.split("://", 1)
+        netloc, slash, target = rest.partition("/")
+        connection = self._connection(scheme, netloc)
         headers = request.headers
         sent = False
         try:
             body = self._body(request.content)
             connection.begin(body)
-            connection.request(request.method, target, body, headers)
+            connection.request(request.method, slash + target, body, headers)
             sent = True
             raw = connection.getresponse()
             content = raw.read()
