@@ -123,16 +123,20 @@ def test_the_look_before_the_commit_asks_the_server(bed: Bed) -> None:
 def test_a_file_given_back_waits_although_its_ctime_says_finished(make: Callable[..., Bed]) -> None:
     """Our own rename is what made the ctime later than the mtime."""
     bed = make(settle=3600)
+    bed.write("first.bin", b"content")
+    bed.scan()  # the run has begun, so that a ctime since then counts
     path = bed.write("x.bin", b"content")
     item = bed.item("x.bin")
     append(path)
+    time.sleep(TICK)
     bed.handle(item)
+    assert path.stat().st_ctime_ns > path.stat().st_mtime_ns
     bed.discovery._hear("", "x.bin")
     bed.files.settling["x.bin"].due = 0
     bed.scan()
-    assert bed.files.pending() == 1
+    assert bed.files.pending() == 2
     assert not bed.files.known
-    assert bed.names() == ["x.bin"]
+    assert bed.names() == ["first.bin", "x.bin"]
 
 
 def test_what_was_there_already_is_compared_before_it_counts_as_sent(bed: Bed) -> None:
