@@ -153,6 +153,9 @@ def test_only_copies_of_ours_are_swept_whatever_the_folder_is(folder: Path) -> N
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"precious")
         path.chmod(0o600)
+    if os.geteuid() == 0:
+        theirs[0].chmod(0o1600)
+        os.chown(theirs[0], 1234, 1234)
     (folder / "empty").mkdir(0o700)
     (folder / "run/link").symlink_to(folder / "data")
     Staging(folder, 0).sweep()
@@ -161,20 +164,23 @@ def test_only_copies_of_ours_are_swept_whatever_the_folder_is(folder: Path) -> N
     assert copies(folder) == sorted(str(path.relative_to(folder)) for path in theirs)
 
 
-@pytest.mark.parametrize("name", ["run/a.bin", "data/a.bin"])
-def test_a_copy_never_takes_the_place_of_anothers_file(folder: Path, name: str) -> None:
-    """Nor is it put into a folder that the sweep would not look into."""
-    (folder / "data").mkdir()
-    first = Staging(folder, 0).begin("run", "b.bin", 5)
-    assert first
-    first.remove()
-    (folder / name).write_bytes(b"precious")
-    session, _, path = name.partition("/")
-    copy = Staging(folder, 0).begin(session, path, 5)
+def test_a_copy_never_takes_the_place_of_anothers_file(folder: Path) -> None:
+    assert Staging(folder, 0).begin("run", "b.bin", 5)
+    (folder / "run/a.bin").write_bytes(b"precious")
+    copy = Staging(folder, 0).begin("run", "a.bin", 5)
     assert copy
     copy.write(memoryview(b"other"))
     copy.remove()
-    assert (folder / name).read_bytes() == b"precious"
+    assert (folder / "run/a.bin").read_bytes() == b"precious"
+
+
+def test_no_copy_is_put_into_anothers_folder(folder: Path) -> None:
+    """The sweep would not look into it."""
+    (folder / "run/a").mkdir(parents=True)
+    copy = Staging(folder, 0).begin("run", "a/b/c.bin", 5)
+    assert copy
+    copy.write(memoryview(b"other"))
+    assert not list((folder / "run/a").iterdir())
 
 
 def test_a_copy_takes_the_place_of_one_that_a_crash_left(folder: Path) -> None:
