@@ -68,8 +68,10 @@ class Failure:
 class Files:
     """The files of one session, as far as they are remembered."""
 
-    def __init__(self, session: str, limit: int) -> None:
+    def __init__(self, session: str, limit: int, *, fresh: bool = False) -> None:
+        """`fresh`: there was no record of this session, so that no earlier run can have given a claim back."""
         self.session = session
+        self.fresh = fresh
         self.limit = limit
         self.small: deque[Item] = deque()
         self.large: deque[Item] = deque()

@@ -48,9 +48,9 @@ class Runs(dict[str, Run]):
         self._backlog = backlog
         self._sweeper = sweeper
 
-    def launch(self, session: Session, event: str) -> Run:
-        """Begin to do what the record says. Raises nothing: its discovery is a thread of its own."""
-        files = Files(session.session, self._settings.queue_size)
+    def launch(self, session: Session, event: str, *, fresh: bool = False) -> Run:
+        """Begin to do what the record says; `fresh`: it was made just now. Its discovery is a thread of its own."""
+        files = Files(session.session, self._settings.queue_size, fresh=fresh)
         run = self[session.session] = Run(session, files)
         if session.state is not State.STOPPED:
             extensions = self._settings.extensions if session.extensions is None else session.extensions

@@ -78,7 +78,7 @@ class Service:
                 self.records.replace(session)
             elif not self.records.create(session):
                 raise AlreadyActive(f"{name} was started somewhere else at the same moment")
-            self.runs.launch(session, names.SESSION_STARTED)
+            self.runs.launch(session, names.SESSION_STARTED, fresh=record is None)
         return status.started(session)
 
     def _placed(self, name: str | None, shard: int | None) -> int:

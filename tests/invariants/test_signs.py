@@ -1,0 +1,65 @@
+"""What shows that a file is finished, and for whom: after a restart our own giving back must not pass for it (I5)."""
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.invariants.bed import BLOCK, Bed, watch
+from tests.programs import wait_for
+from uploader import names
+from uploader.backlog import Backlog
+from uploader.replicas import FixedReplicas
+from uploader.runs import Run
+from uploader.service import Service
+from uploader.share import OWN
+from uploader.store import Records
+
+
+@pytest.fixture
+def slow(make: Callable[..., Bed]) -> Iterator[tuple[Bed, Service]]:
+    """A shard on which nothing settles within the test."""
+    bed = make(settle=3600)
+    records = Records(bed.root / OWN / "sessions", 0)
+    service = Service(bed.settings, bed.share, records, FixedReplicas(1), watch(), Backlog(BLOCK), bed.sweeper)
+    yield bed, service
+    for run in service.runs.values():
+        if run.discovery:
+            run.discovery.stop()
+
+
+def signed(bed: Bed) -> None:
+    """Write a file to which something happened after its last write."""
+    path = bed.write("x", b"content")
+    os.utime(path, ns=(0, path.stat().st_mtime_ns - 1_000_000_000))
+
+
+def looked_at(run: Run) -> Run:
+    wait_for(lambda: run.files.known or run.files.settling, "a look", 10)
+    return run
+
+
+def test_what_lies_in_a_new_session_goes_at_once(slow: tuple[Bed, Service]) -> None:
+    bed, service = slow
+    signed(bed)
+    service.start("run", None, None)
+    assert "x" in looked_at(service.runs["run"]).files.known
+
+
+def test_what_happened_before_a_restart_is_no_sign(slow: tuple[Bed, Service]) -> None:
+    bed, service = slow
+    service.start("run", None, None)
+    run = service.runs["run"]
+    service.runs.leave(run)
+    signed(bed)
+    assert "x" in looked_at(service.runs.launch(run.session, names.SESSION_RESUMED)).files.settling
+
+
+def test_what_happened_before_a_stopped_session_was_started_again_is_no_sign(slow: tuple[Bed, Service]) -> None:
+    """The stop gave its claims back."""
+    bed, service = slow
+    service.start("run", None, None)
+    service.stop("run", drain=False)
+    signed(bed)
+    service.start("run", None, None)
+    assert "x" in looked_at(service.runs["run"]).files.settling
