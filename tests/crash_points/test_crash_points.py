@@ -161,9 +161,13 @@ Outcome = Callable[[Step], None]
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
     """Run them six at a time: each mostly waits. A test asks for the outcome of its own."""
 
+    folder = tmp_path_factory.mktemp("scenes")
+
     def run(work: Callable[[Scene, Step], None], step: Step) -> None:
+        scene = folder / str(step)
+        scene.mkdir()
         with Endpoint() as endpoint:
-            work(Scene(tmp_path_factory.mktemp("scene"), endpoint), step)
+            work(Scene(scene, endpoint), step)
 
     with ThreadPoolExecutor(6) as pool:
         works: dict[Step, Future[None]] = {step: pool.submit(run, die_while_draining, step) for step in STEPS}
