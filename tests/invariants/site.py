@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 
+from tests.blobs import ServiceStore
 from tests.endpoint.server import Endpoint
 from tests.programs import Server, shard, wait_for
 
@@ -16,7 +17,7 @@ class Site:
     def __init__(self, folder: Path, stack: ExitStack, shards: int = 1, **settings: Any) -> None:
         self.root = folder / "share"
         self.root.mkdir()
-        self.endpoint = stack.enter_context(Endpoint())
+        self.endpoint = stack.enter_context(Endpoint(ServiceStore()))
         given: dict[str, Any] = {"max_sessions": 100, "settle": 0.2, "settle_empty": 0.2, "scan_interval": 0.1}
         given |= {"retention": 0.2, "sweep_interval": 0.1, "block_size": 65536, "memory": 4 * 2**20} | settings
         self.shards = []
