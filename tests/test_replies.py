@@ -11,11 +11,12 @@ from tests.blobs import ServiceStore, azure_blobs
 from tests.endpoint.faults import Alter, Refuse
 from tests.endpoint.request import Operation
 from tests.endpoint.server import Endpoint
+from tests.endpoint.store import Store
 from uploader.blob.adapter import AzureBlobs, Retries
 from uploader.block import block_id
 from uploader.checksum import crc64
 from uploader.errors import StoreAway, StoreRefused
-from uploader.stored import Label
+from uploader.stored import Blocks, Label
 
 HUGE = "9" * 5000
 LIST = '<?xml version="1.0" encoding="utf-8"?><BlockList>{}</BlockList>'
@@ -78,8 +79,9 @@ def test_metadata_that_anyone_wrote_is_no_reason_to_refuse(endpoint: Endpoint, s
         ("<BlockList>", "no XML"),
         ('<?xml version="1.0" encoding="nonsense"?><BlockList/>', "no XML"),
         ("<html><body/></html>", "html"),
-        (LIST.format(COMMITTED.format("<Block><Name></Name><Size>7</Size></Block>")), "id"),
-        (LIST.format(COMMITTED.format("<Block/>")), "id"),
+        (LIST.format(COMMITTED.format("<Block><Name>YQ==</Name></Block><Block><Name></Name></Block>")), "id"),
+        (LIST.format(COMMITTED.format("<Block><Name>a</Name></Block>")), "id"),
+        (LIST.format(WAITING.format("<Block/>")), "id"),
         (LIST.format(WAITING.format("<Block><Name>?</Name><Size>7</Size></Block>")), "id"),
         (LIST.format(WAITING.format("<Block><Name>YQ==</Name></Block>")), "size"),
         (LIST.format(WAITING.format("<Block><Name>YQ==</Name><Size>many</Size></Block>")), "size"),
@@ -92,6 +94,19 @@ def test_a_list_of_blocks_that_is_none_is_refused(endpoint: Endpoint, store: Azu
     with pytest.raises(StoreRefused, match=f"cannot be used: .*{why}"):
         store.blocks("run/x")
     assert store.blocks("run/x").committed
+
+
+def test_content_that_is_listed_as_a_block_without_a_name_is_no_block(tmp_path: Path) -> None:
+    """So a commit replaces it, and discard refuses to lose it."""
+    data = b"whole"
+    with Endpoint(Store()) as endpoint, azure_blobs(endpoint.connection_string, tmp_path) as store:
+        store.put("run/x", data, Label(5, crc64(data), None, 1, 0, "run", "x/y"), None)
+        found = store.head("run/x")
+        assert found
+        assert store.blocks("run/x") == Blocks({}, [], found.etag)
+        with pytest.raises(StoreRefused, match="has no blocks"):
+            store.discard("run/x", store.blocks("run/x"))
+        assert store.head("run/x") == found
 
 
 def test_a_list_of_committed_blocks_without_version_is_refused(endpoint: Endpoint, store: AzureBlobs) -> None:

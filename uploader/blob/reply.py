@@ -31,7 +31,9 @@ def listed(content: bytes) -> Blocks:
         raise _unusable(f"its list of blocks is no XML ({error})") from error
     if lists.tag != "BlockList":
         raise _unusable(f"it is no list of blocks but {lists.tag[:100]!r}")
-    committed = [_id(block) for block in lists.iterfind("CommittedBlocks/Block")]
+    blocks = lists.findall("CommittedBlocks/Block")
+    # The content of a Put Blob is no block; some emulators list it as one without a name.
+    committed = [_id(block) for block in blocks] if any(block.findtext("Name") for block in blocks) else []
     waiting = lists.iterfind("UncommittedBlocks/Block")
     return Blocks({_id(block): _number(block.findtext("Size"), "a block's size") for block in waiting}, committed, None)
 
