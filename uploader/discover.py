@@ -150,6 +150,7 @@ class Discovery:
         try:
             one = self._last = Pass(self.share.server_time(), time.monotonic())
             self._first = self._first or one
+            self._readiness.begin(one.server)
             with opened(self.share.fd, self.files.session) as top:
                 for found in scan(top, self.rule, self._enter):
                     self._meet(found, one)

@@ -38,20 +38,23 @@ class Readiness:
         self._settings = settings
         self._trusted = 0 if files.fresh else None  # the server's time in ns; what happened before is no sign
 
+    def begin(self, server: int) -> None:
+        """Take note of the server's time in ns at each scan: only the first one's counts."""
+        if self._trusted is None:
+            self._trusted = server
+
     def look(self, found: Found, one: Pass, now: float) -> Look | None:
         """Return what a file is that is ready, None of one that has to settle. Raises OSError, FileError."""
         current = look(found.folder, found.name)
         if found.kind is Kind.PROCESSING:
             return current
-        if self._trusted is None:
-            self._trusted = one.server
         before = self._files.settling.get(found.path)
         since = before.since if before and before.look == current else now
         given_back = before is not None and before.given_back
         settle = self._settings.settle if current.size else self._settings.settle_empty
         age = (one.server - current.ctime_ns) / 1e9
         # A sign from before this run may be an earlier one's giving back of a claim, which only that one knew.
-        signed = current.size > 0 and current.ctime_ns > max(current.mtime_ns, self._trusted) and not given_back
+        signed = current.size > 0 and current.ctime_ns > max(current.mtime_ns, self._trusted or 0) and not given_back
         if signed or age >= settle or now - since >= settle > 0:
             return current
         due = min(since, now - age) + settle if age > 0 else since + settle

@@ -1,6 +1,7 @@
 """What shows that a file is finished, and for whom: after a restart our own giving back must not pass for it (I5)."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -63,3 +64,13 @@ def test_what_happened_before_a_stopped_session_was_started_again_is_no_sign(slo
     signed(bed)
     service.start("run", None, None)
     assert "x" in looked_at(service.runs["run"]).files.settling
+
+
+def test_what_happens_after_the_first_scan_of_a_session_taken_up_again_is_a_sign(make: Callable[..., Bed]) -> None:
+    """Without events, too: the first file that is moved into a quiet session goes at once (A7)."""
+    bed = make(settle=3600)
+    bed.scan()
+    time.sleep(0.05)
+    signed(bed)
+    bed.scan()
+    assert bed.files.known
