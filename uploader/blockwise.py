@@ -5,8 +5,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from hashlib import md5
 
 from uploader import names, telemetry
-from uploader.block import ID_LENGTH, SHORTEST_ID, block_id, block_size
-from uploader.checksum import crc64
+from uploader.block import ID_LENGTH, MIB, SHORTEST_ID, block_id, block_size
+from uploader.checksum import crc64, joined
 from uploader.errors import Cancelled, ExpiredBlocks, LeftoverBlocks, NotEligible, Overtaken, TooManyBlocks
 from uploader.look import unchanged
 from uploader.memory import Memory
@@ -80,7 +80,6 @@ class Blockwise:
         self.failed = False
         ids, label = self._stage_all()
         telemetry.phase(names.STORED, blocks=len(ids), skipped=self.skipped)
-        source.unchanged()
         unchanged(source.look, source.check())
         if self.skipped:
             extra = {"session": source.session, "blob": source.blob, "blocks": len(ids), "skipped": self.skipped}
@@ -104,12 +103,11 @@ class Blockwise:
                 if source.cancelled():
                     raise Cancelled
                 self._await(self.pools.window - 1)
-                buffer, data = ahead.result()
+                buffer, data, crc = ahead.result()
                 ahead = self._read_ahead(offset + self.size)
                 if digest:
                     digest.update(data)
-                crc = crc64(data)
-                whole = crc64(data, whole)
+                whole = joined(whole, crc, len(data))
                 if source.copy:
                     source.copy.write(data)
                 ids.append(block_id(index, crc, self.id_length))
@@ -124,20 +122,24 @@ class Blockwise:
                 self.memory.give(ahead.result()[0])
         return ids, source.label(whole, digest.digest() if digest else None)
 
-    def _read_ahead(self, offset: int) -> "Future[tuple[bytearray, memoryview]]":
+    def _read_ahead(self, offset: int) -> "Future[tuple[bytearray, memoryview, int]]":
         """Read the next block while this one is hashed: neither the share nor the processor waits for the other."""
         return self.pools.readers.submit(self._read_block, offset)
 
-    def _read_block(self, offset: int) -> tuple[bytearray, memoryview]:
+    def _read_block(self, offset: int) -> tuple[bytearray, memoryview, int]:
+        """Read a block piece by piece, each summed up while the processor's cache holds it."""
         left = max(0, self.source.look.size - offset)
         buffer = self.memory.buffer(self.size) if left else bytearray()
+        crc = 0
         try:
             data = memoryview(buffer)[: min(self.size, left)]
-            self.source.fill(data, offset)
+            for at in range(0, len(data), MIB):
+                self.source.fill(data[at : at + MIB], offset + at)
+                crc = crc64(data[at : at + MIB], crc)
         except BaseException:
             self.memory.give(buffer)
             raise
-        return buffer, data
+        return buffer, data, crc
 
     def _hand_over(self, name: str, data: memoryview, crc: int, buffer: bytearray) -> None:
         if self.id_length >= ID_LENGTH and self.there.uncommitted.get(name) == len(data):

@@ -4,7 +4,7 @@ from base64 import b64encode
 from hashlib import md5
 from typing import cast
 
-from awscrt.checksums import crc64nvme
+from awscrt.checksums import combine_crc64nvme, crc64nvme
 
 Content = bytes | bytearray | memoryview
 
@@ -12,6 +12,11 @@ Content = bytes | bytearray | memoryview
 def crc64(data: Content, previous: int = 0) -> int:
     """Return the CRC64 of the data, going on from what came before. 0xae8b14860a799888 for b"123456789"."""
     return int(crc64nvme(cast("bytes", data), previous))  # it takes any buffer
+
+
+def joined(first: int, second: int, length: int) -> int:
+    """Return the CRC64 of two pieces from that of each; `length`: bytes of the second."""
+    return int(combine_crc64nvme(first, second, length))
 
 
 def crc64_header(value: int) -> str:
