@@ -21,8 +21,6 @@ from tests.endpoint.request import Operation
 from tests.endpoint.server import Endpoint
 from tests.programs import Server, wait_for
 from uploader.placement import rank
-from uploader.session import Session, State
-from uploader.store import Records
 
 MIB = 1 << 20
 
@@ -207,28 +205,6 @@ def test_a_stop_without_drain_gives_claims_back_and_a_new_start_goes_on(narrow: 
 
 
 # Kills
-
-
-def test_a_record_is_synced_before_it_appears_and_its_folder_after(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The temporary file's bytes, then the name, then the folder: only after that start answers 201."""
-    steps: list[str] = []
-    sync, link = os.fsync, os.link
-
-    def synced(fd: int) -> None:
-        steps.append("folder" if os.path.isdir(f"/proc/self/fd/{fd}") else "file")
-        sync(fd)
-
-    def linked(*args: Any) -> None:
-        steps.append("link")
-        link(*args)
-
-    monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(os, "link", linked)
-    assert Records(tmp_path, 0).create(Session("run-1", State.ACTIVE, 0, "2026-03-01T12:00:00.000Z"))
-    assert steps == ["file", "link", "folder"]
-    assert not Records(tmp_path, 0).create(Session("run-1", State.ACTIVE, 0, "2026-03-01T12:00:00.001Z"))
 
 
 def test_each_201_survives_a_kill_at_any_moment_and_is_resumed_with_no_call(tmp_path: Path, endpoint: Endpoint) -> None:
