@@ -2,11 +2,11 @@
 
 import threading
 import time
-from collections import OrderedDict, deque
+from itertools import takewhile
 
 from uploader.look import Look
 
-MAX_PROOFS = 100_000  # about 300 bytes each; beyond it the store is asked
+MAX_PROOFS = 100_000  # about 500 bytes each; beyond it the store is asked
 Key = tuple[str, str]
 """A session, and a path below its folder."""
 
@@ -16,8 +16,7 @@ class Proofs:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: OrderedDict[Key, tuple[Look, float]] = OrderedDict()
-        self._due: deque[tuple[float, Key]] = deque()
+        self._known: dict[Key, tuple[Look, float]] = {}  # in the order in which they are due
 
     def add(self, key: Key, committed: Look, wait: float) -> None:
         """Note what a file was when it was committed; `wait`: seconds until it may be deleted."""
@@ -25,31 +24,21 @@ class Proofs:
             self._add(key, committed, wait)
 
     def _add(self, key: Key, committed: Look, wait: float) -> None:
-        due = time.monotonic() + wait
         self._known.pop(key, None)  # the newest stand last, even of a name that comes again
-        self._known[key] = (committed, due)
-        self._due.append((due, key))
+        self._known[key] = (committed, time.monotonic() + wait)
         if len(self._known) > MAX_PROOFS:
-            self._known.popitem(last=False)
-        if len(self._due) > MAX_PROOFS:
-            self._due.popleft()  # a walk finds it
+            del self._known[next(iter(self._known))]
 
     def put_off(self, key: Key, wait: float) -> None:
-        """Try a file again later, if it is still known."""
+        """Try a file again later, if it is still known: after those that are due by then, or at the next walk."""
         with self._lock:
             if known := self._known.get(key):
                 self._add(key, known[0], wait)
 
-    def take_due(self, now: float) -> list[Key]:
-        """Return what may be deleted at `now`, monotonic seconds; each once."""
-        due = []
+    def due(self, now: float) -> list[Key]:
+        """Return what may be deleted at `now`, monotonic seconds. Each has to be forgotten or put off."""
         with self._lock:
-            while self._due and self._due[0][0] <= now:
-                _, key = self._due.popleft()
-                known = self._known.get(key)
-                if known and known[1] <= now:  # else it is gone, or the name came again and has its own time
-                    due.append(key)
-        return due
+            return [key for key, _ in takewhile(lambda one: one[1][1] <= now, self._known.items())]
 
     def get(self, key: Key) -> Look | None:
         """Return what the file was when it was committed."""

@@ -66,9 +66,11 @@ class Sweeper:
     def _run(self) -> None:
         while True:
             began = time.monotonic()
-            for session, path in self.proofs.take_due(began):
+            for session, path in self.proofs.due(began):
                 if files := self.sessions.get(session):
                     self._attempt(files, path)
+                else:
+                    self.proofs.forget((session, path))  # another shard's now
             self._next_walk = {key: when for key, when in self._next_walk.items() if key[0] in self.sessions}
             for session, files in list(self.sessions.items()):
                 if time.monotonic() >= self._next_walk.get((session, session in self.stopped), 0.0):
@@ -195,6 +197,7 @@ class Sweeper:
 
     def _keep(self, files: Files, path: str, current: Look) -> None:
         key = (files.session, path)
+        self.proofs.forget(key)  # what was proven is another file
         if key not in self._unproven:
             log.error(names.FILE_UNPROVEN, extra={"session": files.session, "path": shown(path) + COMPLETED})
         if key in self._unproven or len(self._unproven) < MAX_PROOFS:

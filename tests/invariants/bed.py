@@ -142,7 +142,7 @@ class Bed:
 
     def due(self) -> None:
         """The sweeper's turn on what has become due."""
-        for session, path in self.sweeper.proofs.take_due(float("inf")):
+        for session, path in self.sweeper.proofs.due(float("inf")):
             assert session == self.files.session
             self.sweeper._attempt(self.files, path)
 

@@ -175,16 +175,16 @@ def test_a_name_that_comes_again_has_its_own_retention(
     bed.write("x", b"second")
     bed.upload("x")
     clock.now += 50
-    assert bed.sweeper.proofs.take_due(clock.now) == []
+    assert bed.sweeper.proofs.due(clock.now) == []
     clock.now += 10
-    assert bed.sweeper.proofs.take_due(clock.now) == [("run", "x")]
+    assert bed.sweeper.proofs.due(clock.now) == [("run", "x")]
 
 
-def test_what_is_overdue_is_taken_over_by_the_walk(bed: Bed) -> None:
-    """The list of what is due is bounded: what falls off it must not wait for ever."""
+def test_what_is_no_longer_remembered_is_taken_over_by_the_walk(bed: Bed) -> None:
+    """Proofs are bounded: a file whose proof fell off must not wait for ever."""
     bed.write("x", b"content")
     bed.upload("x")
-    bed.sweeper.proofs._due.clear()
+    bed.sweeper.proofs.forget(("run", "x"))
     bed.walk()
     assert bed.names() == []
 
