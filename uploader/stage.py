@@ -118,7 +118,7 @@ class Staging:
                 with self._lock, suppress(OSError):  # not empty, or being filled
                     path.rmdir()
             elif _ours(path, COPY):
-                with self._lock:
+                with self._lock, suppress(OSError):  # one that stays must not keep the others
                     if path not in self._copies:
                         path.unlink(missing_ok=True)
 
