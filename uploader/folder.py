@@ -16,15 +16,17 @@ def opened(top: int, parts: str) -> Iterator[int]:
 
     Raises OSError: ENOENT when it is not there, ENOTDIR or ELOOP when a part is no folder or a symbolic link.
     """
-    here = os.dup(top)
+    here = top
     try:
         for part in parts.split("/") if parts else ():
             below = os.open(part, _PART, dir_fd=here)
-            os.close(here)
+            if here != top:
+                os.close(here)
             here = below
         yield here
     finally:
-        os.close(here)
+        if here != top:
+            os.close(here)
 
 
 def opened_path(path: str) -> int:
