@@ -108,8 +108,6 @@ class Blockwise:
                 if digest:
                     digest.update(data)
                 whole = joined(whole, crc, len(data))
-                if source.copy:
-                    source.copy.write(data)
                 ids.append(block_id(index, crc, self.id_length))
                 self._hand_over(ids[-1], data, crc, buffer)
             self._await(0)
@@ -127,15 +125,18 @@ class Blockwise:
         return self.pools.readers.submit(self._read_block, offset)
 
     def _read_block(self, offset: int) -> tuple[bytearray, memoryview, int]:
-        """Read a block piece by piece, each summed up while the processor's cache holds it."""
+        """Read a block piece by piece; each is summed up, and copied, while the processor's cache holds it."""
         left = max(0, self.source.look.size - offset)
         buffer = self.memory.buffer(self.size) if left else bytearray()
         crc = 0
         try:
             data = memoryview(buffer)[: min(self.size, left)]
             for at in range(0, len(data), MIB):
-                self.source.fill(data[at : at + MIB], offset + at)
-                crc = crc64(data[at : at + MIB], crc)
+                piece = data[at : at + MIB]
+                self.source.fill(piece, offset + at)
+                crc = crc64(piece, crc)
+                if self.source.copy:
+                    self.source.copy.write(piece)
         except BaseException:
             self.memory.give(buffer)
             raise
