@@ -183,8 +183,10 @@ class Service:
     def _reconcile(self) -> None:
         records = self.records.all()
         for run in [run for name, run in self.runs.items() if name not in records and name not in self.records.closed]:
-            # Records go only when a stopped session was swept; the share is not the one it was (I6).
-            raise ShareLost(f"the record of session {run.session.session} is gone from the share")
+            # Records go only when a stopped session was swept; else the share is not the one it was (I6).
+            if run.session.state is not State.STOPPED:
+                raise ShareLost(f"the record of session {run.session.session} is gone from the share")
+            self.runs.leave(run)  # a second process of this ordinal has swept it (I9)
         try:
             count: int | None = self.replicas.count()
         except ReplicasUnknown:

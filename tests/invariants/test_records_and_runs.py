@@ -19,6 +19,14 @@ def test_a_record_that_is_gone_ends_the_process(service: Service) -> None:
         service._reconcile()
 
 
+def test_a_stopped_session_that_a_second_process_has_swept_ends_nothing(service: Service) -> None:
+    """Seed 202 of the soak: two of one ordinal, and one of them was the first to sweep."""
+    service.stop("run", drain=False)
+    (service.records.folder / "run.json").unlink()
+    service._reconcile()
+    assert service.runs == {}
+
+
 def test_records_that_are_gone_because_another_share_is_mounted_give_that_as_the_reason(
     bed: Bed, service: Service, tmp_path: Path
 ) -> None:
