@@ -15,6 +15,8 @@ from uploader.blob.adapter import AzureBlobs
 
 _context = get_context("forkserver")
 _context.set_forkserver_preload([__name__])
+# The exit code comes through a pipe and once only; starting a process asks for those of all others too.
+_asking = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -90,5 +92,12 @@ def _run(output: Path, env: Mapping[str, str], step: Step | None) -> None:
 def start(output: Path, env: Mapping[str, str], step: Step | None = None) -> ForkServerProcess:
     """Start a shard with this environment; it dies at `step`."""
     process = _context.Process(target=_run, args=(output, dict(env), step), daemon=True)
-    process.start()
+    with _asking:
+        process.start()
     return process
+
+
+def ended(process: ForkServerProcess) -> int | None:
+    """Return its exit code, None while it runs."""
+    with _asking:
+        return process.exitcode

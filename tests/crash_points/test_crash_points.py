@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.crash_points.dying import Step, start
+from tests.crash_points.dying import Step, ended, start
 from tests.endpoint.faults import StallReply
 from tests.endpoint.request import Operation, Request
 from tests.endpoint.server import Endpoint
@@ -71,7 +71,7 @@ class Scene:
 
     def start(self, step: Step | None = None) -> ForkServerProcess:
         process = start(self.folder / "shard.log", self.env, step)
-        wait_for(lambda: self._ready() or not process.is_alive(), "the shard to be ready", 30)
+        wait_for(lambda: self._ready() or ended(process) is not None, "the shard to be ready", 30)
         return process
 
     def _ready(self) -> bool:
@@ -86,11 +86,11 @@ class Scene:
         return 0
 
     def killed(self, process: ForkServerProcess) -> float:
-        process.join(40)
-        alive = process.is_alive()
-        process.kill()
-        assert not alive, f"it never came to this step:\n{self.log()}"
-        assert process.exitcode == -signal.SIGKILL, self.log()
+        try:
+            wait_for(lambda: ended(process) is not None, "the process to come to this step", 40)
+        finally:
+            process.kill()
+        assert ended(process) == -signal.SIGKILL, self.log()
         return time.monotonic()
 
     def log(self) -> str:
@@ -108,7 +108,7 @@ class Scene:
             raise AssertionError(f"{error}\n{self.left()}\n{self.log()}") from None
         finally:
             process.kill()
-            process.join()
+            wait_for(lambda: ended(process) is not None, "the process to end", 10)
         blobs = self.endpoint.store.blobs("uploads")
         assert {name: blob.content for name, blob in blobs.items()} == {
             f"run/{name}": content for name, content in self.files.items()
@@ -146,7 +146,7 @@ def die_while_giving_back(scene: Scene, step: Step) -> None:
     stalled = scene.endpoint.faults.add(StallReply(1), Operation.PUT_BLOCK, times=100)
     process = scene.start(step)
     scene.post("start")
-    wait_for(lambda: stalled.hits or not process.is_alive(), "blocks under way")
+    wait_for(lambda: stalled.hits or ended(process) is not None, "blocks under way")
     scene.post("stop", drain=False)
     death = scene.killed(process)
     scene.endpoint.faults.clear()
@@ -194,7 +194,7 @@ def test_killed_after_it_gave_a_file_back_that_changed_it_lets_it_settle(tmp_pat
         scene.post("start")
         path.with_name(".arriving").write_bytes(begin)
         path.with_name(".arriving").rename(path)
-        wait_for(lambda: stalled.hits or not process.is_alive(), "blocks under way")
+        wait_for(lambda: stalled.hits or ended(process) is not None, "blocks under way")
         with claimed.open("ab") as writer:
             writer.write(b" and end")
         changed = time.monotonic()
