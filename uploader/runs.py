@@ -102,7 +102,8 @@ class Runs(dict[str, Run]):
         """Leave everything on the share as it is: the record no longer says what runs here."""
         if run.discovery:
             run.discovery.stop()
-        self.pop(run.session.session, None)
+        if self.get(run.session.session) is run:
+            del self[run.session.session]
         self._tell_sweeper()
         log.warning(names.SESSION_LEFT, extra={"session": run.session.session})
 

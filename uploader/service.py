@@ -108,7 +108,7 @@ class Service:
             run = self.runs.get(name) or self.runs.launch(record, names.SESSION_RESUMED)
             if drain:
                 self.runs.drain(run)
-                return status.ended(run.session), False
+                return _ended(run, State.DRAINING), False
         with self._share_or_503():
             return self._end(run), True
 
@@ -122,17 +122,14 @@ class Service:
                     time.sleep(0.02)
                 discovery.give_back()
             with self._lock:
-                record = self._own_record(run.session.session)  # it may have been adopted while we waited
-                if self.runs.get(record.session) is run and run.discovery:
-                    self._write_down(run)
-                return status.ended(run.session)
-
-    def _write_down(self, run: Run) -> None:
-        try:
-            self.runs.stopped(run)
-        except OSError:
-            self.runs.leave(run)  # the record says that it runs: so it is taken up again
-            raise
+                try:
+                    record = self._own_record(run.session.session)  # it may have been adopted while we waited
+                    if self.runs.get(record.session) is run and run.discovery:
+                        self.runs.stopped(run)
+                except OSError:
+                    self.runs.leave(run)  # the record says that it runs: so it is taken up again
+                    raise
+            return _ended(run, State.STOPPED)
 
     def _own_record(self, name: str) -> Session:
         record = self.records.get(name)
@@ -233,3 +230,10 @@ class Service:
         except OSError as error:
             self.share.judge(error)
             raise NotReady(f"the share does not do what is needed: {error.strerror}") from error
+
+
+def _ended(run: Run, wanted: State) -> dict[str, Any]:
+    """Answer a stop, unless another process has written the record and ours was not."""
+    if run.session.state is not wanted:
+        raise NotReady(f"the record of {run.session.session} was changed elsewhere at the same moment")
+    return status.ended(run.session)

@@ -80,6 +80,40 @@ def test_a_stop_that_cannot_be_written_down_leaves_the_session_running(
     assert service.stop("run", drain=False)[0]["state"] == "stopped"
 
 
+def test_a_stop_that_cannot_read_the_record_at_its_end_leaves_the_session_running(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The share fails for a moment, when discovery has ended already: it is begun anew."""
+    get, asked = service.records.get, iter(range(10))
+
+    def failing(name: str) -> Session | None:
+        if next(asked) == 1:
+            raise OSError(5, "Input/output error")
+        return get(name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(service.records, "get", failing)
+        with pytest.raises(NotReady):
+            service.stop("run", drain=False)
+    service._reconcile()
+    discovery = service.runs["run"].discovery
+    assert discovery
+    assert discovery.thread
+    assert discovery.thread.is_alive()
+
+
+@pytest.mark.parametrize("drain", [True, False])
+def test_a_stop_that_another_process_got_ahead_of_says_so(service: Service, drain: bool) -> None:
+    """A second process of this ordinal has changed the record: nothing is claimed that was not done."""
+    theirs = replace(service.runs["run"].session, extensions=(".bin",))
+    service.records.replace(theirs)
+    with pytest.raises(NotReady, match="at the same moment"):
+        service.stop("run", drain=drain)
+    assert record(service) == theirs
+    service._reconcile()
+    assert service.runs["run"].session == theirs
+
+
 def test_two_stops_at_once_take_turns(bed: Bed, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that came late must not give back what a run that was started meanwhile has claimed."""
     bed.write("x.processing", b"content")
