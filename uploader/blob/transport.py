@@ -13,6 +13,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+import orjson
 from azure.core.exceptions import HttpResponseError, ServiceRequestError, ServiceResponseError
 from azure.core.pipeline.transport import HttpTransport
 from azure.core.rest import HttpRequest, HttpResponse
@@ -47,8 +48,8 @@ class Reply(HttpResponse):
         return self._content.decode(encoding or "utf-8-sig", "replace")
 
     def json(self) -> Any:  # noqa: ANN401 azure-core's signature
-        """Not used: the service speaks XML."""
-        raise NotImplementedError
+        """Return the content as JSON decodes it."""
+        return orjson.loads(self._content)
 
     def body(self) -> bytes:
         """Return the content; the SDK's generated code asks for it by this name."""
