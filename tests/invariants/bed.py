@@ -2,11 +2,11 @@
 
 import os
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from tests.fake_store import FakeStore
+from tests.programs import wait_for
 from uploader.backlog import Backlog
 from uploader.discover import Discovery
 from uploader.files import Files, Item
@@ -19,7 +19,7 @@ from uploader.share import Share
 from uploader.stored import BlobStore, Label, Stored
 from uploader.sweep import Sweeper
 from uploader.transfer import Transfer
-from uploader.watch import Watch
+from uploader.watch import Told, Watch
 from uploader.worker import Workers
 
 BLOCK = 64 * 1024
@@ -54,10 +54,17 @@ class Hooked(FakeStore):
             hook(name)
 
 
-@cache
-def watch() -> Watch:
-    """One for all tests: inotify instances are few."""
-    return Watch()
+class Deaf(Watch):
+    """Hears nothing: what a thread heard would come at any time, and a scan that is told to look again ends no drain."""
+
+    def __init__(self) -> None:
+        """Take no inotify instance: these are few."""
+
+    def add(self, told: Told, path: str, folder: int) -> None:
+        """Watch nothing."""
+
+    def drop(self, told: Told) -> None:
+        """There is nothing to drop."""
 
 
 class Bed:
@@ -82,7 +89,7 @@ class Bed:
         self.backlog.add(self.files)
         self.sweeper.sessions = {session: self.files}
         rule = Rule(self.settings.extensions, f"{session}/")
-        self.discovery = Discovery(self.files, rule, self.settings, self.share, watch(), self.backlog)
+        self.discovery = Discovery(self.files, rule, self.settings, self.share, Deaf(), self.backlog)
 
     def again(self, **settings: Any) -> "Bed":
         return Bed(self.root, self.store, self.files.session, **settings)
@@ -94,6 +101,18 @@ class Bed:
         unfinished = target.with_name(".unfinished")
         unfinished.write_bytes(content)
         return unfinished.rename(target)
+
+    def tick(self) -> None:
+        """Wait until the clock that files get their times from has moved on, by whatever the kernel's ticks are."""
+        probe = self.root / ".tick"
+        probe.touch()
+        before = probe.stat().st_ctime_ns
+
+        def moved() -> bool:
+            probe.touch()
+            return probe.stat().st_ctime_ns > before
+
+        wait_for(moved, "the file system's clock to move", interval=0.001)
 
     def item(self, path: str, name: str = "") -> Item:
         """Take this file as a worker would: `name` is the one it bears now, when that is not the plain one."""

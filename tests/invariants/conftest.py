@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.invariants.bed import BLOCK, Bed, watch
+from tests.invariants.bed import BLOCK, Bed, Deaf
 from uploader.backlog import Backlog
 from uploader.replicas import FixedReplicas
 from uploader.service import Service
@@ -42,7 +42,7 @@ def bed(make: Callable[..., Bed]) -> Bed:
 @pytest.fixture
 def service(bed: Bed) -> Iterator[Service]:
     records = Records(bed.root / OWN / "sessions", 0)
-    service = Service(bed.settings, bed.share, records, FixedReplicas(1), watch(), Backlog(BLOCK), bed.sweeper)
+    service = Service(bed.settings, bed.share, records, FixedReplicas(1), Deaf(), Backlog(BLOCK), bed.sweeper)
     service.start("run", None, None)
     yield service
     for run in service.runs.values():

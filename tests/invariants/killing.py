@@ -62,7 +62,9 @@ def at_every_step(
         prepare()
         process = _context.Process(target=_child, args=(work, root, connection, last))
         process.start()
-        process.join(60)
+        process.join(120)
+        process.kill()  # a hang is no reason to leave it behind
+        process.join()
         how = process.exitcode
         assert how in {DONE, KILLED}
         check()

@@ -1,6 +1,8 @@
 """One real shard, or several, before an endpoint in the test's process; many sessions at a time."""
 
-from contextlib import ExitStack
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import httpx
 
 from tests.blobs import ServiceStore
 from tests.endpoint.server import Endpoint
-from tests.programs import Server, shard, wait_for
+from tests.programs import CONTINUE, STOP, Server, shard, wait_for
 
 
 class Site:
@@ -44,10 +46,10 @@ class Site:
 
     def status(self, name: str, at: Server | None = None) -> dict[str, Any]:
         url = f"{(at or self.shards[0]).url}/v1/watch/status"
-        listed = httpx.get(url, timeout=10, trust_env=False).json()["sessions"]
+        listed = httpx.get(url, timeout=60, trust_env=False).json()["sessions"]
         return next((one for one in listed if one["session"] == name), {})
 
-    def drained(self, name: str, timeout: float = 30) -> None:
+    def drained(self, name: str, timeout: float = 120) -> None:
         """Stop it and wait until it has ended and is swept."""
         assert self.post("stop", session=name).status_code == 202
         record = self.root / ".nfs-watch/sessions" / f"{name}.json"
@@ -73,3 +75,14 @@ def arrive(folder: Path, path: str, content: bytes) -> None:
 def files(folder: Path) -> list[str]:
     """Return every name below a folder that is no folder itself."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+
+
+@contextmanager
+def still(server: Server) -> Iterator[None]:
+    """Have every thread of a program stand still for a while, so that nothing it does falls in between."""
+    server.signal(STOP)
+    os.waitid(os.P_PID, server.pid, os.WSTOPPED)
+    try:
+        yield
+    finally:
+        server.signal(CONTINUE)

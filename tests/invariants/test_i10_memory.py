@@ -3,11 +3,12 @@
 import os
 import random
 import threading
-import time
 from base64 import b64decode
 from collections.abc import Callable
+from concurrent import futures
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,14 +23,22 @@ MIB = 2**20
 
 
 def test_no_more_is_handed_out_than_there_is() -> None:
-    """Many threads, large and small, all of them served in the end."""
+    """Many threads, large and small, all of them served in the end. None lets go before all have asked."""
     memory = Memory(8 * BLOCK, BLOCK)
     held, most, lock = [0], [0], threading.Lock()
+    threads: list[threading.Thread] = []
+    holding, asked = list[int](), threading.Event()
 
     def count(size: int) -> None:
         with lock:
             held[0] += size
             most[0] = max(most[0], held[0])
+
+    def keep(seed: int) -> None:
+        if seed not in holding:
+            holding.append(seed)
+            assert asked.wait(60)
+        os.sched_yield()
 
     def work(seed: int) -> None:
         chance = random.Random(seed)
@@ -38,21 +47,23 @@ def test_no_more_is_handed_out_than_there_is() -> None:
                 size = chance.randrange(BLOCK + 1)
                 with memory.held(size):
                     count(size)
-                    time.sleep(0.0002)
+                    keep(seed)
                     count(-size)
             else:
                 size = chance.choice([BLOCK, BLOCK, 3 * BLOCK])
                 buffer = memory.buffer(size)
                 count(len(buffer))
-                time.sleep(0.0002)
+                keep(seed)
                 count(-len(buffer))
                 memory.give(buffer)
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(16)]
+    threads += [threading.Thread(target=work, args=(seed,), daemon=True) for seed in range(16)]
     for thread in threads:
         thread.start()
+    wait_for(lambda: len(holding) + len(memory._waiting) == len(threads), "all of them to ask")
+    asked.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive(), "somebody waits for ever"
     assert 4 * BLOCK < most[0] <= 8 * BLOCK
     assert memory.free + memory.spare == 8 * BLOCK
@@ -69,13 +80,15 @@ def test_whoever_waits_is_served_in_turn() -> None:
         order.append(number)
         memory.release(size)
 
-    threads = [threading.Thread(target=ask, args=(number, size)) for number, size in enumerate([2 * BLOCK, 1, 1])]
+    sizes = [2 * BLOCK, 1, 1]
+    threads = [threading.Thread(target=ask, args=each, daemon=True) for each in enumerate(sizes)]
     for number, thread in enumerate(threads):
         thread.start()
         wait_for(lambda number=number: len(memory._waiting) == number + 1, "it to queue")
     memory.release(2 * BLOCK)
     for thread in threads:
-        thread.join(5)
+        thread.join(60)
+    assert len(order) == 3
     assert order[0] == 0
 
 
@@ -126,19 +139,23 @@ def test_a_file_that_needs_more_than_there_is_fails_alone(
     assert bed.content("x") == b"content"
 
 
-def test_an_upload_that_fails_ends_after_its_last_block(bed: Bed) -> None:
+def test_an_upload_that_fails_ends_after_its_last_block(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is under way still uses our buffers: memory must not be promised to the next file before it comes back."""
-    slow, failed = threading.Event(), threading.Event()
-    stage = bed.store.stage
+    slow, waited = threading.Event(), threading.Event()
+    stage, wait = bed.store.stage, futures.wait
+
+    def waiting(blocks: Any) -> Any:
+        waited.set()
+        return wait(blocks)
+
+    monkeypatch.setattr("uploader.blockwise.wait", waiting)
 
     def staged(name: str, block: str, data: memoryview, crc: int) -> None:
         if b64decode(block)[:4] == b"\0\0\0\0":
-            assert slow.wait(10)
-            failed.set()
+            assert slow.wait(60)
             raise StoreRefused("no")
         slow.set()
-        assert failed.wait(10)
-        time.sleep(0.3)
+        assert waited.wait(60), "nobody waits for what is under way"
         stage(name, block, data, crc)
 
     bed.store.stage = staged
@@ -164,7 +181,7 @@ def test_a_shard_stays_within_its_setting(tmp_path: Path, stack: ExitStack) -> N
         with path.open("wb") as file:
             file.truncate(40 * MIB)
         path.rename(folder / f"large-{number}")
-    wait_for(lambda: site.status("run")["files"]["completed"] == 12, "the large files", 40)
+    wait_for(lambda: site.status("run")["files"]["completed"] == 12, "the large files", 120)
     assert _most(site.shards[0].pid) - before < 8 * MIB + 16 * MIB
 
 

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import time
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -121,7 +120,7 @@ def test_the_last_look_asks_the_server(bed: Bed, monkeypatch: pytest.MonkeyPatch
     bed.upload("x")
     path, unlink = bed.folder / "x.completed", os.unlink
     before = path.stat()
-    time.sleep(0.02)
+    bed.tick()
     seen: list[os.stat_result] = []
 
     def deleted(name: str, *, dir_fd: int) -> None:

@@ -1,7 +1,6 @@
 """I2: a file that changes while it is read is never committed; it goes back and has to settle."""
 
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from tests.invariants.bed import BLOCK, Bed
 from uploader.source import Source
 
 LARGE = 4 * BLOCK + 5
-TICK = 0.02  # seconds: more than the kernel's clock for file times needs to move on
 
 
 def append(path: Path) -> None:
@@ -108,7 +106,7 @@ def test_the_look_before_the_commit_asks_the_server(bed: Bed) -> None:
     seen: dict[str, os.stat_result] = {}
 
     def note(what: str) -> None:
-        time.sleep(TICK)
+        bed.tick()
         seen[what] = claimed.stat()
 
     for call in ("stage", "commit"):
@@ -128,7 +126,7 @@ def test_a_file_given_back_waits_although_its_ctime_says_finished(make: Callable
     path = bed.write("x.bin", b"content")
     item = bed.item("x.bin")
     append(path)
-    time.sleep(TICK)
+    bed.tick()
     bed.handle(item)
     assert path.stat().st_ctime_ns > path.stat().st_mtime_ns
     bed.discovery._hear("", "x.bin")

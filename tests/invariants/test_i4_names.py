@@ -186,10 +186,10 @@ def test_path_is_had_by_one_of_many_threads(bed: Bed) -> None:
             had.hold("worker")
             bed.backlog.done(item)
 
-    threads = [threading.Thread(target=worker) for _ in range(3)]
+    threads = [threading.Thread(target=worker, daemon=True) for _ in range(3)]
     for thread in threads:
         thread.start()
-    end = time.monotonic() + 30
+    end = time.monotonic() + 200  # bounds a hang only
     while min(had["worker"], had["sweeper"]) < 200 and time.monotonic() < end:
         bed.backlog.offer(bed.files, "x", Look(1, 1, 1, 1))
         for _ in range(4):
@@ -200,7 +200,7 @@ def test_path_is_had_by_one_of_many_threads(bed: Bed) -> None:
     for number in range(len(threads)):
         bed.backlog.offer(bed.files, f"end-{number}", Look(1, 1, 1, 1))
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
     assert had["two at once"] == 0
     assert min(had["worker"], had["sweeper"]) >= 200

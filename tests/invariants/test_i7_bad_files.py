@@ -1,15 +1,18 @@
 """I7: one bad file never stops the others; it is tried again for ever, and shown."""
 
 import os
-import time
+import threading
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from azure.core.exceptions import ServiceRequestError
 from azure.core.rest import HttpRequest
 
-from tests.endpoint.faults import Refuse
+from tests.endpoint.faults import Do, Refuse
+from tests.endpoint.request import Operation
 from tests.invariants.bed import Bed
 from tests.invariants.site import Site, arrive, files
 from tests.programs import free_port, wait_for
@@ -49,10 +52,11 @@ def test_good_files_arrive_among_all_that_is_bad(tmp_path: Path, stack: ExitStac
     good |= {"a?b#c%d e&f;=+": b"x", "é": b"y", "e\u0301": b"z", "a:b": b"w", "'\"<>|*": b"v", "😀" * 50: b"u"}
     for path, content in good.items():
         arrive(folder, path, content)
-    arrive(folder, "old", b"old")
-    os.utime(folder / "old", (-(10**9), -(10**9)))
+    (folder / ".old").write_bytes(b"old")
+    os.utime(folder / ".old", (-(10**9), -(10**9)))
+    (folder / ".old").rename(folder / "old")
     good["old"] = b"old"
-    wait_for(lambda: site.blobs("run") == good, "the good files", 40)
+    wait_for(lambda: site.blobs("run") == good, "the good files", 120)
     shown = wait_for(lambda: (one := site.status("run"))["files"]["failed"] >= bad and one, "the bad ones to be shown")
     assert any("symbolic link" in str(one["error"]) for one in shown["current"])
     assert site.shards[0].process.poll() is None  # type: ignore[union-attr]
@@ -64,17 +68,24 @@ def test_good_files_arrive_among_all_that_is_bad(tmp_path: Path, stack: ExitStac
 
 def test_what_the_store_refuses_is_tried_again_and_the_drain_waits_for_it(tmp_path: Path, stack: ExitStack) -> None:
     site = Site(tmp_path, stack)
-    site.endpoint.faults.add(Refuse(400, "InvalidInput"), times=1, when=lambda request: request.blob == "run/bad")
+    shown = threading.Event()
+    bad: dict[str, Any] = {"when": lambda request: request.blob == "run/bad"}
+    site.endpoint.faults.add(Refuse(400, "InvalidInput"), Operation.PUT_BLOB, **bad)
+    site.endpoint.faults.add(Do(lambda _: shown.wait(120)), Operation.PUT_BLOB, **bad)  # no end before we have looked
     site.up()
     folder = site.start("run")
     for name in ("bad", "good"):
         arrive(folder, name, name.encode())
-    wait_for(lambda: "good" in site.blobs("run"), "the good one")
-    failed = wait_for(lambda: site.status("run")["current"], "the bad one to be shown")[0]
+    seen = wait_for(
+        lambda: (one := site.status("run"))["files"]["completed"] and one["files"]["failed"] and one, "both"
+    )
+    (failed,) = seen["current"]
     assert failed["path"] == "bad"
+    assert site.blobs("run") == {"good": b"good"}
     assert "400 InvalidInput" in failed["error"]
-    assert failed["attempts"] == 1
-    site.drained("run", 40)
+    assert failed["attempts"] == 1 + seen["files"]["uploading"], "the second try may have begun"
+    shown.set()
+    site.drained("run")
     assert site.blobs("run") == {"bad": b"bad", "good": b"good"}
     assert files(folder) == []
 
@@ -129,13 +140,14 @@ def test_a_file_may_bear_any_time(bed: Bed, seconds: int, said: str) -> None:
     assert bed.content("x") == b"content"
 
 
-def test_backoff_doubles_and_is_bounded(bed: Bed) -> None:
+def test_backoff_doubles_and_is_bounded(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uploader.files.time", SimpleNamespace(monotonic=lambda: 1000.0))
     waits = []
     for _ in range(12):
         before = bed.files.failures.get("x")
         bed.files.fail("x", StoreRefused("no"))
         failure = bed.files.failures["x"]
-        waits.append(failure.due - time.monotonic())
+        waits.append(failure.due - 1000)
         assert failure.attempts == (before.attempts if before else 0) + 1
     assert 3.9 <= waits[0] <= 6.1
     assert all(200 <= wait <= 361 for wait in waits[-4:])

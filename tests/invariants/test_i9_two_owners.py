@@ -33,9 +33,9 @@ def test_two_processes_on_one_session(tmp_path: Path, stack: ExitStack) -> None:
         if turn == 1:
             site.shards[1].kill()
             site.shards[1].start()
-        wait_for(lambda: not [name for name in files(folder) if not name.endswith(".completed")], "the uploads", 40)
+        wait_for(lambda: not [name for name in files(folder) if not name.endswith(".completed")], "the uploads", 120)
     assert site.blobs("run") == expected
-    wait_for(lambda: not files(folder), "the sweep")
+    wait_for(lambda: not files(folder), "the sweep", 120)
     assert [one.process.poll() for one in site.shards if one.process] == [None, None]
 
 

@@ -1,12 +1,11 @@
 """What shows that a file is finished, and for whom: after a restart our own giving back must not pass for it (I5)."""
 
 import os
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.invariants.bed import BLOCK, Bed, watch
+from tests.invariants.bed import BLOCK, Bed, Deaf
 from tests.programs import wait_for
 from uploader import names
 from uploader.backlog import Backlog
@@ -22,7 +21,7 @@ def slow(make: Callable[..., Bed]) -> Iterator[tuple[Bed, Service]]:
     """A shard on which nothing settles within the test."""
     bed = make(settle=3600)
     records = Records(bed.root / OWN / "sessions", 0)
-    service = Service(bed.settings, bed.share, records, FixedReplicas(1), watch(), Backlog(BLOCK), bed.sweeper)
+    service = Service(bed.settings, bed.share, records, FixedReplicas(1), Deaf(), Backlog(BLOCK), bed.sweeper)
     yield bed, service
     for run in service.runs.values():
         if run.discovery:
@@ -36,7 +35,7 @@ def signed(bed: Bed) -> None:
 
 
 def looked_at(run: Run) -> Run:
-    wait_for(lambda: run.files.known or run.files.settling, "a look", 10)
+    wait_for(lambda: run.files.known or run.files.settling, "a look")
     return run
 
 
@@ -70,7 +69,7 @@ def test_what_happens_after_the_first_scan_of_a_session_taken_up_again_is_a_sign
     """Without events, too: the first file that is moved into a quiet session goes at once (A7)."""
     bed = make(settle=3600)
     bed.scan()
-    time.sleep(0.05)
+    bed.tick()
     signed(bed)
     bed.scan()
     assert bed.files.known

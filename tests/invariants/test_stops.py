@@ -114,6 +114,25 @@ def test_a_stop_that_another_process_got_ahead_of_says_so(service: Service, drai
     assert service.runs["run"].session == theirs
 
 
+class Turns:
+    """A lock that notes who comes and goes, and when the second one has asked for it."""
+
+    def __init__(self) -> None:
+        self._lock, self._asked = threading.Lock(), 0
+        self.second, self.order = threading.Event(), list[str]()
+
+    def __enter__(self) -> None:
+        self._asked += 1
+        if self._asked == 2:
+            self.second.set()
+        self._lock.acquire()
+        self.order.append("in")
+
+    def __exit__(self, *_: object) -> None:
+        self.order.append("out")
+        self._lock.release()
+
+
 def test_two_stops_at_once_take_turns(bed: Bed, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that came late must not give back what a run that was started meanwhile has claimed."""
     bed.write("x.processing", b"content")
@@ -122,19 +141,23 @@ def test_two_stops_at_once_take_turns(bed: Bed, service: Service, monkeypatch: p
     def slow(path: Any, *, dir_fd: int | None = None) -> None:
         if path == "x.processing" and not paused.is_set():
             paused.set()
-            assert go.wait(10)
+            assert go.wait(60)
         unlink(path, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "unlink", slow)
-    stops = [threading.Thread(target=lambda: service.stop("run", drain=False)) for _ in range(2)]
+    run = service.runs["run"]
+    run.ending = turns = Turns()  # type: ignore[assignment]
+    stops = [threading.Thread(target=lambda: service.stop("run", drain=False), daemon=True) for _ in range(2)]
     stops[0].start()
-    assert paused.wait(10)
+    assert paused.wait(60)
     stops[1].start()
-    stops[1].join(0.5)
-    assert stops[1].is_alive()
+    assert turns.second.wait(60), "the second one does not wait for its turn"
+    assert run.discovery, "nothing has ended yet"
     go.set()
     for stop in stops:
-        stop.join(10)
+        stop.join(60)
+        assert not stop.is_alive()
+    assert turns.order == ["in", "out", "in", "out"]
     assert bed.names() == ["x"]
     assert record(service).state is State.STOPPED
 
