@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from uploader.__main__ import main
+from uploader.backlog import Backlog
 from uploader.blob.adapter import AzureBlobs
+from uploader.files import Files
 
+STOPPING = "stopping"  # the file that says so
 _context = get_context("forkserver")
 _context.set_forkserver_preload([__name__])
 # The exit code comes through a pipe and once only; starting a process asks for those of all others too.
@@ -77,6 +80,17 @@ def _arm(step: Step) -> None:
         setattr(AzureBlobs, kind, request(getattr(AzureBlobs, kind), kind))
 
 
+def _note_stops(flag: Path) -> None:
+    """Make this file as soon as a stop has told those that upload to give up."""
+    remove = Backlog.remove
+
+    def noted(backlog: Backlog, files: Files) -> None:
+        remove(backlog, files)
+        flag.touch()
+
+    Backlog.remove = noted  # type: ignore[assignment, method-assign]
+
+
 def _run(output: Path, env: Mapping[str, str], step: Step | None) -> None:
     fd = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(fd, 1)
@@ -86,6 +100,7 @@ def _run(output: Path, env: Mapping[str, str], step: Step | None) -> None:
     os.environ.update(env)
     if step:
         _arm(step)
+        _note_stops(output.parent / STOPPING)
     main()
 
 

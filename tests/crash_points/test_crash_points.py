@@ -1,6 +1,7 @@
 """Killed at each step of docs/design.md's table ("What a crash leaves"), the next start comes to the same end."""
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.crash_points.dying import Step, ended, start
-from tests.endpoint.faults import StallReply
+from tests.crash_points.dying import STOPPING, Step, ended, start
+from tests.endpoint.faults import Do
 from tests.endpoint.request import Operation, Request
 from tests.endpoint.server import Endpoint
 from tests.programs import shard, wait_for
@@ -22,6 +23,7 @@ from tests.soak.content import pieces
 BLOCK = 64 * 1024
 SIZES = {"a/small.bin": 1000, "large.bin": 5 * BLOCK + 7, "empty.bin": 0}
 FILES = {name: b"".join(pieces(name, 0, size)) for name, size in SIZES.items()}
+LONG = 200.0  # seconds: what bounds a hang only
 SETTLE = 6.0  # seconds, where a file has to settle
 STEPS = [
     Step("record's link", "before"),
@@ -71,23 +73,23 @@ class Scene:
 
     def start(self, step: Step | None = None) -> ForkServerProcess:
         process = start(self.folder / "shard.log", self.env, step)
-        wait_for(lambda: self._ready() or ended(process) is not None, "the shard to be ready", 30)
+        wait_for(lambda: self._ready() or ended(process) is not None, "the shard to be ready", LONG)
         return process
 
     def _ready(self) -> bool:
         with suppress(httpx.HTTPError):
-            return httpx.get(f"{self.server.url}/readyz", timeout=5, trust_env=False).status_code == 200
+            return httpx.get(f"{self.server.url}/readyz", timeout=60, trust_env=False).status_code == 200
         return False
 
     def post(self, call: str, **fields: object) -> int:
         with suppress(httpx.HTTPError):
             url = f"{self.server.url}/v1/watch/{call}"
-            return httpx.post(url, json={"session": "run", **fields}, timeout=40, trust_env=False).status_code
+            return httpx.post(url, json={"session": "run", **fields}, timeout=LONG, trust_env=False).status_code
         return 0
 
     def killed(self, process: ForkServerProcess) -> float:
         try:
-            wait_for(lambda: ended(process) is not None, "the process to come to this step", 40)
+            wait_for(lambda: ended(process) is not None, "the process to come to this step", LONG)
         finally:
             process.kill()
         assert ended(process) == -signal.SIGKILL, self.log()
@@ -102,13 +104,13 @@ class Scene:
         try:
             assert self.post("start") in {201, 409}
             wait_for(
-                lambda: self.post("stop") in {200, 202, 404} and not self.left(), f"the end: {self.left()}", 40, 0.2
+                lambda: self.post("stop") in {200, 202, 404} and not self.left(), f"the end: {self.left()}", LONG, 0.2
             )
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.left()}\n{self.log()}") from None
         finally:
             process.kill()
-            wait_for(lambda: ended(process) is not None, "the process to end", 10)
+            wait_for(lambda: ended(process) is not None, "the process to end", LONG)
         blobs = self.endpoint.store.blobs("uploads")
         assert {name: blob.content for name, blob in blobs.items()} == {
             f"run/{name}": content for name, content in self.files.items()
@@ -143,7 +145,10 @@ def die_while_draining(scene: Scene, step: Step) -> None:
 
 
 def die_while_giving_back(scene: Scene, step: Step) -> None:
-    stalled = scene.endpoint.faults.add(StallReply(1), Operation.PUT_BLOCK, times=100)
+    """No block is confirmed before the stop has told the upload to give up: so there is something to give back."""
+    stopping = scene.folder / STOPPING
+    hold = Do(lambda _: wait_for(stopping.exists, "the stop", LONG))
+    stalled = scene.endpoint.faults.add(hold, Operation.PUT_BLOCK, times=100)
     process = scene.start(step)
     scene.post("start")
     wait_for(lambda: stalled.hits or ended(process) is not None, "blocks under way")
@@ -176,7 +181,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
         pool.shutdown(cancel_futures=True)
 
 
-@pytest.mark.timeout(240)  # the first one waits for the others too, on a machine that does much else
+@pytest.mark.timeout(900)  # the first one waits for the others too, on a machine that does much else
 @pytest.mark.parametrize("step", [*STEPS, *GIVING_BACK], ids=str)
 def test_killed_at_a_step_it_comes_to_the_same_end_and_sends_nothing_in_vain(outcome: Outcome, step: Step) -> None:
     outcome(step)
@@ -189,15 +194,17 @@ def test_killed_after_it_gave_a_file_back_that_changed_it_lets_it_settle(tmp_pat
         scene = Scene(tmp_path, endpoint, {"late.bin": begin + b" and end"}, SETTLE)
         path, claimed = scene.root / "run/late.bin", scene.root / "run/late.bin.processing"
         path.unlink()
-        stalled = endpoint.faults.add(StallReply(1), Operation.PUT_BLOCK, times=100)
+        written = threading.Event()
+        stalled = endpoint.faults.add(Do(lambda _: written.wait(LONG)), Operation.PUT_BLOCK, times=100)
         process = scene.start(Step("unlink that gives back", "after"))
         scene.post("start")
         path.with_name(".arriving").write_bytes(begin)
         path.with_name(".arriving").rename(path)
         wait_for(lambda: stalled.hits or ended(process) is not None, "blocks under way")
+        changed = time.monotonic()
         with claimed.open("ab") as writer:
             writer.write(b" and end")
-        changed = time.monotonic()
+        written.set()
         death = scene.killed(process)
         endpoint.faults.clear()
         assert path.exists()
