@@ -53,7 +53,7 @@ class Alter:
 class Do:
     """Change the store just before the request has its effect, e.g. `Do(Store.expire)`."""
 
-    change: Callable[[Store], None]
+    change: Callable[[Store], object]
 
 
 Fault = Refuse | Reset | StallSend | StallReply | Alter | Do

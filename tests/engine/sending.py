@@ -112,7 +112,7 @@ def sending(root: Path, endpoint: Endpoint | None = None, timeout: float = 60, *
             transfer._pools.senders.shutdown()
 
 
-def in_thread(call: Callable[[], None], within: float = 60) -> Callable[[], BaseException | None]:
+def in_thread(call: Callable[[], None], within: float = 120) -> Callable[[], BaseException | None]:
     """Run this on a thread; returns a function that waits for its end and gives what it raised."""
     raised: list[BaseException] = []
 

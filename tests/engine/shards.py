@@ -1,7 +1,6 @@
 """A shard as a process, its share, and our endpoint as its store."""
 
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ class Shard:
 
     def session(self, name: str = "run") -> Path:
         """Start a session and return its folder."""
-        answer = httpx.post(self.server.url + "/v1/watch/start", json={"session": name}, timeout=10)
+        answer = httpx.post(self.server.url + "/v1/watch/start", json={"session": name}, timeout=60)
         assert answer.status_code == 201, answer.text
         return self.root / name
 
@@ -46,7 +45,7 @@ class Shard:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.rename(target)
 
-    def stored(self, *names: str, timeout: float = 30) -> None:
+    def stored(self, *names: str, timeout: float = 200) -> None:
         """Wait until these blobs are committed."""
         wait_for(lambda: self.blobs().issuperset(names), f"{names} in the store", timeout, 0.01)
 
@@ -57,6 +56,12 @@ class Shard:
     def content(self, name: str) -> bytes:
         """Return a blob's bytes."""
         return self.endpoint.store.blob(CONTAINER, name).content
+
+    def files(self, session: str) -> dict[str, int]:
+        """Return what status counts of a session's files."""
+        url = f"{self.server.url}/v1/watch/status?session={session}"
+        found: dict[str, int] = httpx.get(url, timeout=60, trust_env=False).json()["sessions"][0]["files"]
+        return found
 
     def received(self) -> int:
         """Return the bytes of content that came so far."""
@@ -93,11 +98,6 @@ def shard(folder: Path, *, keep_bytes: bool = True, up: bool = True, **settings:
             yield Shard(endpoint, server, root)
         finally:
             server.kill()
-
-
-def seconds(begin: float) -> float:
-    """Return the seconds since a moment of time.monotonic()."""
-    return time.monotonic() - begin
 
 
 def noise(size: int) -> bytes:

@@ -1,7 +1,6 @@
 """What the engine gets over, and that none of it harms what is committed."""
 
 import os
-import time
 from base64 import b64encode
 from collections.abc import Iterator
 from itertools import pairwise
@@ -181,7 +180,7 @@ def test_a_storm(engine: Sending, size: int, code: int) -> None:
     engine.upload(path)
     assert engine.holds(path)
     for first, second in pairs(engine):
-        assert second.started - first.ended >= pause * 0.99
+        assert second.started - first.started >= pause
 
 
 def pairs(engine: Sending) -> list[tuple[Request, Request]]:
@@ -214,17 +213,17 @@ def test_a_reset_connection(engine: Sending, operation: Operation) -> None:
     assert engine.holds(path)
 
 
-@pytest.mark.parametrize("fault", [StallSend(30, after_bytes=0), StallSend(30, after_bytes=1 << 19), StallReply(30)])
+@pytest.mark.parametrize("fault", [StallSend(600, after_bytes=0), StallSend(600, after_bytes=1 << 19), StallReply(600)])
 @pytest.mark.parametrize("size", [6 << 20, 18 << 20])
 def test_a_send_or_a_reply_that_stalls(tmp_path: Path, fault: Fault, size: int) -> None:
-    """The time-out is for each piece: the others go on, and the stalled one is sent anew."""
+    """The time-out is for each piece: the others go on, and the stalled one is sent anew, while it still stalls."""
     block = 8 << 20
-    with sending(tmp_path, timeout=0.7, block_size=block, memory=4 * block) as engine:
-        engine.endpoint.faults.add(fault, Operation.PUT_BLOB, Operation.PUT_BLOCK)
+    with sending(tmp_path, timeout=2, block_size=block, memory=4 * block) as engine:
+        stalled = engine.endpoint.faults.add(fault, Operation.PUT_BLOB, Operation.PUT_BLOCK)
         path = engine.file(size)
-        began = time.monotonic()
         engine.upload(path)
-        assert time.monotonic() - began < 10
+        assert stalled.hits == 1
+        assert engine.endpoint.log.of(Operation.PUT_BLOCK if size > block else Operation.PUT_BLOB)[0].status == 0
         assert engine.holds(path)
 
 

@@ -22,7 +22,7 @@ def test_a_large_file_whose_process_is_killed_again_and_again(tmp_path: Path) ->
         confirmed: set[str] = set()
         for percent in (20, 50, 80, 99):
             target = SIZE // BLOCK * percent // 100
-            stall = StallSend(60, after_bytes=BLOCK // 2)
+            stall = StallSend(600, after_bytes=BLOCK // 2)
             one.endpoint.faults.add(stall, Operation.PUT_BLOCK, skip=target - len(confirmed), times=100)
             halves = min(WINDOW, SIZE // BLOCK - target)
             wait_for(lambda: half_way(one, target - len(confirmed), halves), f"{percent}%")  # noqa: B023
@@ -80,11 +80,11 @@ def test_killed_while_small_files_are_under_way(tmp_path: Path) -> None:
     files = {f"run/{number}.bin": noise(1000 + number) for number in range(60)}
     with shard(tmp_path, connections=8, retention=3600) as one:
         one.endpoint.faults.latency = 0.05
-        one.endpoint.faults.add(StallReply(1), Operation.PUT_BLOB, skip=30, times=3)
+        one.endpoint.faults.add(StallReply(600), Operation.PUT_BLOB, skip=30, times=3)
         one.session()
         for name, content in files.items():
             one.arrive(name, content)
-        wait_for(lambda: len(one.blobs()) >= 33, "half of them", 30, 0.001)
+        wait_for(lambda: len(one.blobs()) >= 33, "half of them", interval=0.001)
         one.server.kill()
         stored = one.blobs()
         processing = [name for name in one.left() if name.endswith(".processing")]
