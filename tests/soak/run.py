@@ -5,6 +5,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,11 @@ class StagedPods(Pods):
         server.env["NFS_WATCH_STAGING"] = str(staging)
         server.output = self.folder / f"shard-{ordinal}{'-twin' if host else ''}.log"
         return server
+
+
+def staged(folder: Path) -> list[str]:
+    """List the copies that are there, but for those of a second process of an ordinal: it was killed."""
+    return [str(path) for path in (folder / "staging").rglob("*") if path.is_file() and "127.0.3" not in str(path)]
 
 
 class Soak:
@@ -169,10 +175,10 @@ class Soak:
         self.ledger.wrong += [
             f"{one.session}: what nobody may take was taken" for one in producers if not one.untouched()
         ]
-        staged = [str(path) for path in (pods.folder / "staging").rglob("*") if path.is_file()]
-        time.sleep(1)
-        if staged := [path for path in staged if Path(path).exists() and "127.0.3" not in path]:
-            self.ledger.wrong.append(f"left in staging: {staged[:5]}")
+        with suppress(AssertionError):
+            wait_for(lambda: not staged(pods.folder), "an empty folder of copies")
+        if left_over := staged(pods.folder):
+            self.ledger.wrong.append(f"left in staging: {left_over[:5]}")
 
     def _check_held(self, pods: Pods, idle: Held, checker: Checker) -> None:
         at_rest = most(held(server.pid) for server in pods.shards.values())
