@@ -36,7 +36,7 @@ def get(*what: str) -> Any:
     return json.loads(kubectl("get", *what, "-o", "json"))
 
 
-def eventually(condition: Callable[[], Any], what: str, timeout: float = 120) -> Any:
+def eventually(condition: Callable[[], Any], what: str, timeout: float = 300) -> Any:
     """Wait until the condition holds; a call that fails counts as not yet."""
     end, seen = time.monotonic() + timeout, None
     while time.monotonic() < end:
@@ -138,7 +138,7 @@ class Cluster:
     def scale(self, shards: int) -> None:
         """Scale, and wait until exactly these answer."""
         kubectl("scale", "statefulset/nfs-watch", f"--replicas={shards}")
-        eventually(lambda: self.reachable() == list(range(shards)), f"{shards} shards", 180)
+        eventually(lambda: self.reachable() == list(range(shards)), f"{shards} shards")
 
     def pod(self, ordinal: int) -> Document:
         found: Document = get("pod", f"nfs-watch-{ordinal}")

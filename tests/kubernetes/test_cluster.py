@@ -81,7 +81,7 @@ def test_sessions_live_through_scaling_deletions_and_a_shard_that_hangs(cluster:
 
     before = life(cluster, 0)
     kubectl("exec", "nfs-watch-0", "--", "python", "-c", STOP)
-    eventually(lambda: life(cluster, 0) != before and cluster.ready(0), "the liveness probe to end the hung shard", 180)
+    eventually(lambda: life(cluster, 0) != before and cluster.ready(0), "the liveness probe to end the hung shard")
     said = [event["message"] for event in get("events", "--field-selector=reason=Unhealthy")["items"]]
     assert any(line.startswith("Liveness probe failed") for line in said), said
     eventually(lambda: cluster.where() == homes, "its session to be resumed")
@@ -90,7 +90,7 @@ def test_sessions_live_through_scaling_deletions_and_a_shard_that_hangs(cluster:
     cluster.scale(1)
     eventually(lambda: cluster.where() == dict.fromkeys(FILES, 0), "shard 0 to adopt the others' sessions")
 
-    assert [writer.wait(300) for writer in writers] == [0] * len(writers)
+    assert [writer.wait(600) for writer in writers] == [0] * len(writers)
     eventually(lambda: payload(cluster) == [], "every file to be uploaded and collected", 600)
     for session in FILES:
         status, body = cluster.http("POST", "/v1/watch/stop", {"session": session})
@@ -122,8 +122,8 @@ def test_scaled_to_0_a_start_says_so_and_a_session_waits(cluster: Cluster) -> No
     assert cluster.http("POST", "/v1/watch/start", {"session": "night"})[0] == 201
     kubectl("scale", "statefulset/nfs-watch", "--replicas=0")
     eventually(lambda: cluster.http("POST", "/v1/watch/start", {"session": "x"})[0] == 503, "no shards")
-    assert cluster.write("night", range(50), 1).wait(120) == 0
+    assert cluster.write("night", range(50), 1).wait(600) == 0
     cluster.scale(1)
-    eventually(lambda: payload(cluster) == [], "the files to be uploaded", 120)
+    eventually(lambda: payload(cluster) == [], "the files to be uploaded")
     assert cluster.http("POST", "/v1/watch/stop", {"session": "night"})[0] in {200, 202}
     assert cluster.client("check", "night", "50") == {"missing": [], "wrong": [], "extra": []}
