@@ -18,6 +18,7 @@ from tests.programs import Server, shard, wait_for
 PROGRAM = """
 from uploader import serve, wire
 serve.HEAD_TIME, wire.BODY_TIME = {head}, {body}
+serve.KEEP_ALIVE = max(serve.KEEP_ALIVE, {head})
 from uploader.__main__ import main
 main()
 """
