@@ -1,5 +1,6 @@
 """One run: everything is put together, broken for a while, mended, drained and looked at."""
 
+import os
 import re
 import subprocess
 import time
@@ -56,7 +57,8 @@ class StagedPods(Pods):
 
 def staged(folder: Path) -> list[str]:
     """List the copies that are there, but for those of a second process of an ordinal: it was killed."""
-    return [str(path) for path in (folder / "staging").rglob("*") if path.is_file() and "127.0.3" not in str(path)]
+    found = [os.path.join(at, name) for at, _, names in os.walk(folder / "staging") for name in names]
+    return [path for path in found if "127.0.3" not in path]
 
 
 class Soak:
