@@ -28,11 +28,12 @@ USUAL = "retry=0,actimeo=1,lookupcache=positive,nosuid,nodev,noexec,nosharecache
 SOFT = f"softerr,timeo=20,retrans=1,{USUAL}"
 HARD = f"hard,{USUAL}"
 NFS_TIMEOUT = 5
+LONG = 600  # seconds: what bounds a hang only, in a guest with one slow processor
 
 
 def run(*argv: str | Path) -> str:
     """Run a program of the system and return what it printed."""
-    done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=LONG)
     assert done.returncode == 0, f"{argv}: {done.stdout}{done.stderr}"
     return done.stdout
 
@@ -137,13 +138,13 @@ def held(server: Server, call: str, suffix: str) -> Path:
 
 def start(server: Server, session: str, **body: object) -> None:
     """Start a session."""
-    answer = httpx.post(f"{server.url}/v1/watch/start", json={"session": session, **body}, timeout=30)
+    answer = httpx.post(f"{server.url}/v1/watch/start", json={"session": session, **body}, timeout=LONG)
     assert answer.status_code == 201, answer.text
 
 
 def status(server: Server, session: str) -> dict[str, Any]:
     """Return a session's status."""
-    answer = httpx.get(f"{server.url}/v1/watch/status", params={"session": session}, timeout=10)
+    answer = httpx.get(f"{server.url}/v1/watch/status", params={"session": session}, timeout=LONG)
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()["sessions"][0]
     return found
@@ -155,19 +156,19 @@ def events(server: Server, name: str = "") -> list[dict[str, Any]]:
     return [line for line in lines if not name or line["event"] == name]
 
 
-def until(condition: Any, what: str, timeout: float) -> Any:
+def until(condition: Any, what: str, timeout: float = LONG) -> Any:
     """Wait without much load: the guest has one processor."""
     return wait_for(condition, what, timeout, interval=0.2)
 
 
 @contextlib.contextmanager
-def up(*servers: Server, timeout: float = 60) -> Iterator[None]:
+def up(*servers: Server) -> Iterator[None]:
     """Run these programs for a while; they start at the same time."""
     try:
         for server in servers:
             server.start()
         for server in servers:
-            until(lambda server=server: server.answers("/readyz"), "an uploader to be ready", timeout)
+            until(lambda server=server: server.answers("/readyz"), "an uploader to be ready")
         yield
     finally:
         for server in servers:
@@ -179,14 +180,14 @@ def now() -> float:
     return time.time()
 
 
-def left_plain(path: Path, timeout: float) -> float:
+def left_plain(path: Path) -> float:
     """Wait until a file no longer has its plain name, and return the seconds that it took."""
     began = time.monotonic()
-    while time.monotonic() - began < timeout:
+    while time.monotonic() - began < LONG:
         if not path.exists():
             return time.monotonic() - began
         time.sleep(0.005)
-    raise AssertionError(f"{path.name} was not claimed within {timeout} s")
+    raise AssertionError(f"{path.name} was not claimed within {LONG} s")
 
 
 class Blobs:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.need import need
-from tests.nfs.guest import PROGRAMS, Guest
+from tests.nfs.guest import PROGRAMS, WHOLE, Guest
 from tests.programs import AZURITE
 
 HERE = Path(__file__).parent
@@ -54,6 +54,11 @@ class Outside:
         self.config = config
         self.guests: dict[str, Guest] = {}
         self.reports: dict[str, Iterator[dict[str, Any]]] = {}
+
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        """The guest has its own bounds."""
+        if item.path.parent == HERE:
+            item.add_marker(pytest.mark.timeout(WHOLE + 100))
 
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
         if item.path.parent != HERE:

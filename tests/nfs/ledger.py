@@ -1,5 +1,6 @@
 """A blob store that remembers every commit, so that no half-written content goes unnoticed."""
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,21 @@ Content = tuple[tuple[int, int], ...]  # length and CRC64 of each block, both ch
 
 
 class Ledger(Store):
-    """Keeps checksums only. `commits` maps a blob's name to what was committed under it, in turn."""
+    """Keeps checksums only. `commits` maps a blob's name to what was committed under it, in turn.
+
+    Blocks are held while `go_on` is not set.
+    """
 
     def __init__(self) -> None:
         super().__init__(keep_bytes=False)
         self.commits: dict[str, list[Content]] = {}
         self.begun: set[str] = set()
+        self.go_on = threading.Event()
+        self.go_on.set()
 
     def put_block(self, container: str, name: str, block: Block) -> None:
         self.begun.add(name)
+        self.go_on.wait()
         super().put_block(container, name, block)
 
     def put_blob(self, container: str, name: str, block: Block, *rest: Any, **options: Any) -> Blob:

@@ -1,15 +1,16 @@
 """The share goes in other ways: handles go stale, the mount is taken away, the cable is pulled. Gone is not empty."""
 
+import os
 import random
 from dataclasses import dataclass
 
 from tests.nfs import bed
-from tests.nfs.bed import NFS_TIMEOUT, SOFT, V4, Site
+from tests.nfs.bed import SOFT, V4, Site
 from tests.programs import Server
 
 GUEST = "dying"
 FILES = {f"file{number}.bin": random.randbytes(5000) for number in range(30)}
-SETTINGS = {"scan_interval": 0.5, "settle": 1, "retention": 5, "sweep_interval": 0.5}
+SETTINGS = {"scan_interval": 0.5, "settle": 1, "settle_empty": 1, "retention": 5, "sweep_interval": 0.5}
 
 
 @dataclass
@@ -21,9 +22,9 @@ class Going:
     azure: str
 
     def ends(self, reason: str) -> None:
-        """Expect its end with 75 within the time-out, for this reason, and no session or waiting file gone."""
+        """Expect its end with 75, for this reason, and no session or waiting file gone."""
         began = bed.now()
-        assert self.server.wait(NFS_TIMEOUT + 30) == 75
+        assert self.server.wait(bed.LONG) == 75
         ends = bed.events(self.server, "process.ends")
         print(f"gone after {bed.now() - began:.1f} s: {ends[0]['reason']}")
         assert reason in ends[0]["reason"]
@@ -38,20 +39,24 @@ class Going:
         server = self.site.uploader(self.azure, **SETTINGS)
         blobs = bed.Blobs(self.azure)
         with bed.up(server):
-            bed.until(lambda: blobs.names("going") >= {*FILES, "waits.bin", "late.bin"}, "all blobs", 60)
+            bed.until(lambda: blobs.names("going") >= {*FILES, "waits.bin", "late.bin"}, "all blobs")
             assert all(blobs.content(f"going/{name}") == content for name, content in FILES.items())
-            bed.until(lambda: not self.site.files(), "an empty folder", 30)
+            bed.until(lambda: not self.site.files(), "an empty folder")
 
 
 def going(azure: str, name: str, export: str = "share") -> Going:
-    """Make a site with files under way, and one that settles long enough to be waiting when the share goes."""
+    """Make a site with files under way, and one that has to settle, for an hour, when the share goes.
+
+    The others bear a sign that they are finished: something happened to them after their last write.
+    """
     site = Site(name, f"{V4},{SOFT}", export=export).make("going")
     for file, content in FILES.items():
         (site.server / "going" / file).write_bytes(content)
-    server = site.uploader(azure, **SETTINGS)
+        os.utime(site.server / "going" / file, (1_000_000_000, 1_000_000_000))
+    server = site.uploader(azure, **{**SETTINGS, "settle": 3600})
     server.up()
     bed.start(server, "going")
-    bed.until(lambda: bed.events(server, "file.completed"), "the first file", 30)
+    bed.until(lambda: bed.events(server, "file.completed"), "the first file")
     (site.server / "going/waits.bin").write_bytes(b"waits")
     return Going(site, server, azure)
 

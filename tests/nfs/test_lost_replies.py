@@ -17,7 +17,7 @@ from tests.programs import Server
 
 GUEST = "dying"
 PORTS = {V4: 12042, V3: 12043}
-SETTINGS = {"scan_interval": 0.5, "settle": 1, "retention": 3, "sweep_interval": 0.5, "nfs_timeout": 60}
+SETTINGS = {"scan_interval": 0.5, "settle": 1, "retention": 3, "sweep_interval": 0.5, "nfs_timeout": 600}
 
 
 @dataclass
@@ -39,8 +39,8 @@ class Behind:
 
     def lost(self) -> None:
         """Wait until it has happened, and the server has refused to do it again."""
-        assert self.proxy.swallowed.wait(40), "no such call was made"
-        bed.until(lambda: bed.calls(self.site.root, -1)[self.kind] > self.refused[self.kind], "the refusal", 40)
+        assert self.proxy.swallowed.wait(bed.LONG), "no such call was made"
+        bed.until(lambda: bed.calls(self.site.root, -1)[self.kind] > self.refused[self.kind], "the refusal")
 
     def put(self, name: str) -> None:
         part = self.site.server / "lossy" / f"{name}.part"
@@ -49,9 +49,9 @@ class Behind:
 
     def ends_well(self, name: str) -> None:
         """Expect the file in the store, then gone from the share, and nobody upset about it."""
-        bed.until(lambda: name in self.blobs.names("lossy"), f"the blob {name}", 60)
+        bed.until(lambda: name in self.blobs.names("lossy"), f"the blob {name}")
         assert self.blobs.content(f"lossy/{name}") == name.encode()
-        bed.until(lambda: not self.site.files(), "an empty folder", 60)
+        bed.until(lambda: not self.site.files(), "an empty folder")
         assert bed.status(self.server, "lossy")["files"]["failed"] == 0
 
 
@@ -76,7 +76,7 @@ def behind(request: pytest.FixtureRequest, azure: str) -> Iterator[Behind]:
 def test_the_link_of_a_new_session_record(behind: Behind) -> None:
     """The start is neither refused as a second one, nor taken for a failure."""
     behind.loses("link", "lossy.json")
-    answer = httpx.post(f"{behind.server.url}/v1/watch/start", json={"session": "lossy"}, timeout=60)
+    answer = httpx.post(f"{behind.server.url}/v1/watch/start", json={"session": "lossy"}, timeout=bed.LONG)
     behind.lost()
     assert answer.status_code == 201, answer.text
     assert bed.status(behind.server, "lossy")["state"] == "active"

@@ -63,7 +63,7 @@ def test_files_that_are_known_cost_no_call_each(version: str, size: int, monkeyp
         (site.server / f"scan/{number}.bin").write_bytes(b"x")
     discovery = discovery_on(site, "scan", monkeypatch)
     first = cost(discovery, site.root)
-    time.sleep(1.1)  # the attribute cache's time: what is known to the kernel does not help the next scan
+    time.sleep(1.1)  # at least the attribute cache's time: what is known to the kernel does not help the next scan
     second = cost(discovery, site.root)
     (site.server / "scan/late.bin").write_bytes(b"x")
     time.sleep(1.1)

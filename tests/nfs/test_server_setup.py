@@ -31,7 +31,7 @@ def test_the_export_script_can_be_run_twice_and_maps_all_to_one_owner() -> None:
     folder.chmod(0o777)
     text = SETUP.format(guest=bed.GUEST, etc=etc, folder=folder, script=TOP / "k8s/nfs-export.sh")
     done = subprocess.run(
-        ["unshare", "-m", "bash", "-c", text], check=False, capture_output=True, text=True, timeout=60
+        ["unshare", "-m", "bash", "-c", text], check=False, capture_output=True, text=True, timeout=bed.LONG
     )
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()[:4], done.stdout.splitlines()[4:]
