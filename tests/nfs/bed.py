@@ -27,7 +27,7 @@ V3 = "vers=3,nolock,proto=tcp"
 USUAL = "retry=0,actimeo=1,lookupcache=positive,nosuid,nodev,noexec,nosharecache"
 SOFT = f"softerr,timeo=20,retrans=1,{USUAL}"
 HARD = f"hard,{USUAL}"
-NFS_TIMEOUT = 5
+NFS_TIMEOUT = 15  # seconds, where the share is to go; elsewhere a slow guest must not pass for a lost share
 LONG = 600  # seconds: what bounds a hang only, in a guest with one slow processor
 
 
@@ -99,8 +99,8 @@ class Site:
         mount(self.root, f"{self.export}/{self.name}", self.machine, self.options)
 
     def uploader(self, connection: str, **settings: object) -> Server:
-        """Make an uploader on it, not started yet; its settings are the product's defaults, but for a short time-out."""
-        defaults = {"scan_interval": 2, "settle": 5, "retention": 60, "sweep_interval": 5, "nfs_timeout": NFS_TIMEOUT}
+        """Make an uploader on it, not started yet; its settings are the product's defaults, but for a long time-out."""
+        defaults = {"scan_interval": 2, "settle": 5, "retention": 60, "sweep_interval": 5, "nfs_timeout": LONG}
         log = GUEST / f"log-{self.name}"
         log.mkdir(exist_ok=True)
         return shard(log, self.root if self.options else self.server, connection, 0, **{**defaults, **settings})

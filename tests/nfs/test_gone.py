@@ -53,7 +53,7 @@ def going(azure: str, name: str, export: str = "share") -> Going:
     for file, content in FILES.items():
         (site.server / "going" / file).write_bytes(content)
         os.utime(site.server / "going" / file, (1_000_000_000, 1_000_000_000))
-    server = site.uploader(azure, **{**SETTINGS, "settle": 3600})
+    server = site.uploader(azure, **{**SETTINGS, "settle": 3600, "nfs_timeout": bed.NFS_TIMEOUT})
     server.up()
     bed.start(server, "going")
     bed.until(lambda: bed.events(server, "file.completed"), "the first file")
