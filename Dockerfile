@@ -1,5 +1,5 @@
 # One image, two programs: `uploader` (the default) and `router`.
-#   docker build -t nfs-watch:0.1.0 .        (or buildah, podman, nerdctl: docs/deploy.md)
+#   docker build -t localhost/nfs-watch:0.2.0 .        (or buildah, podman, nerdctl: docs/deploy.md)
 # Any base with Python 3.11 or newer and its venv module will do; linux/arm64 and linux/amd64 alike.
 ARG BASE=python:3.13-slim-bookworm
 
@@ -18,12 +18,11 @@ RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app/programs
 
 FROM ${BASE}
 LABEL org.opencontainers.image.title="nfs-watch" \
+      org.opencontainers.image.version="0.2.0" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /app /app
 # Nothing here is written at run time: the root file system may be read-only.
-ARG VERSION=0.1.0
 ENV PATH=/app/bin:/usr/local/bin:/usr/bin:/bin \
-    NFS_WATCH_VERSION=${VERSION} \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 WORKDIR /app/programs

@@ -1,19 +1,22 @@
 """The program: python -m router."""
 
 import logging
+import sys
 
 from router.app import app
 from router.settings import load
-from uploader import names, serve, telemetry
+from uploader import arguments, names, serve, telemetry
 from uploader.errors import BadConfiguration, Fatal
 from uploader.replicas import replicas
 from uploader.thread import die
 
 log = logging.getLogger(__name__)
+ABOUT = "The router of nfs-watch: sends each call to the shard that owns the session, and serves the status page."
 
 
 def main() -> None:
     """Run the router until it is killed."""
+    arguments.read("router", ABOUT, sys.argv[1:])
     telemetry.configure("router")
     try:
         settings = load()

@@ -1,7 +1,6 @@
 """The manifests: every overlay is built as `kubectl apply -k` builds it, validated, and held to what matters."""
 
 import os
-import tomllib
 from base64 import b64decode
 from pathlib import Path
 
@@ -25,8 +24,8 @@ from tests.manifests import (
     shards_of,
     workloads,
 )
-from tests.programs import TOP
 from uploader.settings import Settings, load
+from uploader.version import VERSION
 
 
 @pytest.fixture(params=OVERLAYS)
@@ -218,9 +217,8 @@ def test_the_variables_of_services_stay_out(documents: list[Document]) -> None:
 
 
 def test_both_programs_are_one_image_of_this_version(documents: list[Document]) -> None:
-    version = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]["version"]
     ours = [c for c in containers(documents) if c["name"] in {"uploader", "router"}]
-    assert {c["image"] for c in ours} == {f"localhost/nfs-watch:{version}"}
+    assert {c["image"] for c in ours} == {f"localhost/nfs-watch:{VERSION}"}
     assert {c["imagePullPolicy"] for c in ours} == {"IfNotPresent"}, "no registry has it"
     assert sorted(c["args"] for c in ours) == [["router"], ["uploader"]]
     assert all(c["args"] == [c["name"]] and "command" not in c for c in ours)

@@ -26,6 +26,7 @@ from tests.programs import Server, free_port, wait_for
 from tests.receiver import Receiver, attributes, over_grpc, over_http
 from tests.telemetry import run
 from uploader import collector, names, otlp
+from uploader.version import VERSION
 
 BLOCK = 1 << 20
 LARGE = 5 * BLOCK + 77
@@ -190,7 +191,6 @@ def test_the_resource_says_who_it_is_and_no_metric_names_a_session_or_file(
 ) -> None:
     """Semantic-convention names; OTEL_RESOURCE_ATTRIBUTES outranks what the program finds out by itself."""
     pod = {"POD_NAME": "nfs-watch-0", "POD_NAMESPACE": "nfs-watch", "NODE_NAME": "jetson", "POD_UID": "7a5c"}
-    pod |= {"NFS_WATCH_VERSION": "1.2.3"}
     got = stack.enter_context(over_http())
     make(share / "run-1", SMALL[:3])
     (share / "run-1" / "link.bin").symlink_to("/etc/hostname")
@@ -211,7 +211,7 @@ def test_the_resource_says_who_it_is_and_no_metric_names_a_session_or_file(
         "service.name": "uploader",
         "service.namespace": "nfs-watch",
         "service.instance.id": "mine",
-        "service.version": "1.2.3",
+        "service.version": VERSION,
         "site": "lab",
         "k8s.pod.name": "nfs-watch-0",
         "k8s.pod.uid": "7a5c",

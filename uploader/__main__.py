@@ -1,8 +1,9 @@
 """The program: python -m uploader."""
 
 import logging
+import sys
 
-from uploader import names, serve, telemetry
+from uploader import arguments, names, serve, telemetry
 from uploader.api import app
 from uploader.backlog import Backlog
 from uploader.blob.adapter import AzureBlobs
@@ -21,10 +22,12 @@ from uploader.watch import Watch
 from uploader.worker import Workers
 
 log = logging.getLogger(__name__)
+ABOUT = "A shard of nfs-watch: moves the files of its sessions from an NFS share into Azure Blob Storage."
 
 
 def main() -> None:
     """Run a shard until it is killed."""
+    arguments.read("uploader", ABOUT, sys.argv[1:])
     telemetry.configure("uploader")
     try:
         settings = load()

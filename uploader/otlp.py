@@ -17,6 +17,7 @@ from opentelemetry._logs import LogRecord, SeverityNumber
 
 from uploader import collector, names
 from uploader.lines import fields, ours, said
+from uploader.version import VERSION
 
 log = logging.getLogger(__name__)
 SIGNALS = ("metrics", "traces", "logs")
@@ -78,7 +79,7 @@ def _resource(service: str) -> Any:  # noqa: ANN401 the SDK is imported only whe
         "service.name": service,
         "service.namespace": "nfs-watch",
         "service.instance.id": os.environ.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}",
-        "service.version": os.environ.get("NFS_WATCH_VERSION"),
+        "service.version": VERSION,
         "k8s.pod.name": os.environ.get("POD_NAME"),
         "k8s.namespace.name": os.environ.get("POD_NAMESPACE"),
         "k8s.pod.uid": os.environ.get("POD_UID"),

@@ -8,6 +8,7 @@ from pydantic.json_schema import models_json_schema
 from uploader.openapi.answers import Ended, Problem, Started, Status
 from uploader.openapi.examples import ABOUT, PROBLEMS, STARTED, STATUS, TITLES
 from uploader.session import EXTENSION_RULE, NAME_RULE
+from uploader.version import VERSION
 
 # The rule of session.NAME in words that need no look-around: a dot is always followed by something else.
 NAME_PATTERN = r"^[A-Za-z0-9](\.?[A-Za-z0-9_-])*$"
@@ -32,7 +33,7 @@ def document(start: type[BaseModel], stop: type[BaseModel], *, page: bool) -> di
         "openapi": "3.1.0",
         "info": {
             "title": "nfs-watch",
-            "version": "1",
+            "version": VERSION,
             "description": ABOUT,
             "license": {"name": "Apache-2.0"},
         },

@@ -1,0 +1,3 @@
+"""The version: pyproject.toml reads it here, and tests/test_version.py finds every place that says another."""
+
+VERSION = "0.2.0"
