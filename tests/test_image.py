@@ -191,7 +191,7 @@ def test_nothing_of_the_image_can_be_changed_by_its_user(root: Path) -> None:
     assert writable == []
 
 
-@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
 def test_every_locked_dependency_has_a_wheel_for_arm64(version: str, tmp_path: Path) -> None:
     """The device has no compiler in its image: each must be pure, or a wheel for aarch64 and glibc."""
     report = tmp_path / "report.json"
