@@ -42,6 +42,13 @@ class StallReply:
 
 
 @dataclass(frozen=True)
+class Hold:
+    """Read the body, then wait until `gate` is set before anything happens: what is under way stays so."""
+
+    gate: threading.Event
+
+
+@dataclass(frozen=True)
 class Alter:
     """Change the reply on its way: headers (None: it is left out), and the body where one is given."""
 
@@ -56,7 +63,7 @@ class Do:
     change: Callable[[Store], object]
 
 
-Fault = Refuse | Reset | StallSend | StallReply | Alter | Do
+Fault = Refuse | Reset | StallSend | StallReply | Hold | Alter | Do
 
 
 @dataclass

@@ -12,7 +12,7 @@ import time
 import uuid
 from typing import Any, Self
 
-from tests.endpoint.faults import Alter, Do, Faults, Refuse, Reset, StallReply, StallSend
+from tests.endpoint.faults import Alter, Do, Faults, Hold, Refuse, Reset, StallReply, StallSend
 from tests.endpoint.operations import perform
 from tests.endpoint.reply import Reply, refusal
 from tests.endpoint.request import Log, Request, parse
@@ -120,6 +120,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             case Refuse(status, code, retry_after, headers):
                 patience = {} if retry_after is None else {"Retry-After": str(retry_after)}
                 raise Refused(status, code, headers={**headers, **patience})
+            case Hold(gate):
+                while not (gate.is_set() or endpoint.closing.is_set()):
+                    gate.wait(0.1)
             case Do(change):
                 change(endpoint.store)
             case _:

@@ -1,9 +1,13 @@
 """What our endpoint does beyond Azurite: limits, counted requests, and faults on demand."""
 
 import base64
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from email.utils import parsedate_to_datetime
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -12,10 +16,12 @@ from awscrt.checksums import crc64nvme
 from azure.core.exceptions import AzureError, HttpResponseError, ServiceRequestError, ServiceResponseError
 from azure.storage.blob import BlobBlock, BlobClient, BlobServiceClient, LinearRetry
 
-from tests.endpoint.faults import Do, Fault, Refuse, Reset, StallReply, StallSend
+from tests.endpoint import store as store_module
+from tests.endpoint.faults import Do, Fault, Hold, Refuse, Reset, StallReply, StallSend
 from tests.endpoint.request import Operation
 from tests.endpoint.server import Endpoint
 from tests.endpoint.store import Store
+from tests.programs import wait_for
 
 BLOCK = f"{0:012}"
 
@@ -133,22 +139,35 @@ def test_a_reset_loses_the_effect_or_only_the_reply(
 
 
 def test_a_stalled_send_meets_the_clients_timeout(endpoint: Endpoint) -> None:
-    endpoint.faults.add(StallSend(20, after_bytes=1 << 20), Operation.PUT_BLOCK)
-    started = time.monotonic()
+    """It gives up while the endpoint still stalls."""
+    endpoint.faults.add(StallSend(3600, after_bytes=1 << 20), Operation.PUT_BLOCK)
     with (
-        client(endpoint, connection_timeout=0.5, read_timeout=0.5) as blob,
+        client(endpoint, connection_timeout=3, read_timeout=3) as blob,
         pytest.raises((ServiceRequestError, ServiceResponseError)),
     ):
         blob.stage_block(BLOCK, bytes(32 << 20))
-    assert time.monotonic() - started < 5
     assert 0 < endpoint.log.received(Operation.PUT_BLOCK) < 4 << 20
 
 
 def test_a_stalled_reply_comes_after_the_effect(endpoint: Endpoint) -> None:
-    endpoint.faults.add(StallReply(20), Operation.PUT_BLOB)
+    endpoint.faults.add(StallReply(3600), Operation.PUT_BLOB)
     with client(endpoint, read_timeout=0.3) as blob, pytest.raises(ServiceResponseError):
         blob.upload_blob(b"data", overwrite=True)
+    wait_for(lambda: endpoint.store.blobs("uploads"), "the effect")
     assert endpoint.store.blob("uploads", "a/b").content == b"data"
+
+
+def test_what_is_held_waits_for_its_gate_and_then_has_its_effect(endpoint: Endpoint) -> None:
+    gate = threading.Event()
+    held = endpoint.faults.add(Hold(gate), Operation.PUT_BLOCK, skip=1)
+    with client(endpoint) as blob, ThreadPoolExecutor(1) as pool:
+        blob.stage_block(f"{1:012}", b"passes")
+        staging = pool.submit(blob.stage_block, BLOCK, b"data")
+        wait_for(lambda: held.hits == 1, "the request")
+        assert len(blob.get_block_list("uncommitted")[1]) == 1
+        gate.set()
+        staging.result()
+        assert len(blob.get_block_list("uncommitted")[1]) == 2
 
 
 def test_blocks_can_expire_between_two_requests(endpoint: Endpoint, blob: BlobClient) -> None:
@@ -157,12 +176,15 @@ def test_blocks_can_expire_between_two_requests(endpoint: Endpoint, blob: BlobCl
     assert refused(lambda: blob.commit_block_list([BlobBlock(BLOCK)])) == (400, "InvalidBlockList")
 
 
-def test_a_container_can_vanish_and_stay_taken(endpoint: Endpoint, blob: BlobClient) -> None:
-    endpoint.faults.add(Do(lambda store: store.drop("uploads", being_deleted=0.2)))
+def test_a_container_can_vanish_and_stay_taken(
+    endpoint: Endpoint, blob: BlobClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint.faults.add(Do(lambda store: store.drop("uploads", being_deleted=3600)))
     assert refused(lambda: blob.stage_block(BLOCK, b"data")) == (404, "ContainerNotFound")
     service = BlobServiceClient.from_connection_string(endpoint.connection_string, retry_total=0)
     assert refused(lambda: service.create_container("uploads")) == (409, "ContainerBeingDeleted")
-    time.sleep(0.2)
+    later = SimpleNamespace(time=time.time, monotonic=lambda: time.monotonic() + 3600)
+    monkeypatch.setattr(store_module, "time", later)
     service.create_container("uploads")
 
 
@@ -171,16 +193,16 @@ def test_a_clock_that_is_far_off_is_refused_and_shown(endpoint: Endpoint, blob: 
     blob.stage_block(BLOCK, b"data")
     endpoint.faults.skew = 1000
     assert refused(lambda: blob.stage_block(BLOCK, b"data")) == (403, "AuthenticationFailed")
-    date = httpx.head(f"{endpoint.url}/uploads/a").headers["Date"]
-    sent = time.strptime(date, "%a, %d %b %Y %H:%M:%S GMT")
-    assert 990 < time.mktime(sent) - time.mktime(time.gmtime()) < 1010
+    began = time.time()
+    date = httpx.head(f"{endpoint.url}/uploads/a").headers["Date"]  # in whole seconds
+    assert began - 1 <= parsedate_to_datetime(date).timestamp() - 1000 <= time.time()
 
 
 def test_the_throttle_holds_over_all_connections(endpoint: Endpoint, blob: BlobClient) -> None:
     endpoint.faults.throttle.rate = 8e6
     started = time.monotonic()
     blob.upload_blob(bytes(4_000_000), overwrite=True)
-    assert 0.4 < time.monotonic() - started < 1
+    assert time.monotonic() - started > 0.4
 
 
 def test_latency_is_added_to_each_request(endpoint: Endpoint, blob: BlobClient) -> None:
@@ -188,7 +210,7 @@ def test_latency_is_added_to_each_request(endpoint: Endpoint, blob: BlobClient) 
     started = time.monotonic()
     blob.stage_block(BLOCK, b"data")
     blob.stage_block(BLOCK, b"data")
-    assert 0.4 < time.monotonic() - started < 1
+    assert time.monotonic() - started >= 0.4
 
 
 def test_what_it_does_not_know_is_an_error(endpoint: Endpoint) -> None:
