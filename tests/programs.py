@@ -1,13 +1,15 @@
 """The real programs, as processes on 127.0.0.1: Azurite, shards and a router, started, killed and stopped by their ids."""
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,32 @@ ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
 
-def free_port() -> int:
-    """Return a port that was free a moment ago."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+@cache
+def _own_ports() -> tuple[socket.socket, Iterator[int]]:
+    """Reserve 200 ports for this process, as long as it lives: a name in the kernel that only one can have.
+
+    They lie below those that the kernel gives to connections, so that none of these takes one before its program does.
+    """
+    for first in range(10_000, 32_000, 200):
+        name = socket.socket(socket.AF_UNIX)
+        with contextlib.suppress(OSError):
+            name.bind(f"\0nfs-watch-tests-{first}")
+            return name, itertools.cycle(range(first, first + 200))
+        name.close()
+    raise AssertionError("too many processes test at once")
+
+
+def free_port(offsets: Sequence[int] = (0,), multiple: int = 1) -> int:
+    """Return a multiple on which, and at these offsets from which, nobody listens; no other process of tests has it."""
+    ports = _own_ports()[1]
+    for port in itertools.islice((port for port in ports if port % multiple == 0), 200):
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            for offset in offsets:
+                listener = stack.enter_context(socket.socket())
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind(("127.0.0.1", port + offset))
+            return port
+    raise AssertionError("no port is free")
 
 
 def connection_string(endpoint: str) -> str:

@@ -1,16 +1,16 @@
 """Two shards and a router on this machine, with a folder as the share; the blob store is given."""
 
 import contextlib
-import random
 import socket
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from tests.programs import Server, router, shard
+from tests.programs import Server, free_port, router, shard
 
 SHARDS = 2
+OFFSETS = (0, 1, *range(10, 10 + SHARDS))
 
 
 class Site:
@@ -23,7 +23,7 @@ class Site:
         self.connection = connection
         self.share = folder / "share"
         self.share.mkdir()
-        port = port or free_ports(random.randrange(20_000, 31_000, 20))
+        port = port or free_port(OFFSETS, 20)
         shards = f"http://127.0.0.1:{(port + 10) // 10}{{ordinal}}"
         both: dict[str, Any] = {"replicas": SHARDS, **settings}
         self.shards = [
@@ -68,7 +68,7 @@ def free_ports(first: int) -> int:
     """Return P, a multiple of 20 from `first` on, with P, P+1 and, for shard N, P+10+N free."""
     for port in range(first, first + 1000, 20):
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-            for offset in (0, 1, *range(10, 10 + SHARDS)):
+            for offset in OFFSETS:
                 listener = stack.enter_context(socket.socket())
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 listener.bind(("127.0.0.1", port + offset))
