@@ -4,9 +4,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from tests.programs import wait_for
 from uploader import files as module
 from uploader.backlog import Backlog
 from uploader.errors import NotEligible, StoreAway
@@ -85,11 +87,13 @@ def test_waiting_for_room_ends_when_there_is_some_or_the_session_has_ended(backl
     def end() -> None:
         backlog.remove(files)
 
+    waiters: Any = backlog._room
     for act in (finish_one, end):
-        waiter = threading.Thread(target=backlog.wait_for_room, args=(files, 30))
+        waiter = threading.Thread(target=backlog.wait_for_room, args=(files, 3600), daemon=True)
         waiter.start()
+        wait_for(lambda: waiters._waiters, "the waiter to wait")
         act()
-        waiter.join(5)
+        waiter.join(60)
         assert not waiter.is_alive()
         backlog.offer(files, "again", SMALL)
 
@@ -118,21 +122,23 @@ def test_no_worker_sleeps_while_files_wait(backlog: Backlog) -> None:
     lock = threading.Lock()
 
     def work(small: bool) -> None:
-        while True:
-            item = backlog.take(small=small)
+        while not (item := backlog.take(small=small)).path.startswith("end-"):
             with lock:
                 done[item.files.session] += 1
             backlog.done(item)
+        backlog.done(item)
 
-    for number in range(8):
-        threading.Thread(target=work, args=(number % 2 == 0,), daemon=True).start()
+    workers = [threading.Thread(target=work, args=(number % 2 == 0,), daemon=True) for number in range(8)]
+    for worker in workers:
+        worker.start()
     for number in range(300):
         for files in sessions:
-            while not backlog.offer(files, f"{number}", SMALL if number % 3 else LARGE):
-                time.sleep(0.001)
-    end = time.monotonic() + 10
-    while sum(done.values()) < 900 and time.monotonic() < end:
-        time.sleep(0.01)
+            assert backlog.offer(files, f"{number}", SMALL if number % 3 else LARGE)
+    wait_for(lambda: sum(done.values()) == 900, "all files to be taken")
+    for number in range(8):
+        backlog.offer(sessions[0], f"end-{number}", SMALL if number % 2 else LARGE)
+    for worker in workers:
+        worker.join(60)
     assert done == {"0": 300, "1": 300, "2": 300}
     assert all(not files.known and not files.busy for files in sessions)
 

@@ -27,14 +27,14 @@ RULES = {rule["alert"]: rule for group in yaml.safe_load(ALERTS.read_text())["gr
 PANELS = {panel["title"]: panel for panel in DASHBOARD["panels"]}
 UNITS = {"By": "bytes", "s": "seconds"}
 TOUCH = """
-import time
+from opentelemetry import metrics
 from opentelemetry.metrics import Counter, Histogram
 for instrument in vars(telemetry).values():
     if isinstance(instrument, Counter): instrument.add(1)
     if isinstance(instrument, Histogram): instrument.record(1.0)
 telemetry.failed(ValueError("x"))
 telemetry.observe(lambda: dict.fromkeys(telemetry.GAUGES, 1.0))
-time.sleep(1)
+metrics.get_meter_provider().force_flush(60_000)
 """
 SHARDS = ("nfs-watch-0", "nfs-watch-1")
 STEP, SAMPLES = 15, 60
@@ -119,11 +119,12 @@ def samples(series: dict[str, set[str]], end: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def prometheus(series: dict[str, set[str]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A real Prometheus that holds these samples."""
+def prometheus(series: dict[str, set[str]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, int]]:
+    """A real Prometheus that holds these samples, and the second of the last of them."""
     need("prometheus", "promtool")
     folder = tmp_path_factory.mktemp("prometheus")
-    (folder / "samples").write_text(samples(series, int(time.time()) - 60))
+    last = int(time.time()) - 60
+    (folder / "samples").write_text(samples(series, last))
     create = ["promtool", "tsdb", "create-blocks-from", "openmetrics", str(folder / "samples"), str(folder / "data")]
     subprocess.run(create, check=True, capture_output=True)
     (folder / "prometheus.yml").write_text("{}")
@@ -132,17 +133,18 @@ def prometheus(series: dict[str, set[str]], tmp_path_factory: pytest.TempPathFac
     server = Server([*argv, f"--web.listen-address=127.0.0.1:{port}"], folder / "log", port)
     try:
         server.up("/-/ready")
-        yield server
+        yield server, last
     finally:
         server.kill()
 
 
 @pytest.mark.parametrize("title", PANELS)
-def test_a_real_prometheus_answers_every_panel_with_numbers(prometheus: Server, title: str) -> None:
+def test_a_real_prometheus_answers_every_panel_with_numbers(prometheus: tuple[Server, int], title: str) -> None:
+    server, last = prometheus
     for target in PANELS[title]["targets"]:
         query = target["expr"].replace("$__rate_interval", "1m").replace("$instance", ".*")
         with httpx.Client(trust_env=False) as client:
-            reply = client.get(f"{prometheus.url}/api/v1/query", params={"query": query, "time": time.time() - 90})
+            reply = client.get(f"{server.url}/api/v1/query", params={"query": query, "time": last - 30})
         assert reply.status_code == 200, reply.text
         result = reply.json()["data"]["result"]
         assert result, query

@@ -32,6 +32,7 @@ class Tunnel:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # ends accept(), which a close does not
         self._listener.close()
 
     def _serve(self) -> None:
@@ -43,7 +44,9 @@ class Tunnel:
     def _connect(self, client: socket.socket) -> None:
         head = b""
         while not head.endswith(b"\r\n\r\n"):
-            head += client.recv(1)
+            if not (more := client.recv(1)):
+                return
+            head += more
         method, target, _ = head.split(b"\r\n")[0].decode().split()
         self.asked.append(f"{method} {target}")
         host, _, port = target.rpartition(":")
@@ -91,7 +94,7 @@ def test_files_of_each_size_go_the_way_that_the_environment_says(
             answer = httpx.post(f"{server.url}/v1/watch/start", json={"session": "run"}, timeout=10, trust_env=False)
             assert answer.status_code == 201, answer.text
             wanted = {f"run/{name}": content for name, content in contents.items()}
-            wait_for(lambda: endpoint.store.blobs("uploads").keys() == wanted.keys(), "all blobs", 30)
+            wait_for(lambda: endpoint.store.blobs("uploads").keys() == wanted.keys(), "all blobs")
         finally:
             server.kill()
         stored = {name: blob.content for name, blob in endpoint.store.blobs("uploads").items()}

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 import trustme
 
 from tests.kubernetes.api import Api, spec
+from tests.programs import wait_for
 from uploader import replicas as module
 from uploader.replicas import FixedReplicas, KubernetesReplicas, ReplicasUnknown, replicas
 
@@ -32,7 +32,7 @@ def account(tmp_path: Path, api: Api) -> Path:
     return api.account(tmp_path)
 
 
-def asking(api: Api, account: Path, ttl: float = 0.0, timeout: float = 5.0) -> KubernetesReplicas:
+def asking(api: Api, account: Path, ttl: float = 0.0, timeout: float = 60.0) -> KubernetesReplicas:
     return KubernetesReplicas("nfs-watch", api=api.url, folder=account, ttl=ttl, timeout=timeout)
 
 
@@ -47,12 +47,30 @@ def test_zero_replicas_is_an_answer(api: Api, account: Path) -> None:
     assert asking(api, account).count() == 0
 
 
-def test_an_answer_is_kept_for_ttl_seconds_and_no_longer(api: Api, account: Path) -> None:
-    shards = asking(api, account, ttl=0.3)
+class Clock:
+    """Stands until it is moved."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def test_an_answer_is_kept_for_ttl_seconds_and_no_longer(api: Api, account: Path, clock: Clock) -> None:
+    shards = asking(api, account, ttl=3)
     assert [shards.count() for _ in range(50)] == [1] * 50
     assert len(api.asked) == 1
     api.body = spec(4)
-    time.sleep(0.35)
+    clock.now += 2.9
+    assert shards.count() == 1
+    clock.now += 0.1
     assert shards.count() == 4
     assert len(api.asked) == 2
 
@@ -130,28 +148,45 @@ def test_a_refused_connection_keeps_the_last_count(api: Api, account: Path) -> N
     assert shards.count() == 2
 
 
-def test_an_api_that_hangs_costs_one_timeout_per_ttl(api: Api, account: Path) -> None:
-    shards = asking(api, account, ttl=0.2, timeout=0.3)
+def test_an_api_that_hangs_costs_one_timeout_per_ttl(
+    api: Api, account: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last count holds, not the one that the API would give if somebody waited for it."""
+    shards = asking(api, account, ttl=3)
     assert shards.count() == 1
     api.let_go.clear()
-    time.sleep(0.25)
-    began = time.monotonic()
-    assert shards.count() == 1
-    first = time.monotonic() - began
-    assert [shards.count() for _ in range(100)] == [1] * 100
-    assert 0.3 <= first < 2
-    assert time.monotonic() - began - first < 0.2
-    assert len(api.asked) == 2
+    api.body = spec(9)
+    tries: list[float] = []
+    ask = shards._ask
+
+    def tried() -> int:
+        tries.append(clock.now)
+        return ask()
+
+    monkeypatch.setattr(shards, "_ask", tried)
+    monkeypatch.setattr(shards, "_timeout", 0.3)
+    for _ in range(2):
+        clock.now += 3
+        assert [shards.count() for _ in range(100)] == [1] * 100
+    assert tries == [1003, 1006]
 
 
 def test_many_threads_make_one_request_and_all_get_its_answer(api: Api, account: Path) -> None:
     api.let_go.clear()
-    shards = asking(api, account, ttl=5)
+    shards = asking(api, account, ttl=3600)
     found: list[int] = []
-    threads = [threading.Thread(target=lambda: found.append(shards.count())) for _ in range(20)]
+    together = threading.Barrier(21)
+
+    def ask() -> None:
+        together.wait()
+        found.append(shards.count())
+
+    threads = [threading.Thread(target=ask) for _ in range(20)]
     for thread in threads:
         thread.start()
-    time.sleep(0.3)
+    together.wait()
+    wait_for(lambda: api.asked, "the one request")
+    assert not found, "there is nothing to answer yet"
     api.let_go.set()
     for thread in threads:
         thread.join()
@@ -160,18 +195,18 @@ def test_many_threads_make_one_request_and_all_get_its_answer(api: Api, account:
 
 
 def test_nobody_waits_for_a_refresh_while_a_count_is_known(api: Api, account: Path) -> None:
+    """Who waited would be told 7."""
     shards = asking(api, account)
     shards.count()
     api.let_go.clear()
+    api.body = spec(7)
     asker = threading.Thread(target=shards.count)
     asker.start()
-    while len(api.asked) < 2:
-        time.sleep(0.005)
-    began = time.monotonic()
+    wait_for(lambda: len(api.asked) == 2, "the refresh")
     assert shards.count() == 1
-    assert time.monotonic() - began < 0.2
     api.let_go.set()
     asker.join()
+    assert len(api.asked) == 2
 
 
 def test_the_log_has_one_line_for_each_change_of_state(

@@ -195,9 +195,16 @@ def test_nothing_stays_open(tmp_path: Path, top: int) -> None:
     for number in range(50):
         (tmp_path / f"{number}").mkdir()
         (tmp_path / f"{number}" / "x").touch()
-    before = len(os.listdir("/proc/self/fd"))
+    folder = "/proc/self/fd"
+
+    def below() -> list[str]:
+        found = (os.path.join(folder, fd) for fd in os.listdir(folder))
+        return [path for path in found if os.path.islink(path) and os.readlink(path).startswith(str(tmp_path))]
+
+    before = below()
     walk = scan(top, ALL)
     next(walk)
     walk.close()  # type: ignore[attr-defined]
     list(scan(top, ALL))
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(before) == 1
+    assert below() == before

@@ -51,11 +51,11 @@ def test_a_bad_extension_is_refused_with_the_rule(extension: str) -> None:
         check_extensions([extension])
 
 
-def test_names_that_are_made_sort_by_time_and_are_good() -> None:
+def test_names_that_are_made_sort_by_time_and_are_good(monkeypatch: pytest.MonkeyPatch) -> None:
     names = []
-    for _ in range(3):
+    for moment in (1_700_000_000_000, 1_700_000_000_001, 1_800_000_000_000):
+        monkeypatch.setattr(time, "time_ns", lambda moment=moment: moment * 10**6)
         names.append(check_name(new_name()))
-        time.sleep(0.002)
     assert names == sorted(names)
     assert len(set(names)) == 3
     assert all(name.startswith("00-session-") for name in names)
