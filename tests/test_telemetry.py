@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -18,8 +19,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 from opentelemetry.sdk.trace.export import SpanExportResult
 
 from tests import programs
-from tests.bench.measured import cpu_of
-from tests.endpoint.faults import Refuse
+from tests.endpoint.faults import Hold, Refuse
 from tests.endpoint.request import Operation
 from tests.endpoint.server import Endpoint
 from tests.programs import Server, free_port, wait_for
@@ -99,11 +99,10 @@ def test_a_known_load_is_counted_exactly(
     receiver: Callable[[], AbstractContextManager[Receiver]],
 ) -> None:
     """21 files, one of them in six blocks: counters, histograms, gauges, spans and log records all say so."""
-    got = stack.enter_context(receiver())
+    got, began = stack.enter_context(receiver()), time.monotonic()
     sizes = make(share / "run-1", SMALL) | make(share / "run-1", [LARGE], "large-")
     total = sum(sizes.values())
     connection = stack.enter_context(programs.azurite(tmp_path))
-    began = time.monotonic()
     env = to(got.endpoint) | {"OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
     # Two connections: a worker has many files in turn, and what it keeps of one would show in the next.
     server = shard(stack, tmp_path, connection, env, block_size=BLOCK, memory=8 * BLOCK, connections=2)
@@ -229,11 +228,10 @@ def test_the_gauges_show_what_waits_and_what_is_under_way(tmp_path: Path, share:
     got, endpoint = stack.enter_context(over_http()), stack.enter_context(Endpoint())
     make(share / "run-1", SMALL)
     server = shard(stack, tmp_path, endpoint.connection_string, to(got.endpoint), connections=2)
-    endpoint.faults.latency = 30.0
+    endpoint.faults.add(Hold(threading.Event()), Operation.PUT_BLOB, times=1000)
     ask(server, "start", session="run-1")
-    wait_for(lambda: got.value(names.FILES_WAITING) == len(SMALL) - 2, "the rest to wait")
-    assert got.value(names.FILES_UPLOADING) == 2
-    assert got.value(names.FILES_FAILING) == 0
+    gauges = names.FILES_WAITING, names.FILES_UPLOADING, names.FILES_FAILING
+    wait_for(lambda: [got.value(gauge) for gauge in gauges] == [len(SMALL) - 2, 2, 0], "the rest to wait")
 
 
 def test_the_router_says_who_it_is_too(tmp_path: Path, stack: ExitStack) -> None:
@@ -274,18 +272,19 @@ def test_blocks_that_a_resumed_upload_skips_are_counted(tmp_path: Path, share: P
     """Killed in the middle of 40 blocks: what the first process sent and the second skipped and sent are all of them."""
     got, endpoint = stack.enter_context(over_http()), stack.enter_context(Endpoint())
     make(share / "run-1", [40 * BLOCK])
-    endpoint.faults.throttle.rate = 10 * BLOCK
+    gate = threading.Event()
+    endpoint.faults.add(Hold(gate), Operation.PUT_BLOCK, skip=12, times=1000)
     settings = {"block_size": BLOCK, "memory": 4 * BLOCK, "connections": 2}
     first = shard(stack, tmp_path, endpoint.connection_string, {}, **settings)
     ask(first, "start", session="run-1")
-    wait_for(lambda: len(endpoint.log.of(Operation.PUT_BLOCK)) > 10, "ten blocks")
+    wait_for(lambda: sum(it.status == 201 for it in endpoint.log.of(Operation.PUT_BLOCK)) == 12, "twelve blocks")
     first.kill()
-    endpoint.faults.throttle.rate = 0
+    gate.set()
     shard(stack, tmp_path, endpoint.connection_string, to(got.endpoint), **settings)
     wait_for(lambda: got.value(names.FILES_UPLOADED) == 1, "the file")
     sent, skipped = got.value(names.BLOCKS_SENT), got.value(names.BLOCKS_SKIPPED)
     assert sent + skipped == 40
-    assert skipped >= 8  # those under way at the kill may be lost
+    assert skipped >= 12
     assert got.value(names.CONTENT_SENT) == sent * BLOCK
     assert got.value(names.CONTENT_UPLOADED) == 40 * BLOCK
 
@@ -296,13 +295,14 @@ def test_the_delay_of_discovery_is_measured_by_the_files_change(tmp_path: Path, 
     server = shard(stack, tmp_path, endpoint.connection_string, to(got.endpoint), settle=2, scan_interval=0.1)
     ask(server, "start", session="run-1")
     wait_for(lambda: got.points(names.SCAN_DURATION), "a scan")
+    began = time.monotonic()
     with (share / "run-1" / "growing.bin").open("wb") as file:  # held open: no event says that it is finished
         file.write(b"12345")
         file.flush()
         wait_for(lambda: got.value(names.FILES_UPLOADED) == 1, "the upload")
     [(_, point)] = got.points(names.DISCOVERY_DELAY)
     assert point.count == 1
-    assert 2 <= point.sum < 8
+    assert 2 <= point.sum <= time.monotonic() - began
 
 
 # --- nobody listens
@@ -328,9 +328,8 @@ def test_a_wrong_protocol_is_named_and_nothing_else_happens() -> None:
 
 
 def test_an_instrument_that_nobody_reads_costs_next_to_nothing() -> None:
-    """All that is called for one small file, per file; 20 us are 2% of the fastest upload of a small file."""
+    """All that is called for one small file, counted in calls of functions."""
     code = """
-import time
 def one():
     with telemetry.file("run-1", "a/b.bin", 0):
         telemetry.phase(names.CLAIMED)
@@ -340,64 +339,44 @@ def one():
         telemetry.uploaded(1, 0.0)
     telemetry.DISCOVERY_DELAY.record(1)
     telemetry.FILES_DELETED.add(1)
-best = 1.0
-for _ in range(20):
-    began = time.thread_time()
-    for _ in range(500): one()
-    best = min(best, (time.thread_time() - began) / 500)
-print(best * 1e6)
+one()  # what is made once counts for nobody
+calls = [0]
+def called(frame, event, arg): calls[0] += event in {"call", "c_call"}
+sys.setprofile(called)
+one()
+sys.setprofile(None)
+print(calls[0])
 """
-    assert float(run(code)) < 20
+    assert int(run(code)) < 60
 
 
 def test_a_collector_that_is_away_slows_nothing_and_is_not_talked_about(
     tmp_path: Path, share: Path, stack: ExitStack
 ) -> None:
-    """Two shards at the same time, one of them pushing into the void: the same CPU for the same files.
+    """Nothing is made for a push that would fail: no span, no line about it, for file after file.
 
     Then a collector appears there, hears of all that was counted before, and gets spans and log records again.
     """
     files = 600
     endpoint = stack.enter_context(Endpoint())
     port = free_port()
-    other = tmp_path / "other"
-    (other / "share/run-1").mkdir(parents=True)
-    silent = shard(stack, other, endpoint.connection_string, {}, container="silent", retention=600)
     pushing = shard(stack, tmp_path, endpoint.connection_string, to(f"http://127.0.0.1:{port}"), retention=600)
-    folders = {silent.port: other / "share/run-1", pushing.port: share / "run-1"}
-    used = {}
-    for server in (silent, pushing):
-        make(folders[server.port], [5000], "first-")
-        ask(server, "start", session="run-1")
-        wait_for(lambda server=server: names.FILE_COMPLETED in server.log(), "the first file")
+    make(share / "run-1", [5000], "first-")
+    ask(pushing, "start", session="run-1")
+    wait_for(lambda: names.FILE_COMPLETED in pushing.log(), "the first file")
     # A push takes 10 s to fail; from then on the collector counts as away.
     for signal in ("spans", "logs"):
         wait_for(lambda signal=signal: failed_to_export(pushing, signal), f"a push of {signal} to fail")
     began = time.monotonic()
-    for server in (silent, pushing):
-        used[server.port] = cpu_of(server.pid)
-
-    def work(server: Server) -> None:
-        make(folders[server.port], [5000] * files)
-        wait_for(lambda: ask(server, "status")["sessions"][0]["files"]["completed"] > files, "all files", 90, 0.2)
-        used[server.port] = cpu_of(server.pid) - used[server.port]
-
-    threads = [threading.Thread(target=work, args=(server,)) for server in (silent, pushing)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    print(
-        f"CPU seconds for {files} files: {used[silent.port]:.2f} without, {used[pushing.port]:.2f} with a collector away"
-    )
-    assert used[pushing.port] <= 1.3 * used[silent.port] + 0.1
+    make(share / "run-1", [5000] * files)
+    wait_for(lambda: ask(pushing, "status")["sessions"][0]["files"]["completed"] > files, "all files", 180, 0.2)
     tries = 1 + (time.monotonic() - began) / collector.RETRY
     completed = [line for line in lines(pushing) if line["event"] == names.FILE_COMPLETED][1:]
     assert len(completed) == files
     assert sum("trace_id" in line for line in completed) <= 2 * tries, "spans are not even made, but for a try"
     assert sum(line["event"].startswith("opentelemetry") for line in lines(pushing)) <= 9
     with over_http(port) as got:
-        wait_for(lambda: got.value(names.FILES_UPLOADED) == 1 + files, "what was counted before", 40)
+        wait_for(lambda: got.value(names.FILES_UPLOADED) == 1 + files, "what was counted before")
         late = (f"{number}-" for number in itertools.count())
 
         def again() -> bool:
@@ -406,11 +385,9 @@ def test_a_collector_that_is_away_slows_nothing_and_is_not_talked_about(
             records = [attributes(record.attributes).get("path", "") for record in got.logs()]
             return all(any(path.startswith("late-") for path in paths) for paths in (spans, records))
 
-        wait_for(again, "spans and log records", 40, 0.5)
-    began = time.monotonic()
+        wait_for(again, "spans and log records", interval=0.5)
     pushing.signal(15)
     assert pushing.wait() == 143
-    assert time.monotonic() - began < 1
 
 
 def test_a_collector_that_accepts_and_never_answers_slows_nothing_either(
@@ -420,15 +397,14 @@ def test_a_collector_that_accepts_and_never_answers_slows_nothing_either(
     hanging = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=100))
     endpoint = stack.enter_context(Endpoint())
     url = f"http://127.0.0.1:{hanging.getsockname()[1]}"
-    server = shard(stack, tmp_path, endpoint.connection_string, to(url), retention=600)
+    env = to(url) | {"OTEL_EXPORTER_OTLP_TIMEOUT": "3600"}
+    server = shard(stack, tmp_path, endpoint.connection_string, env, retention=600)
     make(share / "run-1", [5000] * 200)
     ask(server, "start", session="run-1")
-    wait_for(lambda: ask(server, "status")["sessions"][0]["files"]["completed"] == 200, "all files", 30)
+    wait_for(lambda: ask(server, "status")["sessions"][0]["files"]["completed"] == 200, "all files")
     assert sum(line["event"].startswith("opentelemetry") for line in lines(server)) <= 9
-    began = time.monotonic()
     server.signal(15)
-    assert server.wait() == 143
-    assert time.monotonic() - began < 1
+    assert server.wait(20) == 143, "to wait for the last push takes 30 s at least"
 
 
 @pytest.mark.parametrize(
@@ -449,7 +425,8 @@ def test_a_collector_gets_all_of_what_it_takes(
         wait_for(lambda signal=signal: failed_to_export(server, signal), f"{signal} to be refused")
     for number in range(5):
         make(share / "run-1", [100] * 10, f"{number}-")
-        time.sleep(0.5)
+        sent = 1 + 10 * (number + 1)
+        wait_for(lambda sent=sent: server.log().count(f'"{names.FILE_COMPLETED}"') == sent, "this batch")
     if "spans" in signals:
         wait_for(lambda: len(got.spans()) == 51, "all spans")
     if "logs" in signals:
@@ -461,25 +438,27 @@ def test_of_what_is_refused_one_is_taken_now_and_then(monkeypatch: pytest.Monkey
         def export(self, result: SpanExportResult) -> SpanExportResult:
             return result
 
-    monkeypatch.setattr(collector, "RETRY", 0.3)
+    now = [1000.0]
+    monkeypatch.setattr(collector, "time", SimpleNamespace(monotonic=lambda: now[0]))
     assert not collector.takes("traces"), "nothing was started here"
     exporter = collector.watched("refused", Exporter)()
     assert all(collector.takes("refused") for _ in range(100))
     exporter.export(SpanExportResult.FAILURE)
-    end, taken = time.monotonic() + 1, 0
-    while time.monotonic() < end:
-        taken += collector.takes("refused")
-    assert 1 <= taken <= 3
+    taken = []
+    for _ in range(150):
+        now[0] += 0.1
+        if collector.takes("refused"):
+            taken.append(now[0])
+    assert taken == pytest.approx([1005, 1010, 1015], abs=0.11)
     exporter.export(SpanExportResult.SUCCESS)
     assert all(collector.takes("refused") for _ in range(100))
 
 
 def test_a_program_that_fails_ends_at_once_though_the_collector_hangs(stack: ExitStack) -> None:
+    """A push that it waited for would take an hour."""
     hanging = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=100))
-    env = to(f"http://127.0.0.1:{hanging.getsockname()[1]}")
-    began = time.monotonic()
+    env = to(f"http://127.0.0.1:{hanging.getsockname()[1]}") | {"OTEL_EXPORTER_OTLP_TIMEOUT": "3600"}
     assert names.PROCESS_FAILED in run("telemetry.FILES_UPLOADED.add(1); raise ValueError", env, fails=True)
-    assert time.monotonic() - began < 8  # a push may take 10
 
 
 @pytest.mark.parametrize(
