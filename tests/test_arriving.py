@@ -159,8 +159,8 @@ def test_a_file_that_is_written_in_place_goes_when_it_is_closed_and_whole(patien
         for number in range(8):
             file.write(content[number * 100_000 :][:100_000])
             file.flush()
-            write(outside, f"{number}/b.part")
-            (outside / f"{number}/b.part").rename(outside / f"{number}/b.bin")
+            write(outside, f"{number}/b.bin")
+            os.utime(outside / f"{number}/b.bin", (1, 1))  # its last change is no write: it is finished
             (outside / f"{number}").rename(folder / f"{number}")
             wait_for(lambda n=number: f"{n}/b.bin" in blobs(endpoint, "in-place"), "a scan")
             assert "a.bin" not in blobs(endpoint, "in-place")
