@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from azure.storage.blob import ContainerClient
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -113,7 +113,6 @@ def _allows(check: Callable[[Any], object], value: Any) -> bool:
     return True
 
 
-# The same words in each run, however slow the machine is.
 def _words(letters: str) -> st.SearchStrategy[str]:
     # Not st.text(): on a fresh clone it first builds a table of all of Unicode, for some seconds.
     return st.lists(st.sampled_from(letters), max_size=8).map("".join)
