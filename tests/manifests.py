@@ -11,6 +11,7 @@ from tests.need import need
 from tests.programs import TOP
 
 K8S = TOP / "k8s"
+KUBECTL = str(TOP / ".tools/kubectl/bin/kubectl")  # of a known version, whatever the machine has
 OVERLAYS = ["same-machine", "nfs-v4", "nfs-v3", "try-out"]
 NFS = ["nfs-v4", "nfs-v3"]
 AZURE = ["same-machine", *NFS]
@@ -21,8 +22,8 @@ _BUILT: dict[str, list[Document]] = {}
 
 def build(folder: Path) -> list[Document]:
     """Build a kustomization; a warning counts as a failure."""
-    need("kubectl")
-    done = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False)
+    need(KUBECTL)
+    done = subprocess.run([KUBECTL, "kustomize", str(folder)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not done.stderr, done.stderr
     return list(yaml.safe_load_all(done.stdout))

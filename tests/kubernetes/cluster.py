@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from tests.manifests import K8S, Document, build, built, one, pod_of, shards_of
+from tests.manifests import K8S, KUBECTL, Document, build, built, one, pod_of, shards_of
 
 NAMESPACE = "nfs-watch-test"
 CLIENT = (Path(__file__).parent / "client.py").read_bytes()
@@ -26,7 +26,7 @@ SETTINGS = {
 
 def kubectl(*argv: str, stdin: bytes | None = None, timeout: float = 300) -> str:
     """Run kubectl in the namespace."""
-    command = ["kubectl", "--namespace", NAMESPACE, *argv]
+    command = [KUBECTL, "--namespace", NAMESPACE, *argv]
     done = subprocess.run(command, input=stdin, capture_output=True, timeout=timeout, check=False)
     assert done.returncode == 0, f"{argv}: {done.stderr.decode()[-2000:]}"
     return done.stdout.decode()
@@ -113,7 +113,7 @@ class Cluster:
         """Begin to write the files of these numbers, in the background."""
         what = ["write", session, str(numbers.start), str(numbers.stop), str(seconds)]
         argv = ["exec", "-i", "client", "--", "python", "-", *what]
-        writer = subprocess.Popen(["kubectl", "--namespace", NAMESPACE, *argv], stdin=subprocess.PIPE)
+        writer = subprocess.Popen([KUBECTL, "--namespace", NAMESPACE, *argv], stdin=subprocess.PIPE)
         assert writer.stdin is not None
         writer.stdin.write(CLIENT)
         writer.stdin.close()

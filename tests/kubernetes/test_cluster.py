@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.kubernetes.cluster import Cluster, eventually, get, kubectl
+from tests.manifests import KUBECTL
 from tests.need import need
 
 pytestmark = [
@@ -27,7 +28,7 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    need("kubectl")
+    need(KUBECTL)
     found = Cluster(Path(tmp_path_factory.mktemp("cluster")))
     found.down()
     found.up()
