@@ -77,11 +77,11 @@ class Outside:
         """Give the item's reports (set-up, call, tear-down), or one that says why there are none."""
         try:
             need(*PROGRAMS, str(AZURITE))
+            if not self.guests:
+                self.boot(item.session.items)
         except (pytest.skip.Exception, pytest.fail.Exception) as reason:
             yield self.none(item, "skipped" if isinstance(reason, pytest.skip.Exception) else "failed", str(reason))
             return
-        if not self.guests:
-            self.boot(item.session.items)
         for data in self.reports[group(item)]:
             report = self.config.hook.pytest_report_from_serializable(config=self.config, data=data)
             yield report
