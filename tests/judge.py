@@ -1,0 +1,108 @@
+"""`make test`: lint, the tests, the cases over NFS, each whatever became of those before, and one summary of all."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+PYTEST = [sys.executable, "-m", "pytest"]
+AGAIN = ".venv/bin/python -m pytest"
+WORST = ("passed", "skipped", "failed")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A command; one of pytest's also tells what became of each test."""
+
+    name: str
+    command: Sequence[str]
+    tests: bool = True
+
+
+PARTS = (
+    Part("lint", ["make", "--no-print-directory", "lint"], tests=False),
+    # only what runs inside pytest is measured: the programs die by SIGKILL and os._exit, which leave no data
+    Part(
+        "tests",
+        [
+            *PYTEST,
+            "--cov",
+            "--cov-report=",
+            "--cov-fail-under=0",
+            "-n",
+            "2",
+            "--dist",
+            "loadfile",
+            "--ignore=tests/nfs",
+        ],
+    ),
+    Part("coverage", [sys.executable, "-m", "coverage", "report", "--skip-covered", "--show-missing"], tests=False),
+    Part("nfs", [*PYTEST, "tests/nfs"]),  # guest kernels of their own, side by side already
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The worst of a test's set-up, call and tear-down, or the end of a whole part."""
+
+    outcome: str
+    why: str
+    again: str
+
+
+def run(part: Part) -> dict[str, Result]:
+    """Run the part and return the results of its tests, and one of its own when it failed without a failed test."""
+    with tempfile.TemporaryDirectory() as folder:
+        reports = Path(folder, "reports")
+        options = ["-p", "tests.reports"] if part.tests else []
+        code = subprocess.run(
+            [*part.command, *options], env=os.environ | {"REPORTS": str(reports)}, check=False
+        ).returncode
+        results = read(reports) if reports.exists() else {}
+    outcomes = {result.outcome for result in results.values()}
+    if code and "failed" not in outcomes:
+        results[part.name] = Result("failed", f"ended with {code}", shlex.join(part.command))
+    elif part.tests and "passed" not in outcomes and "failed" not in outcomes:
+        results[part.name] = Result("failed", "no test was run", shlex.join(part.command))
+    return results
+
+
+def read(reports: Path) -> dict[str, Result]:
+    """Read what tests/reports.py wrote: the worst of each test, the first of equals."""
+    results: dict[str, Result] = {}
+    for line in map(json.loads, reports.read_text().splitlines()):
+        name, outcome = line["test"], line["outcome"]
+        if name not in results or WORST.index(outcome) > WORST.index(results[name].outcome):
+            results[name] = Result(outcome, line["why"], f"{AGAIN} {shlex.quote(name)}")
+    return results
+
+
+def summary(results: dict[str, Result]) -> str:
+    """Name every failure and skip, how to run it again, and end with a line that CI reads."""
+    lines = ["", "=" * 30 + " summary of all parts " + "=" * 30]
+    for outcome in ("skipped", "failed"):
+        for name, result in sorted(results.items()):
+            if result.outcome == outcome:
+                lines += [f"{outcome.upper()} {name}: {result.why}", f"    {result.again}"]
+    counts = Counter(result.outcome for result in results.values())
+    return "\n".join([*lines, ", ".join(f"{counts[outcome]} {outcome}" for outcome in ("passed", "failed", "skipped"))])
+
+
+def main(parts: Sequence[Part] = PARTS) -> int:
+    """Run every part, print the summary, and return the exit code."""
+    results: dict[str, Result] = {}
+    for part in parts:
+        print(f"--- {part.name}", flush=True)
+        results |= run(part)
+    print(summary(results), flush=True)
+    return int(any(result.outcome == "failed" for result in results.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""A pytest plugin (`-p tests.reports`): writes what becomes of each test into the file that REPORTS names, a JSON object a line."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+WRITTEN = Path(os.environ["REPORTS"])
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # a worker's reports come to its controller, and so does its crash
+        config.pluginmanager.register(Reports())
+
+
+class Reports:
+    """Writes each report down as it comes, so that nothing is lost when pytest itself ends early."""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._write(report)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if not report.passed:
+            self._write(report)
+
+    @staticmethod
+    def _write(report: pytest.TestReport | pytest.CollectReport) -> None:
+        line = {"test": report.nodeid, "outcome": report.outcome, "when": report.when, "why": why(report)}
+        with WRITTEN.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def why(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """Return the reason of a skip, or the last line that tells of a failure."""
+    if isinstance(report.longrepr, tuple):
+        return report.longrepr[2].removeprefix("Skipped: ")
+    crash = getattr(report.longrepr, "reprcrash", None)
+    lines = (str(crash.message) if crash else report.longreprtext).strip().splitlines()
+    return (lines[0] if crash else lines[-1]) if lines else ""
