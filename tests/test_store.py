@@ -52,7 +52,7 @@ def test_the_second_to_create_a_record_changes_nothing(records: Records) -> None
 def create_many(folder: Path, ordinal: int) -> list[str]:
     records = Records(folder, ordinal)
     names = [f"run-{number}" for number in range(200)]
-    return [name for name in names if records.create(replace(ONE, session=name, owner=ordinal))]
+    return [name for name in names if records.create(replace(ONE, name=name, owner=ordinal))]
 
 
 def test_of_two_processes_exactly_one_creates_each_record(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_two_processes_of_one_ordinal_never_write_under_one_name(tmp_path: Path)
     paused.create(ONE)
     temporary = paused._written(replace(ONE, state=State.DRAINING))
     successor = Records(tmp_path, 0)
-    begun = [successor._written(replace(ONE, session=f"run-{number}")) for number in range(2, 5)]
+    begun = [successor._written(replace(ONE, name=f"run-{number}")) for number in range(2, 5)]
     assert temporary not in begun
     assert len(set(begun)) == 3
     with pytest.raises(FileNotFoundError):
@@ -120,7 +120,7 @@ def test_two_processes_of_one_ordinal_never_write_under_one_name(tmp_path: Path)
 def test_a_write_whose_file_a_twin_has_removed_fails_and_changes_nothing(
     records: Records, monkeypatch: pytest.MonkeyPatch, call: str, method: str
 ) -> None:
-    records.create(replace(ONE, session="run-2"))
+    records.create(replace(ONE, name="run-2"))
     real = getattr(os, call)
 
     def after_the_twin(source: Path, target: Path) -> None:
@@ -130,8 +130,8 @@ def test_a_write_whose_file_a_twin_has_removed_fails_and_changes_nothing(
     monkeypatch.setattr(os, call, after_the_twin)
     name = "run-1" if method == "create" else "run-2"
     with pytest.raises(FileNotFoundError):
-        getattr(records, method)(replace(ONE, session=name, owner=7))
-    assert records.all() == {"run-2": replace(ONE, session="run-2")}
+        getattr(records, method)(replace(ONE, name=name, owner=7))
+    assert records.all() == {"run-2": replace(ONE, name="run-2")}
     assert [path.name for path in records.folder.iterdir()] == ["run-2.json"]
 
 
@@ -192,7 +192,7 @@ def test_a_record_that_cannot_be_understood_is_put_aside_and_said(
 ) -> None:
     for number in ("", "1"):
         (records.folder / "run-1.json").write_bytes(content)
-        (records.folder / "run-2.json").write_bytes(replace(ONE, session="run-2").to_json())
+        (records.folder / "run-2.json").write_bytes(replace(ONE, name="run-2").to_json())
         with caplog.at_level(logging.ERROR):
             assert list(records.all()) == ["run-2"]
         assert (records.folder / f"run-1.json.unreadable{number}").read_bytes() == content
@@ -204,7 +204,7 @@ def test_a_record_that_cannot_be_read_now_stays_and_stops_no_other(
     records: Records, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is not gone: a shard that runs this session must not think so."""
-    records.create(replace(ONE, session="run-2"))
+    records.create(replace(ONE, name="run-2"))
     (records.folder / "run-1.json").mkdir()
     with caplog.at_level(logging.ERROR):
         for _ in range(3):

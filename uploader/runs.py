@@ -50,16 +50,16 @@ class Runs(dict[str, Run]):
 
     def launch(self, session: Session, event: str, *, fresh: bool = False) -> Run:
         """Begin to do what the record says; `fresh`: it was made just now. Its discovery is a thread of its own."""
-        files = Files(session.session, self._settings.queue_size, fresh=fresh)
-        run = self[session.session] = Run(session, files)
+        files = Files(session.name, self._settings.queue_size, fresh=fresh)
+        run = self[session.name] = Run(session, files)
         if session.state is not State.STOPPED:
             extensions = self._settings.extensions if session.extensions is None else session.extensions
-            rule = Rule(extensions, f"{self._settings.blob_prefix}{session.session}/")
+            rule = Rule(extensions, f"{self._settings.blob_prefix}{session.name}/")
             run.discovery = Discovery(files, rule, self._settings, self._share, self._watch, self._backlog)
             if session.state is State.DRAINING:
                 self._finish(run)
             run.discovery.start()
-            log.info(event, extra={"session": session.session, "state": session.state})
+            log.info(event, extra={"session": session.name, "state": session.state})
         self._tell_sweeper()
         return run
 
@@ -90,22 +90,22 @@ class Runs(dict[str, Run]):
 
     def _change(self, run: Run, session: Session, event: str) -> bool:
         """Write the record; False when another shard has, and the session is left to what it says now."""
-        if self._records.get(session.session) != run.session:
+        if self._records.get(session.name) != run.session:
             self.leave(run)
             return False
         self._records.replace(session)
         run.session = session
-        log.info(event, extra={"session": session.session})
+        log.info(event, extra={"session": session.name})
         return True
 
     def leave(self, run: Run) -> None:
         """Leave everything on the share as it is: the record no longer says what runs here."""
         if run.discovery:
             run.discovery.stop()
-        if self.get(run.session.session) is run:
-            del self[run.session.session]
+        if self.get(run.session.name) is run:
+            del self[run.session.name]
         self._tell_sweeper()
-        log.warning(names.SESSION_LEFT, extra={"session": run.session.session})
+        log.warning(names.SESSION_LEFT, extra={"session": run.session.name})
 
     def forget(self, name: str) -> None:
         """Forget a stopped session whose folder holds nothing of ours any more. Raises OSError."""
@@ -116,5 +116,5 @@ class Runs(dict[str, Run]):
 
     def _tell_sweeper(self) -> None:
         runs = list(self.values())
-        self._sweeper.sessions = {run.session.session: run.files for run in runs}
-        self._sweeper.stopped = {run.session.session for run in runs if run.session.state is State.STOPPED}
+        self._sweeper.sessions = {run.session.name: run.files for run in runs}
+        self._sweeper.stopped = {run.session.name for run in runs if run.session.state is State.STOPPED}

@@ -68,12 +68,12 @@ class Service:
             owner = record.owner if record else self._placed(name, shard)
             if owner != me:
                 raise NotOwner(f"shard {owner} owns {name or 'what is to run there'}", shard=owner)
-            running = [run.session.session for run in self.runs.values() if run.discovery]
+            running = [run.session.name for run in self.runs.values() if run.discovery]
             if len(running) >= self.settings.max_sessions:
                 raise ShardFull(f"shard {me} runs {', '.join(running)}", sessions=running)
             wanted = None if extensions is None else tuple(extensions)
             session = Session(name or new_name(), State.ACTIVE, me, now(), wanted)
-            (Path(self.share.root) / session.session).mkdir(exist_ok=True)
+            (Path(self.share.root) / session.name).mkdir(exist_ok=True)
             if record:
                 self.records.replace(session)
             elif not self.records.create(session):
@@ -123,8 +123,8 @@ class Service:
                 discovery.give_back()
             with self._lock:
                 try:
-                    record = self._own_record(run.session.session)  # it may have been adopted while we waited
-                    if self.runs.get(record.session) is run and run.discovery:
+                    record = self._own_record(run.session.name)  # it may have been adopted while we waited
+                    if self.runs.get(record.name) is run and run.discovery:
                         self.runs.stopped(run)
                 except OSError:
                     self.runs.leave(run)  # the record says that it runs: so it is taken up again
@@ -143,7 +143,7 @@ class Service:
         """Describe one session, or all of this shard, from memory. Raises Refused."""
         runs = list(self.runs.values())
         if name is not None:
-            runs = [run for run in runs if run.session.session == name]
+            runs = [run for run in runs if run.session.name == name]
             if not runs:
                 with self._share_or_503():
                     self._own_record(name)
@@ -182,7 +182,7 @@ class Service:
         for run in [run for name, run in self.runs.items() if name not in records and name not in self.records.closed]:
             # Records go only when a stopped session was swept; else the share is not the one it was (I6).
             if run.session.state is not State.STOPPED:
-                raise ShareLost(f"the record of session {run.session.session} is gone from the share")
+                raise ShareLost(f"the record of session {run.session.name} is gone from the share")
             self.runs.leave(run)  # a second process of this ordinal has swept it (I9)
         try:
             count: int | None = self.replicas.count()
@@ -191,16 +191,16 @@ class Service:
         for record in records.values():
             if record.owner == self.settings.ordinal:
                 self._own(record, names.SESSION_RESUMED)
-            elif count and record.owner >= count and rank(record.session, count)[0] == self.settings.ordinal:
+            elif count and record.owner >= count and rank(record.name, count)[0] == self.settings.ordinal:
                 adopted = replace(record, owner=self.settings.ordinal)
                 self.records.replace(adopted)
                 self._own(adopted, names.SESSION_ADOPTED)
-            elif record.session in self.runs:
-                self.runs.leave(self.runs[record.session])
+            elif record.name in self.runs:
+                self.runs.leave(self.runs[record.name])
 
     def _own(self, record: Session, event: str) -> None:
         """Make true what the record says of a session of ours."""
-        run = self.runs.get(record.session)
+        run = self.runs.get(record.name)
         if run and run.session != record:  # another shard had it meanwhile: what the record says counts
             self.runs.leave(run)
             run = None
@@ -235,5 +235,5 @@ class Service:
 def _ended(run: Run, wanted: State) -> dict[str, Any]:
     """Answer a stop, unless another process has written the record and ours was not."""
     if run.session.state is not wanted:
-        raise NotReady(f"the record of {run.session.session} was changed elsewhere at the same moment")
+        raise NotReady(f"the record of {run.session.name} was changed elsewhere at the same moment")
     return status.ended(run.session)

@@ -14,23 +14,23 @@ SHOWN = 50  # files in flight or failed that one answer names
 def started(session: Session) -> dict[str, Any]:
     """Return the answer to start."""
     return {
-        "session": session.session,
+        "session": session.name,
         "state": session.state,
         "shard": session.owner,
-        "folder": session.session,
+        "folder": session.name,
         "started_at": session.started_at,
     }
 
 
 def ended(session: Session) -> dict[str, Any]:
     """Return the answer to stop."""
-    return {"session": session.session, "state": session.state, "shard": session.owner}
+    return {"session": session.name, "state": session.state, "shard": session.owner}
 
 
 def answer(shard: int, sessions: list[tuple[Session, Files]]) -> dict[str, Any]:
     """Return the answer to status: these sessions, and this shard as the one that was asked."""
     described = [_session(session, files) for session, files in sessions]
-    names = [session.session for session, _ in sessions]
+    names = [session.name for session, _ in sessions]
     return {"sessions": described, "shards": [{"shard": shard, "reachable": True, "sessions": names}]}
 
 
@@ -44,7 +44,7 @@ def _session(session: Session, files: Files) -> dict[str, Any]:
         total += files.beyond * (total // met)  # those not looked at yet: taken for as large as the others
     rate = files.meter.rate()
     return {
-        "session": session.session,
+        "session": session.name,
         "state": session.state,
         "shard": session.owner,
         "started_at": session.started_at,

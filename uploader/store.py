@@ -42,11 +42,11 @@ class Records:
         """Write a new record; False when there is one already. It is on disk when this returns."""
         temporary = self._written(session)
         try:
-            os.link(temporary, self._path(session.session))
+            os.link(temporary, self._path(session.name))
         except OSError:
             # A reply that was lost: two names mean that the link was made, by us.
             if os.stat(temporary).st_nlink != 2:
-                if self._path(session.session).exists():
+                if self._path(session.name).exists():
                     return False
                 raise
         finally:
@@ -59,7 +59,7 @@ class Records:
         """Change a record. It is on disk when this returns."""
         temporary = self._written(session)
         try:
-            os.rename(temporary, self._path(session.session))
+            os.rename(temporary, self._path(session.name))
         except OSError:
             with suppress(OSError):
                 os.unlink(temporary)

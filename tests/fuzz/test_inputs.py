@@ -82,7 +82,7 @@ def refused_or_good(data: bytes, name: str) -> None:
         session = Session.from_json(data, name)
     except InvalidRecord:
         return
-    assert session.session == name == check_name(name)
+    assert session.name == name == check_name(name)
     assert isinstance(session.state, State)
     assert session.owner >= 0
 

@@ -45,8 +45,8 @@ def test_every_shard_reads_every_record_once_in_each_look(tmp_path: Path, shards
     """Sessions times shards: the one product in the system."""
     one = Session("", State.ACTIVE, shards, "2026-01-01T00:00:00.000Z")
     for number in range(sessions):
-        record = replace(one, session=f"run-{number}")
-        (tmp_path / f"{record.session}.json").write_bytes(record.to_json())
+        record = replace(one, name=f"run-{number}")
+        (tmp_path / f"{record.name}.json").write_bytes(record.to_json())
     loops = [service(tmp_path, ordinal, shards + 1) for ordinal in range(shards)]
     calls.clear()
     for loop in loops:
