@@ -35,7 +35,7 @@ def test_a_record_is_read_as_it_was_written(records: Records) -> None:
     assert records.get("run-1") == ONE
     draining = replace(ONE, state=State.DRAINING, owner=3)
     records.replace(draining)
-    assert records.all() == {"run-1": draining}
+    assert records.all().sessions == {"run-1": draining}
     records.remove("run-1")
     records.remove("run-1")
     assert records.get("run-1") is None
@@ -60,7 +60,7 @@ def test_of_two_processes_exactly_one_creates_each_record(tmp_path: Path) -> Non
         first, second = pool.map(create_many, [tmp_path] * 2, [0, 1])
     assert not set(first) & set(second)
     assert len(first) + len(second) == 200
-    owners = {name: record.owner for name, record in Records(tmp_path, 0).all().items()}
+    owners = {name: record.owner for name, record in Records(tmp_path, 0).all().sessions.items()}
     assert owners == dict.fromkeys(first, 0) | dict.fromkeys(second, 1)
 
 
@@ -99,7 +99,7 @@ def test_a_process_removes_what_its_own_ordinal_left_and_nothing_else(tmp_path: 
         (tmp_path / name).write_bytes(ONE.to_json())
     records = Records(tmp_path, 1)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".tmp-0-1-0", ".tmp-10-77-0", "run-1.json"]
-    assert list(records.all()) == ["run-1"]
+    assert list(records.all().sessions) == ["run-1"]
 
 
 def test_two_processes_of_one_ordinal_never_write_under_one_name(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_write_whose_file_a_twin_has_removed_fails_and_changes_nothing(
     name = "run-1" if method == "create" else "run-2"
     with pytest.raises(FileNotFoundError):
         getattr(records, method)(replace(ONE, name=name, owner=7))
-    assert records.all() == {"run-2": replace(ONE, name="run-2")}
+    assert records.all().sessions == {"run-2": replace(ONE, name="run-2")}
     assert [path.name for path in records.folder.iterdir()] == ["run-2.json"]
 
 
@@ -194,7 +194,7 @@ def test_a_record_that_cannot_be_understood_is_put_aside_and_said(
         (records.folder / "run-1.json").write_bytes(content)
         (records.folder / "run-2.json").write_bytes(replace(ONE, name="run-2").to_json())
         with caplog.at_level(logging.ERROR):
-            assert list(records.all()) == ["run-2"]
+            assert list(records.all().sessions) == ["run-2"]
         assert (records.folder / f"run-1.json.unreadable{number}").read_bytes() == content
     assert [record.message for record in caplog.records] == ["record.unreadable"] * 2
     assert records.create(ONE)
@@ -208,13 +208,15 @@ def test_a_record_that_cannot_be_read_now_stays_and_stops_no_other(
     (records.folder / "run-1.json").mkdir()
     with caplog.at_level(logging.ERROR):
         for _ in range(3):
-            assert list(records.all()) == ["run-2"]
-            assert records.closed == {"run-1"}
+            found = records.all()
+            assert list(found.sessions) == ["run-2"]
+            assert found.unreadable == {"run-1"}
     assert [record.message for record in caplog.records] == ["record.unreadable"]
     (records.folder / "run-1.json").rmdir()
     records.create(ONE)
-    assert sorted(records.all()) == ["run-1", "run-2"]
-    assert not records.closed
+    found = records.all()
+    assert sorted(found.sessions) == ["run-1", "run-2"]
+    assert not found.unreadable
 
 
 def test_a_record_replaced_while_it_is_read_is_read_again(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:

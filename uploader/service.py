@@ -179,7 +179,8 @@ class Service:
 
     def _reconcile(self) -> None:
         records = self.records.all()
-        for run in [run for name, run in self.runs.items() if name not in records and name not in self.records.closed]:
+        there = records.sessions.keys() | records.unreadable
+        for run in [run for name, run in self.runs.items() if name not in there]:
             # Records go only when a stopped session was swept; else the share is not the one it was (I6).
             if run.session.state is not State.STOPPED:
                 raise ShareLost(f"the record of session {run.session.name} is gone from the share")
@@ -188,7 +189,7 @@ class Service:
             count: int | None = self.replicas.count()
         except ReplicasUnknown:
             count = None
-        for record in records.values():
+        for record in records.sessions.values():
             if record.owner == self.settings.ordinal:
                 self._own(record, names.SESSION_RESUMED)
             elif count and record.owner >= count and rank(record.name, count)[0] == self.settings.ordinal:

@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from uploader import names
@@ -22,6 +23,14 @@ ASIDE = ".unreadable"
 _STALE_TRIES = 5
 
 
+@dataclass(frozen=True)
+class Listed:
+    """The records by session; `unreadable`: sessions whose record is there but cannot be read now."""
+
+    sessions: dict[str, Session]
+    unreadable: frozenset[str]
+
+
 class Records:
     """The records of all shards. Every method may raise OSError."""
 
@@ -32,7 +41,7 @@ class Records:
         """
         self.folder = folder
         self._mark = f".tmp-{ordinal}-"
-        self.closed: set[str] = set()
+        self._reported: frozenset[str] = frozenset()
         for name in os.listdir(folder):
             if name.startswith(self._mark):
                 with suppress(FileNotFoundError):
@@ -83,8 +92,8 @@ class Records:
             self._put_aside(name, str(error))
             return None
 
-    def all(self) -> dict[str, Session]:
-        """Return every record by name. One that is there but cannot be read stops no other (I7); `closed` names it.
+    def all(self) -> Listed:
+        """Return every record. One that is there but cannot be read stops no other (I7).
 
         Raises ShareLost when the folder is gone: it was there at the start, so this is not the share it was (I6).
         """
@@ -92,20 +101,22 @@ class Records:
             listed = os.listdir(self.folder)
         except FileNotFoundError:
             raise ShareLost(f"the folder of the session records, {self.folder}, is gone from the share") from None
-        found = [name.removesuffix(SUFFIX) for name in listed if name.endswith(SUFFIX)]
-        records = {name: self._tried(name) for name in found}
-        return {name: record for name, record in records.items() if record}
+        sessions: dict[str, Session] = {}
+        unreadable: dict[str, str | None] = {}
+        for name in [name.removesuffix(SUFFIX) for name in listed if name.endswith(SUFFIX)]:
+            try:
+                if record := self.get(name):
+                    sessions[name] = record
+            except (PermissionError, IsADirectoryError) as error:
+                unreadable[name] = error.strerror
+        self._report(unreadable)
+        return Listed(sessions, self._reported)
 
-    def _tried(self, name: str) -> Session | None:
-        try:
-            record = self.get(name)
-        except (PermissionError, IsADirectoryError) as error:
-            if name not in self.closed:
-                log.error(names.RECORD_UNREADABLE, extra={"session": name, "error": error.strerror})  # noqa: TRY400 it is no fault of ours
-            self.closed.add(name)
-            return None
-        self.closed.discard(name)
-        return record
+    def _report(self, unreadable: dict[str, str | None]) -> None:
+        """Log each of them once, until it can be read again."""
+        for name in unreadable.keys() - self._reported:
+            log.error(names.RECORD_UNREADABLE, extra={"session": name, "error": unreadable[name]})
+        self._reported = frozenset(unreadable)
 
     def _path(self, name: str) -> Path:
         return self.folder / (name + SUFFIX)
