@@ -67,14 +67,19 @@ class Discovery:
         self._woken.set()
         if self.thread and self.thread is not threading.current_thread():
             self.thread.join()
-        self._watch.drop(self.told)  # not earlier: a scan under way adds watches
+        self._watch.drop(self)  # not earlier: a scan under way adds watches
 
-    def told(self, folder: str, name: str) -> None:
-        """Hear of a file that is finished, or of the need to scan. Never blocks: the inotify reader calls it."""
-        if name and len(self._hints) < MAX_HINTS:
+    def finished(self, folder: str, name: str) -> None:
+        """Look at this file soon; a scan finds it when too many wait to be looked at."""
+        if len(self._hints) < MAX_HINTS:
             self._hints.append((folder, name))
+            self._woken.set()
         else:
-            self._rescan = True
+            self.rescan()
+
+    def rescan(self) -> None:
+        """Scan soon."""
+        self._rescan = True
         self._woken.set()
 
     def _run(self) -> None:
@@ -173,7 +178,7 @@ class Discovery:
         return took
 
     def _enter(self, path: str, folder: int) -> None:
-        self._watch.add(self.told, path, folder)
+        self._watch.add(self, path, folder)
 
     def _meet(self, found: Found, one: Pass) -> None:
         if self._stop.is_set():

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from typing import Protocol
 
 from inotify_simple import INotify, flags
 
@@ -23,8 +23,17 @@ _LOST = flags.Q_OVERFLOW | flags.IGNORED | flags.UNMOUNT
 
 GATHER = 0.02  # seconds in which events gather: most are of our own renames, and each wake-up stops a worker
 
-Told = Callable[[str, str], None]
-"""Called with (folder, name) of a file that is finished, or ("", "") when the folders have to be scanned again."""
+
+class Listener(Protocol):
+    """Who hears of a session's files. Neither call may block: the reader makes them."""
+
+    def finished(self, folder: str, name: str) -> None:
+        """Hear that a file is finished."""
+        ...
+
+    def rescan(self) -> None:
+        """Hear that events were missed or cannot tell: the folders have to be scanned."""
+        ...
 
 
 class Watch:
@@ -33,7 +42,7 @@ class Watch:
     def __init__(self) -> None:
         """Without inotify (EMFILE: too many instances for this user) there is only the scan."""
         self._lock = threading.Lock()
-        self._folders: dict[int, tuple[Told, str]] = {}
+        self._folders: dict[int, tuple[Listener, str]] = {}
         self._inotify: INotify | None = None
         self._full = False
         try:
@@ -43,8 +52,8 @@ class Watch:
             return
         spawn("inotify", self._read, self._inotify)
 
-    def add(self, told: Told, path: str, folder: int) -> None:
-        """Watch the open folder; `path` is what `told` will hear. One that is watched already stays as it is."""
+    def add(self, listener: Listener, path: str, folder: int) -> None:
+        """Watch the open folder; `path` is what the listener hears. One that is watched already stays as it is."""
         if self._inotify is None:
             return
         with self._lock:
@@ -59,12 +68,12 @@ class Watch:
                     )
                 self._full = True
                 return
-            self._folders[wd] = (told, path)
+            self._folders[wd] = (listener, path)
 
-    def drop(self, told: Told) -> None:
+    def drop(self, listener: Listener) -> None:
         """Watch no folder of this listener any more."""
         with self._lock:
-            gone = [wd for wd, (listener, _) in self._folders.items() if listener == told]
+            gone = [wd for wd, (other, _) in self._folders.items() if other is listener]
             for wd in gone:
                 del self._folders[wd]
                 self._remove(wd)
@@ -93,14 +102,14 @@ class Watch:
                 self._folders.pop(wd, None)
         if known is None:
             return
-        told, path = known
+        listener, path = known
         if mask & (_LOST | flags.ISDIR):
-            told("", "")
+            listener.rescan()
         elif mask & _READY and not name.endswith((PROCESSING, COMPLETED)):
-            told(path, name)
+            listener.finished(path, name)
 
     def _tell_all(self) -> None:
         with self._lock:
-            everyone = {told for told, _ in self._folders.values()}
-        for told in everyone:
-            told("", "")
+            everyone = {listener for listener, _ in self._folders.values()}
+        for listener in everyone:
+            listener.rescan()
