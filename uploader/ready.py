@@ -49,20 +49,43 @@ class Readiness:
         if found.kind is Kind.PROCESSING:
             return current
         before = self._files.settling.get(found.path)
-        since = before.since if before and before.look == current else now
         given_back = before is not None and before.given_back
-        settle = self._settings.settle if current.size else self._settings.settle_empty
+        since = before.since if before and before.look == current else now
         age = (one.server - current.ctime_ns) / 1e9
-        # A sign from before this run may be an earlier one's giving back of a claim, which only that one knew.
-        signed = current.size > 0 and current.ctime_ns > max(current.mtime_ns, self._trusted or 0) and not given_back
-        if signed or age >= settle or now - since >= settle > 0:
+        settle = self._settings.settle if current.size else self._settings.settle_empty
+        if (signed(current, self._trusted or 0) and not given_back) or settled(age, now - since, settle):
             return current
-        due = min(since, now - age) + settle if age > 0 else since + settle
+        wait = rest(age, now - since, settle)
         if not current.size:
-            due = min(due, now + self._settings.settle)  # content may come at any time, and has its own time to settle
-        one.ripe = min(one.ripe, max(due, now + self._settings.scan_interval))
-        if before or len(self._files.settling) < MAX_SETTLING:
-            self._files.settling[found.path] = Settling(current, since, due, given_back, self._files.scans)
+            wait = min(wait, self._settings.settle)  # content may come at any time, and has its own time to settle
+        one.ripe = min(one.ripe, now + max(wait, self._settings.scan_interval))
+        self._remember(found.path, Settling(current, since, now + wait, given_back, self._files.scans), one)
+        return None
+
+    def _remember(self, path: str, file: Settling, one: Pass) -> None:
+        if path in self._files.settling or len(self._files.settling) < MAX_SETTLING:
+            self._files.settling[path] = file
         else:
             one.beyond += 1
-        return None
+
+
+def signed(file: Look, trusted: int) -> bool:
+    """Tell whether something happened to a file after its last write: a rename, or a final utimes.
+
+    `trusted`: the server's time in ns. A sign from before may be an earlier run's giving back of a claim, which only
+    that run knew.
+    """
+    return file.size > 0 and file.ctime_ns > max(file.mtime_ns, trusted)
+
+
+def settled(age: float, unchanged: float, settle: float) -> bool:
+    """Tell whether a file was left alone for `settle` seconds.
+
+    `age`: seconds since its ctime, both by the server's clock; `unchanged`: between looks of ours, by our clock.
+    """
+    return age >= settle or unchanged >= settle > 0
+
+
+def rest(age: float, unchanged: float, settle: float) -> float:
+    """Return the seconds until a file that is left alone has settled."""
+    return settle - max(age, unchanged)
