@@ -18,10 +18,11 @@ from router.settings import Settings
 from router.shard import Reply, Shards, client
 from uploader.errors import BadRequest, NotReady, Refused
 from uploader.events import Events
+from uploader.openapi.answers import StartRequest, StopRequest
 from uploader.openapi.document import document
 from uploader.replicas import Replicas, ReplicasUnknown
 from uploader.session import check_name, new_name
-from uploader.wire import StartRequest, StopRequest, answer, failed, http_error, problem, read, refused
+from uploader.wire import answer, failed, http_error, problem, read, refused
 
 POLL = 0.5  # seconds between two looks at the shards while someone watches
 
@@ -36,7 +37,7 @@ class Router:
         self._forward = Forward(shards)
         self._gather = Gather(shards)
         self._events = Events(self._latest, interval=POLL)
-        self._contract = answer(document(StartRequest, StopRequest, page=True))
+        self._contract = answer(document(router=True))
 
     async def start(self, request: Request) -> Response:
         """POST /v1/watch/start."""

@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from router.shard import START, STATUS, STOP, BadShard, Reply, ShardAway, Shards
-from uploader.errors import BadRequest, NotReady, ShardFull
+from router.shard import START, STATUS, STOP, Reply, ShardAway, Shards
+from uploader.errors import BadRequest, BadShard, NotReady, ShardFull
 from uploader.placement import rank
 
 DEADLINE = 28.0  # seconds for all shards together; below the 30 s that clients commonly wait

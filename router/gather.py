@@ -3,7 +3,8 @@
 import asyncio
 from typing import Any
 
-from router.shard import STATUS, BadShard, ShardAway, Shards
+from router.shard import STATUS, ShardAway, Shards
+from uploader.errors import BadShard
 
 LIMIT = 1.5  # seconds that one shard may take; the whole answer stays below 2
 

@@ -11,10 +11,11 @@ from starlette.routing import Route
 
 from uploader.errors import BadRequest, Refused
 from uploader.events import Events
+from uploader.openapi.answers import StartRequest, StopRequest
 from uploader.openapi.document import document
 from uploader.service import Service
 from uploader.session import check_name
-from uploader.wire import StartRequest, StopRequest, answer, failed, http_error, read, refused
+from uploader.wire import answer, failed, http_error, read, refused
 
 
 class Api:
@@ -23,7 +24,7 @@ class Api:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._events = Events(self._snapshot)
-        self._contract = answer(document(StartRequest, StopRequest, page=False))
+        self._contract = answer(document(router=False))
 
     async def start(self, request: Request) -> Response:
         """POST /v1/watch/start."""

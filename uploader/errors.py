@@ -25,7 +25,9 @@ UploaderError
     ├── ShardFull         409
     ├── NotOwner          421
     ├── UnknownSession    404
-    └── NotReady          503
+    ├── NotReady          503
+    ├── BadShard          502: the router only
+    └── Unexpected        500
 """
 
 from typing import Any
@@ -163,3 +165,17 @@ class NotReady(Refused):
 
     status = 503
     code = "not-ready"
+
+
+class BadShard(Refused):
+    """A shard answered the router something that no shard says: a person has to look."""
+
+    status = 502
+    code = "bad-shard"
+
+
+class Unexpected(Refused):
+    """Any other exception while a request is answered."""
+
+    status = 500
+    code = "internal-error"

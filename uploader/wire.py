@@ -1,50 +1,22 @@
-"""What goes over HTTP, for both programs: requests, their checks, and errors as RFC 9457 problem documents."""
+"""What goes over HTTP, for both programs: requests are read and checked, answers written, errors as RFC 9457 says."""
 
 import asyncio
 from http import HTTPStatus
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from uploader.errors import BadRequest, Refused, TooLarge
-from uploader.session import EXTENSION_RULE, NAME_RULE, check_extensions, check_name
+from uploader.errors import BadRequest, Refused, TooLarge, Unexpected
+from uploader.openapi.answers import Body
 
 BODY_LIMIT = 64 * 1024  # bytes; a request of every allowed field at its longest is far below
 BODY_TIME = 10.0  # seconds for a whole body
 RETRY_AFTER = 5  # seconds, for 503
-MAX_EXTENSIONS = 64
 
-Name = Annotated[str, AfterValidator(check_name), Field(description=NAME_RULE)]
-Extensions = Annotated[
-    list[str],
-    Field(max_length=MAX_EXTENSIONS, description=EXTENSION_RULE),  # before equal ones become one
-    AfterValidator(lambda value: list(check_extensions(value))),
-]
-
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class StartRequest(_Body):
-    """Body of POST /v1/watch/start."""
-
-    session: Name | None = None
-    extensions: Extensions | None = None
-    shard: int | None = Field(default=None, ge=0, description="ordinal of the shard that shall run it")
-
-
-class StopRequest(_Body):
-    """Body of POST /v1/watch/stop."""
-
-    session: Name
-    drain: bool = True
-
-
-B = TypeVar("B", bound=_Body)
+B = TypeVar("B", bound=Body)
 
 
 async def read(request: Request, model: type[B]) -> B:
@@ -112,6 +84,6 @@ async def http_error(_: Request, error: Exception) -> Response:
     return response
 
 
-async def failed(_: Request, error: Exception) -> Response:
-    """Answer what nobody expected, without its inside."""
-    return problem(500, "internal-error", f"{type(error).__name__}; the log says more")
+async def failed(request: Request, error: Exception) -> Response:
+    """Answer an unexpected exception with 500 and its type, never its message."""
+    return await refused(request, Unexpected(f"{type(error).__name__}; the log says more"))
