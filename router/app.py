@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -18,7 +17,7 @@ from router.settings import Settings
 from router.shard import Reply, Shards, client
 from uploader.errors import BadRequest, NotReady, Refused
 from uploader.events import Events
-from uploader.openapi.answers import StartRequest, StopRequest
+from uploader.openapi.answers import StartRequest, Status, StopRequest
 from uploader.openapi.document import document
 from uploader.replicas import Replicas, ReplicasUnknown
 from uploader.session import check_name, new_name
@@ -81,11 +80,11 @@ class Router:
             return PlainTextResponse(f"{error}\n", 503)
         return PlainTextResponse(f"ready: {count} shards\n")
 
-    async def _latest(self) -> dict[str, Any]:
+    async def _latest(self) -> Status:
         try:
             return await self._gather.latest(await self._count())
         except NotReady as error:
-            return {"sessions": [], "shards": [], "error": str(error)}
+            return Status(sessions=[], shards=[], error=str(error))
 
     async def _count(self) -> int:
         try:

@@ -1,7 +1,5 @@
 """A shard's HTTP interface. Handlers parse, call the service in a thread, answer; none touches the share itself."""
 
-from typing import Any
-
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -11,10 +9,10 @@ from starlette.routing import Route
 
 from uploader.errors import BadRequest, Refused
 from uploader.events import Events
-from uploader.openapi.answers import StartRequest, StopRequest
+from uploader.openapi.answers import StartRequest, Status, StopRequest
 from uploader.openapi.document import document
 from uploader.service import Service
-from uploader.session import check_name
+from uploader.session import State, check_name
 from uploader.wire import answer, failed, http_error, read, refused
 
 
@@ -35,8 +33,8 @@ class Api:
     async def stop(self, request: Request) -> Response:
         """POST /v1/watch/stop."""
         wanted = await read(request, StopRequest)
-        content, ended = await run_in_threadpool(self._service.stop, wanted.session, drain=wanted.drain)
-        return answer(content, 200 if ended else 202)
+        ended = await run_in_threadpool(self._service.stop, wanted.session, drain=wanted.drain)
+        return answer(ended, 200 if ended.state is State.STOPPED else 202)
 
     async def status(self, request: Request) -> Response:
         """GET /v1/watch/status."""
@@ -67,7 +65,7 @@ class Api:
             return PlainTextResponse(f"not ready: the share answered {age:.0f} s ago\n", 503)
         return PlainTextResponse("ready\n")
 
-    async def _snapshot(self) -> dict[str, Any]:
+    async def _snapshot(self) -> Status:
         return self._service.status()
 
 

@@ -9,12 +9,12 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Send
 
 from uploader import names
+from uploader.openapi.answers import encoded
 
 log = logging.getLogger(__name__)
 RETRY = 1000  # milliseconds after which a browser comes back
@@ -31,7 +31,7 @@ class Events:
     """
 
     def __init__(
-        self, snapshot: Callable[[], Awaitable[dict[str, Any]]], interval: float = 0.25, heartbeat: float = 15
+        self, snapshot: Callable[[], Awaitable[object]], interval: float = 0.25, heartbeat: float = 15
     ) -> None:
         self._snapshot = snapshot
         self._interval = interval
@@ -87,7 +87,7 @@ class Events:
         failing = False
         while True:
             try:
-                self._publish(orjson.dumps(await self._snapshot()))
+                self._publish(encoded(await self._snapshot()))
                 failing = False
             except Exception as error:  # noqa: BLE001 the one broad catch of this task: the next look may succeed
                 if not failing:  # one line, not four a second

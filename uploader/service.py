@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from uploader import names, status
 from uploader.backlog import Backlog
 from uploader.errors import AlreadyActive, BadRequest, NotOwner, NotReady, ShardFull, ShareLost, UnknownSession
+from uploader.openapi.answers import Ended, Started, Status
 from uploader.placement import rank
 from uploader.replicas import Replicas, ReplicasUnknown
 from uploader.runs import Run, Runs
@@ -58,7 +58,7 @@ class Service:
         """Start the loop."""
         spawn("reconcile", self._loop)
 
-    def start(self, name: str | None, extensions: list[str] | None, shard: int | None) -> dict[str, Any]:
+    def start(self, name: str | None, extensions: list[str] | None, shard: int | None) -> Started:
         """Start a session; its record is on disk when this returns. Raises Refused."""
         me = self.settings.ordinal
         with self._share_or_503(), self._lock:
@@ -99,20 +99,20 @@ class Service:
             raise NotReady("the StatefulSet is scaled to 0")
         return count
 
-    def stop(self, name: str, *, drain: bool) -> tuple[dict[str, Any], bool]:
-        """Stop a session; return the answer and whether it has ended. Raises Refused."""
+    def stop(self, name: str, *, drain: bool) -> Ended:
+        """Stop a session; return how far that has come. Raises Refused."""
         with self._share_or_503(), self._lock:
             record = self._own_record(name)
             if record.state is State.STOPPED:
-                return status.ended(record), True
+                return status.ended(record)
             run = self.runs.get(name) or self.runs.launch(record, names.SESSION_RESUMED)
             if drain:
                 self.runs.drain(run)
-                return _ended(run, State.DRAINING), False
+                return _ended(run, State.DRAINING)
         with self._share_or_503():
-            return self._end(run), True
+            return self._end(run)
 
-    def _end(self, run: Run) -> dict[str, Any]:
+    def _end(self, run: Run) -> Ended:
         """End a session at once and give its claims back; other requests do not wait for that."""
         with run.ending:
             if discovery := run.discovery:
@@ -139,7 +139,7 @@ class Service:
             raise NotOwner(f"shard {record.owner} owns {name}", shard=record.owner)
         return record
 
-    def status(self, name: str | None = None) -> dict[str, Any]:
+    def status(self, name: str | None = None) -> Status:
         """Describe one session, or all of this shard, from memory. Raises Refused."""
         runs = list(self.runs.values())
         if name is not None:
@@ -233,8 +233,8 @@ class Service:
             raise NotReady(f"the share does not do what is needed: {error.strerror}") from error
 
 
-def _ended(run: Run, wanted: State) -> dict[str, Any]:
-    """Answer a stop, unless another process has written the record and ours was not."""
+def _ended(run: Run, wanted: State) -> Ended:
+    """Return the answer to a stop. Raises NotReady when another process changed the record first."""
     if run.session.state is not wanted:
         raise NotReady(f"the record of {run.session.name} was changed elsewhere at the same moment")
     return status.ended(run.session)

@@ -2,39 +2,39 @@
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
 
 from uploader.files import Files
 from uploader.folder import shown
+from uploader.openapi import answers
+from uploader.openapi.answers import Current
 from uploader.session import Session
 
 SHOWN = 50  # files in flight or failed that one answer names
 
 
-def started(session: Session) -> dict[str, Any]:
+def started(session: Session) -> answers.Started:
     """Return the answer to start."""
-    return {
-        "session": session.name,
-        "state": session.state,
-        "shard": session.owner,
-        "folder": session.name,
-        "started_at": session.started_at,
-    }
+    return answers.Started(
+        session=session.name,
+        state=session.state,
+        shard=session.owner,
+        folder=session.name,
+        started_at=session.started_at,
+    )
 
 
-def ended(session: Session) -> dict[str, Any]:
+def ended(session: Session) -> answers.Ended:
     """Return the answer to stop."""
-    return {"session": session.name, "state": session.state, "shard": session.owner}
+    return answers.Ended(session=session.name, state=session.state, shard=session.owner)
 
 
-def answer(shard: int, sessions: list[tuple[Session, Files]]) -> dict[str, Any]:
+def answer(shard: int, sessions: list[tuple[Session, Files]]) -> answers.Status:
     """Return the answer to status: these sessions, and this shard as the one that was asked."""
-    described = [_session(session, files) for session, files in sessions]
-    names = [session.name for session, _ in sessions]
-    return {"sessions": described, "shards": [{"shard": shard, "reachable": True, "sessions": names}]}
+    asked = answers.ShardStatus(shard=shard, reachable=True, sessions=[session.name for session, _ in sessions])
+    return answers.Status(sessions=[_session(session, files) for session, files in sessions], shards=[asked])
 
 
-def _session(session: Session, files: Files) -> dict[str, Any]:
+def _session(session: Session, files: Files) -> answers.SessionStatus:
     busy, known = list(files.busy.values()), list(files.known.values())
     uploaded = files.completed_bytes + sum(item.uploaded for item in busy)
     settling = sum(one.look.size for one in list(files.settling.values()))
@@ -43,37 +43,28 @@ def _session(session: Session, files: Files) -> dict[str, Any]:
     if files.beyond and (met := files.completed + len(known)):
         total += files.beyond * (total // met)  # those not looked at yet: taken for as large as the others
     rate = files.meter.rate()
-    return {
-        "session": session.name,
-        "state": session.state,
-        "shard": session.owner,
-        "started_at": session.started_at,
-        "files": {
-            "waiting": files.waiting(),
-            "uploading": len(busy),
-            "completed": files.completed,
-            "failed": len(files.failures) + len(files.kept),
-        },
-        "bytes": {"uploaded": uploaded, "total": max(total, uploaded)},
-        "rate_bytes_per_s": round(rate),
-        "eta_s": round((total - uploaded) / rate) if rate > 0 and total > uploaded else None,
-        "current": list(islice(_current(files), SHOWN)),
-        "last_error": files.last_error,
-    }
+    return answers.SessionStatus(
+        session=session.name,
+        state=session.state,
+        shard=session.owner,
+        started_at=session.started_at,
+        files=answers.Files(files.waiting(), len(busy), files.completed, len(files.failures) + len(files.kept)),
+        bytes=answers.Bytes(uploaded, max(total, uploaded)),
+        rate_bytes_per_s=round(rate),
+        eta_s=round((total - uploaded) / rate) if rate > 0 and total > uploaded else None,
+        current=list(islice(_current(files), SHOWN)),
+        last_error=files.last_error,
+    )
 
 
-def _current(files: Files) -> Iterator[dict[str, Any]]:
+def _current(files: Files) -> Iterator[Current]:
     """Files in flight first, then those that failed, with what failed of them."""
-    busy = dict(files.busy)
+    busy, failures = dict(files.busy), dict(files.failures)
     for path, item in busy.items():
-        failure = files.failures.get(path)
-        yield _file(path, item.size, item.uploaded, item.attempts + 1, failure.error if failure else None)
-    for path, failure in list(files.failures.items()):
+        failure = failures.get(path)
+        yield Current(shown(path), item.size, item.uploaded, item.attempts + 1, failure.error if failure else None)
+    for path, failure in failures.items():
         if path not in busy:
-            yield _file(path, failure.size, 0, failure.attempts, failure.error)
+            yield Current(shown(path), failure.size, 0, failure.attempts, failure.error)
     for path, reason in list(files.kept.items()):
-        yield _file(path, 0, 0, 0, reason)
-
-
-def _file(path: str, size: int, uploaded: int, attempts: int, error: str | None) -> dict[str, Any]:
-    return {"path": shown(path), "size": size, "uploaded": uploaded, "attempts": attempts, "error": error}
+        yield Current(shown(path), 0, 0, 0, reason)

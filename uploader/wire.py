@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from uploader.errors import BadRequest, Refused, TooLarge, Unexpected
-from uploader.openapi.answers import Body
+from uploader.openapi.answers import Body, encoded
 
 BODY_LIMIT = 64 * 1024  # bytes; a request of every allowed field at its longest is far below
 BODY_TIME = 10.0  # seconds for a whole body
@@ -57,9 +57,9 @@ def _sentence(error: ValidationError, model: type[BaseModel]) -> str:
     return f"{field}: {first['msg'].removeprefix('Value error, ')}"
 
 
-def answer(content: Any, status: int = 200) -> Response:  # noqa: ANN401 any JSON
+def answer(content: object, status: int = 200) -> Response:
     """Return a JSON answer."""
-    return Response(orjson.dumps(content), status, media_type="application/json")
+    return Response(encoded(content), status, media_type="application/json")
 
 
 def problem(status: int, code: str, detail: str, **extra: Any) -> Response:  # noqa: ANN401 any JSON

@@ -6,6 +6,7 @@ import pytest
 
 from tests.invariants.bed import Bed
 from uploader import discover, status
+from uploader.openapi.answers import Bytes
 from uploader.session import Session, State
 
 SESSION = Session("run", State.ACTIVE, 0, "2026-03-01T12:00:00.000Z")
@@ -16,9 +17,9 @@ def test_files_that_were_done_before_are_counted_with_their_bytes(bed: Bed) -> N
     bed.write("y.completed", b"more")
     bed.write("z", b"waiting")
     bed.discovery._count_completed()
-    (one,) = status.answer(0, [(SESSION, bed.files)])["sessions"]
-    assert one["files"]["completed"] == 2
-    assert one["bytes"] == {"uploaded": 11, "total": 11}
+    (one,) = status.answer(0, [(SESSION, bed.files)]).sessions
+    assert one.files.completed == 2
+    assert one.bytes == Bytes(uploaded=11, total=11)
 
 
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES, errno.ESTALE])

@@ -16,6 +16,7 @@ from tests.programs import free_port, wait_for
 from uploader import status
 from uploader.blob.transport import ThreadTransport
 from uploader.errors import StoreRefused
+from uploader.openapi.answers import Current
 from uploader.rate import Rate
 from uploader.session import Session, State
 from uploader.stored import rfc3339
@@ -93,10 +94,10 @@ def test_a_fault_of_ours_in_one_file_is_shown_and_stops_no_other(bed: Bed) -> No
     bed.work()
     assert bed.store.writes == ["run/good"]
     session = Session("run", State.ACTIVE, 0, "2026-01-01T00:00:00.000Z")
-    (shown,) = status.answer(0, [(session, bed.files)])["sessions"]
-    assert shown["files"]["failed"] == 1
-    assert shown["current"] == [
-        {"path": "bad", "size": 3, "uploaded": 0, "attempts": 1, "error": "RuntimeError: nobody thought of this"}
+    (shown,) = status.answer(0, [(session, bed.files)]).sessions
+    assert shown.files.failed == 1
+    assert shown.current == [
+        Current(path="bad", size=3, uploaded=0, attempts=1, error="RuntimeError: nobody thought of this")
     ]
     assert bed.files.pending() == 1, "a drain waits for it"
     bed.store.before.clear()

@@ -82,9 +82,8 @@ def test_a_claim_that_cannot_be_given_back_does_not_hold_the_stop(
     bed.write("x.processing", b"content")
     with monkeypatch.context() as patch:
         patch.setattr("os.link", _refused)
-        answer, ended = service.stop("run", drain=False)
-    assert ended
-    assert answer["state"] == "stopped"
+        ended = service.stop("run", drain=False)
+    assert ended.state is State.STOPPED
     assert "x" in run.files.failures
     assert bed.names() == ["x.processing"]
 

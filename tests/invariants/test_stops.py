@@ -77,7 +77,7 @@ def test_a_stop_that_cannot_be_written_down_leaves_the_session_running(
     assert discovery.thread
     assert discovery.thread.is_alive()
     assert record(service).state is State.ACTIVE
-    assert service.stop("run", drain=False)[0]["state"] == "stopped"
+    assert service.stop("run", drain=False).state is State.STOPPED
 
 
 def test_a_stop_that_cannot_read_the_record_at_its_end_leaves_the_session_running(

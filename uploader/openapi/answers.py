@@ -5,8 +5,9 @@ dicts; a pydantic model takes 5 times as long to build.
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
+import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from uploader.session import EXTENSION_RULE, NAME_RULE, State, check_extensions, check_name
@@ -29,6 +30,18 @@ Extensions = Annotated[
 Time = Annotated[str, Field(description="RFC 3339, UTC", json_schema_extra={"format": "date-time"})]
 Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=0, description="bytes")]
+
+
+def encoded(content: object) -> bytes:
+    """Return an answer as JSON; a model's fields that were not set are left out."""
+    return orjson.dumps(content, default=_members)
+
+
+def _members(model: object) -> dict[str, Any]:
+    if not isinstance(model, BaseModel):
+        raise TypeError(type(model).__name__)
+    given = model.model_fields_set
+    return {name: value for name, value in model.__dict__.items() if name in given}
 
 
 class Body(BaseModel):
