@@ -15,9 +15,9 @@ from typing import Any
 
 from uploader import names, telemetry
 from uploader.errors import FileError, NotEligible
-from uploader.folder import shown
 from uploader.look import Look
 from uploader.meter import Meter
+from uploader.text import shown
 
 log = logging.getLogger(__name__)
 MAX_FAILURES = 10_000

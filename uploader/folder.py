@@ -43,8 +43,3 @@ def split(path: str) -> tuple[str, str]:
 def join(folder: str, name: str) -> str:
     """Undo split; either part may be empty."""
     return f"{folder}/{name}" if folder and name else folder or name
-
-
-def shown(path: str) -> str:
-    """Return a path as text that can be sent and logged: bytes that are not UTF-8 become escapes."""
-    return path.encode("utf-8", "backslashreplace").decode()

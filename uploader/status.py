@@ -5,8 +5,8 @@ from itertools import islice
 from typing import Any
 
 from uploader.files import Files
-from uploader.folder import shown
 from uploader.session import Session
+from uploader.text import shown
 
 SHOWN = 50  # files in flight or failed that one answer names
 

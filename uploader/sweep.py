@@ -9,7 +9,7 @@ from uploader import names, telemetry
 from uploader.claim import Claim, move
 from uploader.errors import FileError, InTheWay, StoreError
 from uploader.files import Files
-from uploader.folder import COMPLETED, PROCESSING, join, opened, shown, split
+from uploader.folder import COMPLETED, PROCESSING, join, opened, split
 from uploader.look import Look, inode, look
 from uploader.proofs import MAX_PROOFS, Key, Proofs
 from uploader.scan import Kind, Rule, scan
@@ -17,6 +17,7 @@ from uploader.settings import Settings
 from uploader.share import Share
 from uploader.stage import Staging
 from uploader.stored import BlobStore
+from uploader.text import shown
 from uploader.thread import spawn
 from uploader.verdict import Verdict, judge
 

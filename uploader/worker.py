@@ -9,13 +9,14 @@ from uploader.backlog import Backlog
 from uploader.claim import Claim
 from uploader.errors import Cancelled, Fatal, FileError, InTheWay, Unsettled, Vanished
 from uploader.files import FIRST_BACKOFF, Item
-from uploader.folder import join, opened, shown, split
+from uploader.folder import join, opened, split
 from uploader.look import Look, inode, look, read, unchanged
 from uploader.settings import Settings
 from uploader.share import Share
 from uploader.source import Source
 from uploader.stage import Staging
 from uploader.sweep import Sweeper
+from uploader.text import shown
 from uploader.thread import spawn
 from uploader.transfer import Transfer
 
