@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from uploader import names, telemetry
 from uploader.claim import Claim, move
@@ -15,7 +16,6 @@ from uploader.proofs import MAX_PROOFS, Key, Proofs
 from uploader.scan import Kind, Rule, scan
 from uploader.settings import Settings
 from uploader.share import Share
-from uploader.stage import Staging
 from uploader.stored import BlobStore
 from uploader.text import shown
 from uploader.thread import spawn
@@ -27,10 +27,17 @@ PAUSE = 3  # the next walk is no sooner than this many times the last one's dura
 RECHECK = 300.0  # seconds until something unproven is compared again
 
 
+class Leftovers(Protocol):
+    """What else is swept each time: the staging folder."""
+
+    def sweep(self) -> None:
+        """Delete what nobody needs any more."""
+
+
 class Sweeper:
     """Collects for the sessions that this shard owns, stopped ones too."""
 
-    def __init__(self, settings: Settings, share: Share, store: BlobStore, staging: Staging | None) -> None:
+    def __init__(self, settings: Settings, share: Share, store: BlobStore, staging: Leftovers | None) -> None:
         self.settings = settings
         self.share = share
         self.store = store
