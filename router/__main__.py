@@ -4,9 +4,10 @@ import logging
 
 from router.app import app
 from router.settings import load
-from uploader import names, serve, telemetry
+from uploader import serve
 from uploader.errors import BadConfiguration, Fatal
 from uploader.replicas import replicas
+from uploader.telemetry import instruments, names
 from uploader.thread import die
 
 log = logging.getLogger(__name__)
@@ -14,7 +15,7 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     """Run the router until it is killed."""
-    telemetry.configure("router")
+    instruments.configure("router")
     try:
         settings = load()
         at = serve.listener(settings.host, settings.port)

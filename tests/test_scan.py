@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from uploader.scan import Found, Kind, Rule, scan
-from uploader.text import shown
+from uploader.telemetry.text import shown
 
 ALL = Rule((), "run/")
 

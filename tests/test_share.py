@@ -17,7 +17,7 @@ from uploader.share import Share
 WATCHED = """
 import os, sys, time
 from pathlib import Path
-from uploader import telemetry
+from uploader.telemetry import instruments
 from uploader.share import Share
 telemetry.configure("uploader")
 share = Share(Path(sys.argv[1]), 0, 1.0)

@@ -2,7 +2,7 @@
 
 import logging
 
-from uploader import names, serve, telemetry
+from uploader import serve
 from uploader.api import app
 from uploader.backlog import Backlog
 from uploader.blob.adapter import AzureBlobs
@@ -15,6 +15,7 @@ from uploader.share import LOST, OWN, Share
 from uploader.stage import Staging
 from uploader.store import Records
 from uploader.sweep import Sweeper
+from uploader.telemetry import instruments, names
 from uploader.thread import die
 from uploader.transfer import Transfer
 from uploader.watch import Watch
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     """Run a shard until it is killed."""
-    telemetry.configure("uploader")
+    instruments.configure("uploader")
     try:
         settings = load()
         at = serve.listener(settings.host, settings.port)
@@ -64,7 +65,7 @@ def build(settings: Settings) -> Service:
     Workers(settings, share, backlog, transfer, sweeper, staging).start()
     sweeper.start()
     service.begin()
-    telemetry.observe(service.gauges)
+    instruments.observe(service.gauges)
     return service
 
 

@@ -4,7 +4,6 @@ import logging
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from hashlib import md5
 
-from uploader import names, telemetry
 from uploader.block import ID_LENGTH, MIB, SHORTEST_ID, block_id, block_size
 from uploader.checksum import crc64, joined
 from uploader.errors import Cancelled, ExpiredBlocks, LeftoverBlocks, NotEligible, Overtaken, TooManyBlocks
@@ -12,6 +11,7 @@ from uploader.look import unchanged
 from uploader.memory import Memory
 from uploader.source import Source
 from uploader.stored import BlobStore, Blocks, Label
+from uploader.telemetry import instruments, names
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class Blockwise:
         self.skipped = self.confirmed = 0
         self.failed = False
         ids, label = self._stage_all()
-        telemetry.phase(names.STORED, blocks=len(ids), skipped=self.skipped)
+        instruments.phase(names.STORED, blocks=len(ids), skipped=self.skipped)
         unchanged(source.look, source.check())
         if self.skipped:
             extra = {"session": source.session, "blob": source.blob, "blocks": len(ids), "skipped": self.skipped}
@@ -91,7 +91,7 @@ class Blockwise:
             stored = store.head(source.blob)
             if stored is None or not stored.holds(label):
                 raise
-        telemetry.phase(names.COMMITTED)
+        instruments.phase(names.COMMITTED)
 
     def _stage_all(self) -> tuple[list[str], Label]:
         source = self.source
@@ -145,7 +145,7 @@ class Blockwise:
     def _hand_over(self, name: str, data: memoryview, crc: int, buffer: bytearray) -> None:
         if self.id_length >= ID_LENGTH and self.there.uncommitted.get(name) == len(data):
             self.skipped += 1
-            telemetry.BLOCKS_SKIPPED.add(1)
+            instruments.BLOCKS_SKIPPED.add(1)
             self._count(len(data))
             self.memory.give(buffer)
             return
@@ -157,8 +157,8 @@ class Blockwise:
                 raise Cancelled
             self.store.stage(self.source.blob, name, data, crc)
             self._count(len(data))
-            telemetry.BLOCKS_SENT.add(1)
-            telemetry.CONTENT_SENT.add(len(data))
+            instruments.BLOCKS_SENT.add(1)
+            instruments.CONTENT_SENT.add(len(data))
         finally:
             data.release()
             self.memory.give(buffer)

@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from uploader import names, telemetry
 from uploader.backlog import Backlog
 from uploader.claim import Claim
 from uploader.errors import Cancelled, FileError, InTheWay, NotEligible
@@ -17,6 +16,7 @@ from uploader.ready import Pass, Readiness
 from uploader.scan import Found, Kind, Rule, scan
 from uploader.settings import Settings
 from uploader.share import Share
+from uploader.telemetry import instruments, names
 from uploader.thread import spawn
 from uploader.watch import Watch
 
@@ -169,7 +169,7 @@ class Discovery:
             self._drained = None
             drained()
         took = max(0.0, time.monotonic() - one.began - one.waited)
-        telemetry.SCAN_DURATION.record(took)
+        instruments.SCAN_DURATION.record(took)
         return took
 
     def _enter(self, path: str, folder: int) -> None:
@@ -219,7 +219,7 @@ class Discovery:
         """Record how long a file lay there, by the server's clock, before it was queued for the first time."""
         if self._first and self._last and path not in self.files.failures:
             now = self._last.server + int((time.monotonic() - self._last.began) * 1e9)
-            telemetry.DISCOVERY_DELAY.record(max(0, now - max(found.ctime_ns, self._first.server)) / 1e9)
+            instruments.DISCOVERY_DELAY.record(max(0, now - max(found.ctime_ns, self._first.server)) / 1e9)
 
     def give_back(self) -> None:
         """After stop: undo every claim that is left in the folder (I4 holds). One that cannot be undone stays."""

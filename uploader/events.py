@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Send
 
-from uploader import names
+from uploader.telemetry import names
 
 log = logging.getLogger(__name__)
 RETRY = 1000  # milliseconds after which a browser comes back

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from uploader import names, telemetry
 from uploader.errors import FileError, NotEligible
 from uploader.look import Look
 from uploader.meter import Meter
-from uploader.text import shown
+from uploader.telemetry import instruments, names
+from uploader.telemetry.text import shown
 
 log = logging.getLogger(__name__)
 MAX_FAILURES = 10_000
@@ -113,7 +113,7 @@ class Files:
         text = str(error) if isinstance(error, FileError) else f"{type(error).__name__}: {error}"
         due = time.monotonic() + wait
         failure = Failure(text, attempts, due, size, not isinstance(error, NotEligible), self.scans)
-        telemetry.failed(error)
+        instruments.failed(error)
         self.last_error = text
         if not before and len(self.failures) >= MAX_FAILURES:
             return False

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import httpx
 
-from uploader import names
+from uploader.telemetry import names
 
 log = logging.getLogger(__name__)
 

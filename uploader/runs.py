@@ -4,7 +4,6 @@ import logging
 import threading
 from dataclasses import dataclass, field, replace
 
-from uploader import names
 from uploader.backlog import Backlog
 from uploader.discover import Discovery
 from uploader.files import Files
@@ -14,6 +13,7 @@ from uploader.settings import Settings
 from uploader.share import Share
 from uploader.store import Records
 from uploader.sweep import Sweeper
+from uploader.telemetry import names
 from uploader.watch import Watch
 
 log = logging.getLogger(__name__)

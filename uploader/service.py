@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from uploader import names, status
+from uploader import status
 from uploader.backlog import Backlog
 from uploader.errors import AlreadyActive, BadRequest, NotOwner, NotReady, ShardFull, ShareLost, UnknownSession
 from uploader.placement import rank
@@ -24,6 +24,7 @@ from uploader.settings import Settings
 from uploader.share import Share
 from uploader.store import Records
 from uploader.sweep import Sweeper
+from uploader.telemetry import names
 from uploader.thread import spawn
 from uploader.watch import Watch
 

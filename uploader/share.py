@@ -10,9 +10,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from uploader import names
 from uploader.errors import ShareLost
 from uploader.folder import opened_path
+from uploader.telemetry import names
 from uploader.thread import die, spawn
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from uploader import names
+from uploader.telemetry import names
 
 log = logging.getLogger(__name__)
 MARGIN = 1024 * 1024 * 1024  # bytes of the disk that copies leave free; a full disk evicts the pod

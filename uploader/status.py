@@ -6,7 +6,7 @@ from typing import Any
 
 from uploader.files import Files
 from uploader.session import Session
-from uploader.text import shown
+from uploader.telemetry.text import shown
 
 SHOWN = 50  # files in flight or failed that one answer names
 

@@ -12,9 +12,9 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
-from uploader import names
 from uploader.errors import ShareLost
 from uploader.session import InvalidRecord, Session
+from uploader.telemetry import names
 
 log = logging.getLogger(__name__)
 SUFFIX = ".json"

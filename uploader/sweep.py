@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from uploader import names, telemetry
 from uploader.claim import Claim, move
 from uploader.errors import FileError, InTheWay, StoreError
 from uploader.files import Files
@@ -17,7 +16,8 @@ from uploader.scan import Kind, Rule, scan
 from uploader.settings import Settings
 from uploader.share import Share
 from uploader.stored import BlobStore
-from uploader.text import shown
+from uploader.telemetry import instruments, names
+from uploader.telemetry.text import shown
 from uploader.thread import spawn
 from uploader.verdict import Verdict, judge
 
@@ -182,7 +182,7 @@ class Sweeper:
             verdict = Verdict.CHANGED
         if verdict is Verdict.PROVEN:
             os.unlink(claim.completed, dir_fd=claim.folder)
-            telemetry.FILES_DELETED.add(1)
+            instruments.FILES_DELETED.add(1)
             log.info(names.FILE_DELETED, extra={"session": files.session, "path": shown(path)})
         elif verdict is Verdict.CHANGED:
             self._send_again(files, path, claim, current)

@@ -3,7 +3,6 @@
 import logging
 from hashlib import md5
 
-from uploader import names, telemetry
 from uploader.block import ID_LENGTH, MIB, block_id
 from uploader.blockwise import Blockwise, Pools
 from uploader.checksum import crc64
@@ -12,6 +11,7 @@ from uploader.look import unchanged
 from uploader.memory import Memory
 from uploader.source import Source
 from uploader.stored import BlobStore, Label
+from uploader.telemetry import instruments, names
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +67,8 @@ class Transfer:
             except Overtaken:
                 self._replace(source, data, label)
         source.sent(size)
-        telemetry.CONTENT_SENT.add(size)
-        telemetry.phase(names.COMMITTED)
+        instruments.CONTENT_SENT.add(size)
+        instruments.phase(names.COMMITTED)
 
     def _replace(self, source: Source, data: bytes, label: Label) -> None:
         """Overwrite a blob of this name, unless it is ours already: a lost reply, or another shard's work (I9)."""

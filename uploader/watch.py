@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from inotify_simple import INotify, flags
 
-from uploader import names
 from uploader.folder import COMPLETED, PROCESSING
+from uploader.telemetry import names
 from uploader.thread import spawn
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,6 @@ import logging
 import os
 import time
 
-from uploader import names, telemetry
 from uploader.backlog import Backlog
 from uploader.claim import Claim
 from uploader.errors import Cancelled, Fatal, FileError, InTheWay, Unsettled, Vanished
@@ -16,7 +15,8 @@ from uploader.share import Share
 from uploader.source import Source
 from uploader.stage import Staging
 from uploader.sweep import Sweeper
-from uploader.text import shown
+from uploader.telemetry import instruments, names
+from uploader.telemetry.text import shown
 from uploader.thread import spawn
 from uploader.transfer import Transfer
 
@@ -58,7 +58,7 @@ class Workers:
         while True:
             item = self.backlog.take(small=small)
             try:
-                with telemetry.file(item.files.session, item.path, item.attempts):
+                with instruments.file(item.files.session, item.path, item.attempts):
                     self._handle(item)
             finally:
                 self.backlog.done(item)
@@ -90,7 +90,7 @@ class Workers:
         leftover = claim.held() or self.sweeper.clear(item.files, item.path, claim)
         if not leftover:
             claim.take()
-        telemetry.phase(names.CLAIMED)
+        instruments.phase(names.CLAIMED)
         fd, current = read(claim.folder, claim.processing)
         try:
             if leftover and inode(claim.folder, claim.name) == current.inode:
@@ -107,7 +107,7 @@ class Workers:
         finally:
             os.close(fd)
         self._complete(item, claim, current)
-        telemetry.uploaded(item.size, began)
+        instruments.uploaded(item.size, began)
 
     def _send(self, item: Item, claim: Claim, blob: str, fd: int, current: Look, *, retried: bool) -> None:
         copy = self.staging.begin(item.files.session, item.path, current.size) if self.staging else None
@@ -137,7 +137,7 @@ class Workers:
             claim.complete(current.inode)
         self.sweeper.remember(item.files, item.path, current)
         item.files.succeeded(item)
-        telemetry.phase(names.COMPLETED)
+        instruments.phase(names.COMPLETED)
         log.info(names.FILE_COMPLETED, extra={"session": item.files.session, "path": item.path, "bytes": item.size})
 
     def _give_back(self, item: Item, claim: Claim, reason: Exception) -> None:

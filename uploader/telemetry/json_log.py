@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from opentelemetry import trace
 
-from uploader import names
+from uploader.telemetry import names
 
 OURS = ("uploader", "router", "__main__")
 SELDOM = 300.0  # seconds between two lines of one kind from the telemetry's own machinery

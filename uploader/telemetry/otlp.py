@@ -15,8 +15,8 @@ from typing import Any
 from opentelemetry import _logs, metrics, trace
 from opentelemetry._logs import LogRecord, SeverityNumber
 
-from uploader import collector, names
-from uploader.lines import fields, ours, said
+from uploader.telemetry import collector, names
+from uploader.telemetry.json_log import fields, ours, said
 
 log = logging.getLogger(__name__)
 SIGNALS = ("metrics", "traces", "logs")

@@ -13,8 +13,8 @@ from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.trace import Status, StatusCode
 
-from uploader import collector, lines, names, otlp
-from uploader.text import shown
+from uploader.telemetry import collector, json_log, names, otlp
+from uploader.telemetry.text import shown
 
 # From a small file in the same rack to 10 GiB over a slow uplink.
 DURATIONS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
@@ -64,7 +64,7 @@ GAUGES = {
 
 def configure(service: str) -> None:
     """Write log records to stdout, and start OTLP when an endpoint is set."""
-    lines.write(service)
+    json_log.write(service)
     otlp.begin(service)
 
 
