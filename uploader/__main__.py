@@ -2,7 +2,6 @@
 
 import logging
 
-from uploader import serve
 from uploader.api import app
 from uploader.backlog import Backlog
 from uploader.blob.adapter import AzureBlobs
@@ -19,6 +18,7 @@ from uploader.telemetry import instruments, names
 from uploader.thread import die
 from uploader.transfer import Transfer
 from uploader.watch import Watch
+from uploader.web import server
 from uploader.worker import Workers
 
 log = logging.getLogger(__name__)
@@ -29,12 +29,12 @@ def main() -> None:
     instruments.configure("uploader")
     try:
         settings = load()
-        at = serve.listener(settings.host, settings.port)
+        at = server.listener(settings.host, settings.port)
         service = build(settings)
     except Fatal as error:
         die(error)
     log.info(names.PROCESS_STARTED, extra={"shard": settings.ordinal, "port": settings.port})
-    serve.run(app(service), at)
+    server.run(app(service), at)
 
 
 def build(settings: Settings) -> Service:
