@@ -4,8 +4,8 @@ import logging
 
 from router.app import app
 from router.settings import load
+from uploader.cluster.replicas import replicas
 from uploader.errors import BadConfiguration, Fatal
-from uploader.replicas import replicas
 from uploader.telemetry import instruments, names
 from uploader.thread import die
 from uploader.web import server

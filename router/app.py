@@ -16,8 +16,8 @@ from router.forward import Forward
 from router.gather import Gather
 from router.settings import Settings
 from router.shard import Reply, Shards, client
+from uploader.cluster.replicas import Replicas, ReplicasUnknown
 from uploader.errors import BadRequest, NotReady, Refused
-from uploader.replicas import Replicas, ReplicasUnknown
 from uploader.session import check_name, new_name
 from uploader.web.events import Events
 from uploader.web.openapi.document import document

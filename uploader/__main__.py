@@ -5,9 +5,9 @@ import logging
 from uploader.api import app
 from uploader.backlog import Backlog
 from uploader.blob.adapter import AzureBlobs
+from uploader.cluster.replicas import replicas
 from uploader.errors import BadConfiguration, Fatal, ShareLost, StoreAway
 from uploader.memory import Memory
-from uploader.replicas import replicas
 from uploader.service import Service
 from uploader.settings import Settings, load
 from uploader.share import LOST, OWN, Share

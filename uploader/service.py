@@ -15,9 +15,9 @@ from typing import Any
 
 from uploader import status
 from uploader.backlog import Backlog
+from uploader.cluster.placement import rank
+from uploader.cluster.replicas import Replicas, ReplicasUnknown
 from uploader.errors import AlreadyActive, BadRequest, NotOwner, NotReady, ShardFull, ShareLost, UnknownSession
-from uploader.placement import rank
-from uploader.replicas import Replicas, ReplicasUnknown
 from uploader.runs import Run, Runs
 from uploader.session import Session, State, new_name, now
 from uploader.settings import Settings

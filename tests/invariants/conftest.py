@@ -9,7 +9,7 @@ import pytest
 
 from tests.invariants.bed import BLOCK, Bed, watch
 from uploader.backlog import Backlog
-from uploader.replicas import FixedReplicas
+from uploader.cluster.replicas import FixedReplicas
 from uploader.service import Service
 from uploader.share import OWN
 from uploader.store import Records

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.invariants.bed import Bed
+from uploader.cluster.replicas import FixedReplicas
 from uploader.errors import NotOwner, ShareLost
-from uploader.replicas import FixedReplicas
 from uploader.service import Service
 from uploader.session import State
 

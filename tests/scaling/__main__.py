@@ -11,7 +11,7 @@ import httpx
 from tests.programs import Server, router
 from tests.scaling import model
 from tests.scaling.shards import standing_in
-from uploader.placement import rank
+from uploader.cluster.placement import rank
 from uploader.session import Session, State
 from uploader.store import Records
 

@@ -12,7 +12,7 @@ import yaml
 
 from router.app import POLL
 from tests.programs import TOP
-from uploader.replicas import KubernetesReplicas
+from uploader.cluster.replicas import KubernetesReplicas
 from uploader.service import RECONCILE
 
 SIZES = (10, 100, 1000)
