@@ -9,10 +9,10 @@ from uploader.cluster.replicas import replicas
 from uploader.errors import BadConfiguration, Fatal, ShareLost, StoreAway
 from uploader.memory import Memory
 from uploader.service import Service
+from uploader.sessions.records import Records
 from uploader.settings import Settings, load
 from uploader.share import LOST, OWN, Share
 from uploader.stage import Staging
-from uploader.store import Records
 from uploader.sweep import Sweeper
 from uploader.telemetry import instruments, names
 from uploader.thread import die

@@ -9,9 +9,9 @@ from uploader.discover import Discovery
 from uploader.files import Files
 from uploader.scan import Rule
 from uploader.session import Session, State
+from uploader.sessions.records import Records
 from uploader.settings import Settings
 from uploader.share import Share
-from uploader.store import Records
 from uploader.sweep import Sweeper
 from uploader.telemetry import names
 from uploader.watch import Watch

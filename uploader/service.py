@@ -20,9 +20,9 @@ from uploader.cluster.replicas import Replicas, ReplicasUnknown
 from uploader.errors import AlreadyActive, BadRequest, NotOwner, NotReady, ShardFull, ShareLost, UnknownSession
 from uploader.runs import Run, Runs
 from uploader.session import Session, State, new_name, now
+from uploader.sessions.records import Records
 from uploader.settings import Settings
 from uploader.share import Share
-from uploader.store import Records
 from uploader.sweep import Sweeper
 from uploader.telemetry import names
 from uploader.thread import spawn

@@ -11,8 +11,8 @@ from tests.invariants.bed import BLOCK, Bed, watch
 from uploader.backlog import Backlog
 from uploader.cluster.replicas import FixedReplicas
 from uploader.service import Service
+from uploader.sessions.records import Records
 from uploader.share import OWN
-from uploader.store import Records
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from uploader.backlog import Backlog
 from uploader.cluster.replicas import FixedReplicas
 from uploader.runs import Run
 from uploader.service import Service
+from uploader.sessions.records import Records
 from uploader.share import OWN
-from uploader.store import Records
 from uploader.telemetry import names
 
 

@@ -13,7 +13,7 @@ from tests.scaling import model
 from tests.scaling.shards import standing_in
 from uploader.cluster.placement import rank
 from uploader.session import Session, State
-from uploader.store import Records
+from uploader.sessions.records import Records
 
 TURNS = 5
 WATCHED = 8.0  # seconds

@@ -20,7 +20,7 @@ from uploader.cluster.placement import rank
 from uploader.cluster.replicas import FixedReplicas, KubernetesReplicas
 from uploader.service import RECONCILE, Service
 from uploader.session import Session, State
-from uploader.store import Records
+from uploader.sessions.records import Records
 from uploader.stored import Blocks
 
 calls: Counter[str] = Counter()
