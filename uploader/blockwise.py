@@ -4,13 +4,13 @@ import logging
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from hashlib import md5
 
+from uploader.blob.checksum import crc64, joined
+from uploader.blob.store import BlobStore, Blocks, Label
 from uploader.block import ID_LENGTH, MIB, SHORTEST_ID, block_id, block_size
-from uploader.checksum import crc64, joined
 from uploader.errors import Cancelled, ExpiredBlocks, LeftoverBlocks, NotEligible, Overtaken, TooManyBlocks
 from uploader.look import unchanged
 from uploader.memory import Memory
 from uploader.source import Source
-from uploader.stored import BlobStore, Blocks, Label
 from uploader.telemetry import instruments, names
 
 log = logging.getLogger(__name__)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
+from uploader.blob.store import Label
 from uploader.errors import ShortRead
 from uploader.look import Look, look_at, unchanged
-from uploader.stored import Label
 
 
 class Copy(Protocol):

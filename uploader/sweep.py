@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from uploader.blob.store import BlobStore
 from uploader.claim import Claim, move
 from uploader.errors import FileError, InTheWay, StoreError
 from uploader.files import Files
@@ -15,7 +16,6 @@ from uploader.proofs import MAX_PROOFS, Key, Proofs
 from uploader.scan import Kind, Rule, scan
 from uploader.settings import Settings
 from uploader.share import Share
-from uploader.stored import BlobStore
 from uploader.telemetry import instruments, names
 from uploader.telemetry.text import shown
 from uploader.thread import spawn

@@ -3,14 +3,14 @@
 import logging
 from hashlib import md5
 
+from uploader.blob.checksum import crc64
+from uploader.blob.store import BlobStore, Label
 from uploader.block import ID_LENGTH, MIB, block_id
 from uploader.blockwise import Blockwise, Pools
-from uploader.checksum import crc64
 from uploader.errors import Cancelled, Overtaken
 from uploader.look import unchanged
 from uploader.memory import Memory
 from uploader.source import Source
-from uploader.stored import BlobStore, Label
 from uploader.telemetry import instruments, names
 
 log = logging.getLogger(__name__)

@@ -4,10 +4,10 @@ import os
 from enum import Enum, auto
 from hashlib import md5
 
-from uploader.checksum import crc64
+from uploader.blob.checksum import crc64
+from uploader.blob.store import BlobStore, Stored
 from uploader.claim import Claim
 from uploader.look import Look, read
-from uploader.stored import BlobStore, Stored
 
 CHUNK = 1024 * 1024
 

@@ -13,7 +13,7 @@ from tests.blobs import CONTAINER, ServiceStore, azure_blobs
 from tests.endpoint.request import Operation
 from tests.endpoint.server import Endpoint
 from tests.endpoint.store import Blob
-from uploader.blob.adapter import AzureBlobs
+from uploader.blob.azure import AzureBlobs
 from uploader.look import Look, look_at
 from uploader.memory import Memory
 from uploader.source import Source

@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.fake_store import FakeStore
 from uploader.backlog import Backlog
+from uploader.blob.store import BlobStore, Label, Stored
 from uploader.discover import Discovery
 from uploader.files import Files, Item
 from uploader.folder import opened, split
@@ -16,7 +17,6 @@ from uploader.memory import Memory
 from uploader.scan import Rule
 from uploader.settings import Settings
 from uploader.share import Share
-from uploader.stored import BlobStore, Label, Stored
 from uploader.sweep import Sweeper
 from uploader.transfer import Transfer
 from uploader.watch import Watch

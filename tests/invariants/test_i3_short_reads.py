@@ -6,8 +6,8 @@ import pytest
 
 from tests.invariants.bed import BLOCK, Bed
 from uploader import look, source, worker
+from uploader.blob.checksum import crc64
 from uploader.block import block_id
-from uploader.checksum import crc64
 from uploader.look import Look
 
 SIZES = [1000, BLOCK, 3 * BLOCK + 1]

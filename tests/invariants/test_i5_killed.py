@@ -12,7 +12,7 @@ from tests.endpoint.request import Operation
 from tests.endpoint.server import Endpoint
 from tests.invariants import killing
 from tests.invariants.bed import BLOCK, Bed
-from uploader.blob.adapter import AzureBlobs
+from uploader.blob.azure import AzureBlobs
 from uploader.sessions.records import Records
 
 LARGE = 5 * BLOCK + 7

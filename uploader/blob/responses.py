@@ -5,8 +5,8 @@ from base64 import b64decode
 from collections.abc import Mapping
 from xml.etree import ElementTree as ET
 
+from uploader.blob.store import Blocks, Stored
 from uploader.errors import StoreRefused
-from uploader.stored import Blocks, Stored
 
 _NUMBER = re.compile(r"[0-9]{1,19}", re.ASCII)
 

@@ -16,14 +16,14 @@ from azure.core.rest import HttpRequest, HttpResponse
 from azure.identity import CredentialUnavailableError, DefaultAzureCredential
 from azure.storage.blob import BlobServiceClient
 
-from uploader.blob import reply as replies
-from uploader.blob.refusal import code_of, translated
+from uploader.blob import responses as replies
+from uploader.blob.checksum import Content, crc64, crc64_header, md5_header
+from uploader.blob.errors import code_of, translated
+from uploader.blob.rate_limit import Rate
+from uploader.blob.store import Blocks, Label, Stored
 from uploader.blob.transport import ThreadTransport
-from uploader.checksum import Content, crc64, crc64_header, md5_header
 from uploader.errors import BadConfiguration, StoreAway, StoreRefused
-from uploader.rate import Rate
 from uploader.settings import PREFIX, Settings
-from uploader.stored import Blocks, Label, Stored
 
 API_VERSION = "2025-05-05"
 LONGEST_WAIT = 60.0  # seconds between two tries, whatever is asked for
