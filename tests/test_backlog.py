@@ -11,8 +11,8 @@ from uploader import files as module
 from uploader.backlog import Backlog
 from uploader.errors import NotEligible, StoreAway
 from uploader.files import Files
-from uploader.look import Look
 from uploader.meter import Meter
+from uploader.share.fingerprint import Look
 
 BLOCK = 1000
 SMALL, LARGE = Look(1, 10, 0, 0), Look(1, 10 * BLOCK, 0, 0)

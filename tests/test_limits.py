@@ -7,7 +7,7 @@ import pytest
 
 from tests.invariants.bed import Bed
 from uploader.block import MAX_BLOCKS, block_size
-from uploader.scan import MAX_BLOB_NAME, MAX_NAME
+from uploader.share.scan import MAX_BLOB_NAME, MAX_NAME
 
 MIB = 1024 * 1024
 ROOM = MAX_NAME - len(".processing")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from uploader.scan import Found, Kind, Rule, scan
+from uploader.share.scan import Found, Kind, Rule, scan
 from uploader.telemetry.text import shown
 
 ALL = Rule((), "run/")

@@ -11,7 +11,7 @@ from uploader.memory import Memory
 from uploader.service import Service
 from uploader.sessions.records import Records
 from uploader.settings import Settings, load
-from uploader.share import LOST, OWN, Share
+from uploader.share.mount import LOST, OWN, Share
 from uploader.stage import Staging
 from uploader.sweep import Sweeper
 from uploader.telemetry import instruments, names

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from uploader.files import Files, Item
-from uploader.look import Look
+from uploader.share.fingerprint import Look
 
 
 class Backlog:

@@ -7,15 +7,15 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from uploader.backlog import Backlog
-from uploader.claim import Claim
 from uploader.errors import Cancelled, FileError, InTheWay, NotEligible
 from uploader.files import Files
-from uploader.folder import PROCESSING, join, opened
-from uploader.look import Look, look, size
 from uploader.ready import Pass, Readiness
-from uploader.scan import Found, Kind, Rule, scan
 from uploader.settings import Settings
-from uploader.share import Share
+from uploader.share.claim import Claim
+from uploader.share.fingerprint import Look, look, size
+from uploader.share.mount import Share
+from uploader.share.paths import PROCESSING, join, opened
+from uploader.share.scan import Found, Kind, Rule, scan
 from uploader.telemetry import instruments, names
 from uploader.thread import spawn
 from uploader.watch import Watch

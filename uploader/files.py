@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from uploader.errors import FileError, NotEligible
-from uploader.look import Look
 from uploader.meter import Meter
+from uploader.share.fingerprint import Look
 from uploader.telemetry import instruments, names
 from uploader.telemetry.text import shown
 

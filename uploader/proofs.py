@@ -4,7 +4,7 @@ import threading
 import time
 from itertools import takewhile
 
-from uploader.look import Look
+from uploader.share.fingerprint import Look
 
 MAX_PROOFS = 100_000  # about 500 bytes each; beyond it the store is asked
 Key = tuple[str, str]

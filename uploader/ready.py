@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from math import inf
 
 from uploader.files import Files, Settling
-from uploader.look import Look, look
-from uploader.scan import Found, Kind
 from uploader.settings import Settings
+from uploader.share.fingerprint import Look, look
+from uploader.share.scan import Found, Kind
 
 MAX_SETTLING = 20_000  # files that are remembered while they settle; the others are looked at in each scan
 

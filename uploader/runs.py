@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from uploader.backlog import Backlog
 from uploader.discover import Discovery
 from uploader.files import Files
-from uploader.scan import Rule
 from uploader.session import Session, State
 from uploader.sessions.records import Records
 from uploader.settings import Settings
-from uploader.share import Share
+from uploader.share.mount import Share
+from uploader.share.scan import Rule
 from uploader.sweep import Sweeper
 from uploader.telemetry import names
 from uploader.watch import Watch

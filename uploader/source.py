@@ -9,7 +9,7 @@ from typing import Protocol
 
 from uploader.blob.store import Label
 from uploader.errors import ShortRead
-from uploader.look import Look, look_at, unchanged
+from uploader.share.fingerprint import Look, look_at, unchanged
 
 
 class Copy(Protocol):

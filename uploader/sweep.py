@@ -7,15 +7,15 @@ from collections.abc import Callable
 from typing import Protocol
 
 from uploader.blob.store import BlobStore
-from uploader.claim import Claim, move
 from uploader.errors import FileError, InTheWay, StoreError
 from uploader.files import Files
-from uploader.folder import COMPLETED, PROCESSING, join, opened, split
-from uploader.look import Look, inode, look
 from uploader.proofs import MAX_PROOFS, Key, Proofs
-from uploader.scan import Kind, Rule, scan
 from uploader.settings import Settings
-from uploader.share import Share
+from uploader.share.claim import Claim, move
+from uploader.share.fingerprint import Look, inode, look
+from uploader.share.mount import Share
+from uploader.share.paths import COMPLETED, PROCESSING, join, opened, split
+from uploader.share.scan import Kind, Rule, scan
 from uploader.telemetry import instruments, names
 from uploader.telemetry.text import shown
 from uploader.thread import spawn

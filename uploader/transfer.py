@@ -8,8 +8,8 @@ from uploader.blob.store import BlobStore, Label
 from uploader.block import ID_LENGTH, MIB, block_id
 from uploader.blockwise import Blockwise, Pools
 from uploader.errors import Cancelled, Overtaken
-from uploader.look import unchanged
 from uploader.memory import Memory
+from uploader.share.fingerprint import unchanged
 from uploader.source import Source
 from uploader.telemetry import instruments, names
 

@@ -6,8 +6,8 @@ from hashlib import md5
 
 from uploader.blob.checksum import crc64
 from uploader.blob.store import BlobStore, Stored
-from uploader.claim import Claim
-from uploader.look import Look, read
+from uploader.share.claim import Claim
+from uploader.share.fingerprint import Look, read
 
 CHUNK = 1024 * 1024
 

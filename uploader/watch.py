@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from inotify_simple import INotify, flags
 
-from uploader.folder import COMPLETED, PROCESSING
+from uploader.share.paths import COMPLETED, PROCESSING
 from uploader.telemetry import names
 from uploader.thread import spawn
 

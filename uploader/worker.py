@@ -5,13 +5,13 @@ import os
 import time
 
 from uploader.backlog import Backlog
-from uploader.claim import Claim
 from uploader.errors import Cancelled, Fatal, FileError, InTheWay, Unsettled, Vanished
 from uploader.files import FIRST_BACKOFF, Item
-from uploader.folder import join, opened, split
-from uploader.look import Look, inode, look, read, unchanged
 from uploader.settings import Settings
-from uploader.share import Share
+from uploader.share.claim import Claim
+from uploader.share.fingerprint import Look, inode, look, read, unchanged
+from uploader.share.mount import Share
+from uploader.share.paths import join, opened, split
 from uploader.source import Source
 from uploader.stage import Staging
 from uploader.sweep import Sweeper

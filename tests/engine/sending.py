@@ -14,8 +14,8 @@ from tests.endpoint.request import Operation
 from tests.endpoint.server import Endpoint
 from tests.endpoint.store import Blob
 from uploader.blob.azure import AzureBlobs
-from uploader.look import Look, look_at
 from uploader.memory import Memory
+from uploader.share.fingerprint import Look, look_at
 from uploader.source import Source
 from uploader.transfer import Transfer
 

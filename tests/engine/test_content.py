@@ -17,8 +17,8 @@ from uploader.blob.store import rfc3339
 from uploader.blob.transport import ThreadTransport
 from uploader.block import MAX_BLOCKS, block_id, block_size
 from uploader.errors import Cancelled, NotEligible, ShortRead, StoreRefused, Unsettled
-from uploader.look import Look
 from uploader.memory import Memory
+from uploader.share.fingerprint import Look
 from uploader.transfer import Transfer
 
 SMALL, LARGE = 1000, 3 * BLOCK + 17

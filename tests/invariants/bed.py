@@ -11,12 +11,12 @@ from uploader.backlog import Backlog
 from uploader.blob.store import BlobStore, Label, Stored
 from uploader.discover import Discovery
 from uploader.files import Files, Item
-from uploader.folder import opened, split
-from uploader.look import look
 from uploader.memory import Memory
-from uploader.scan import Rule
 from uploader.settings import Settings
-from uploader.share import Share
+from uploader.share.fingerprint import look
+from uploader.share.mount import Share
+from uploader.share.paths import opened, split
+from uploader.share.scan import Rule
 from uploader.sweep import Sweeper
 from uploader.transfer import Transfer
 from uploader.watch import Watch

@@ -12,7 +12,7 @@ from uploader.backlog import Backlog
 from uploader.cluster.replicas import FixedReplicas
 from uploader.service import Service
 from uploader.sessions.records import Records
-from uploader.share import OWN
+from uploader.share.mount import OWN
 
 
 @pytest.fixture

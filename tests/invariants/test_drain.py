@@ -2,7 +2,7 @@
 
 from tests.invariants.bed import Bed
 from uploader.ready import Pass
-from uploader.scan import Found
+from uploader.share.scan import Found
 
 
 def test_a_name_that_comes_again_behind_the_scan_holds_the_drain(bed: Bed) -> None:

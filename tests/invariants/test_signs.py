@@ -13,7 +13,7 @@ from uploader.cluster.replicas import FixedReplicas
 from uploader.runs import Run
 from uploader.service import Service
 from uploader.sessions.records import Records
-from uploader.share import OWN
+from uploader.share.mount import OWN
 from uploader.telemetry import names
 
 

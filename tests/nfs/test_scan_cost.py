@@ -17,9 +17,9 @@ from uploader.backlog import Backlog
 from uploader.discover import Discovery
 from uploader.files import Files
 from uploader.ready import MAX_SETTLING
-from uploader.scan import Rule
 from uploader.settings import Settings
-from uploader.share import Share
+from uploader.share.mount import Share
+from uploader.share.scan import Rule
 from uploader.watch import Watch
 
 GUEST = "alive"

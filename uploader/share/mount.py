@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from uploader.errors import ShareLost
-from uploader.folder import opened_path
+from uploader.share.paths import opened_path
 from uploader.telemetry import names
 from uploader.thread import die, spawn
 

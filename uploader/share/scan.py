@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from uploader.folder import COMPLETED, PROCESSING, join, opened, split
+from uploader.share.paths import COMPLETED, PROCESSING, join, opened, split
 
 TEMPORARY = (".tmp", ".part", ".partial", ".swp", ".crdownload", "~")
 # learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata

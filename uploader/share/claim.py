@@ -7,8 +7,8 @@ a plain name belongs to the producer, so a claim is given back by link(), which 
 import os
 
 from uploader.errors import InTheWay, Vanished
-from uploader.folder import COMPLETED, PROCESSING
-from uploader.look import inode
+from uploader.share.fingerprint import inode
+from uploader.share.paths import COMPLETED, PROCESSING
 
 
 class Claim:
