@@ -3,7 +3,7 @@
 import logging
 
 from uploader.api import app
-from uploader.backlog import Backlog
+from uploader.backlog.queues import Backlog
 from uploader.blob.azure import AzureBlobs
 from uploader.cluster.replicas import replicas
 from uploader.errors import BadConfiguration, Fatal, ShareLost, StoreAway

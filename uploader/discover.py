@@ -6,9 +6,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from uploader.backlog import Backlog
+from uploader.backlog.inventory import Files
+from uploader.backlog.queues import Backlog
 from uploader.errors import Cancelled, FileError, InTheWay, NotEligible
-from uploader.files import Files
 from uploader.ready import Pass, Readiness
 from uploader.settings import Settings
 from uploader.share.claim import Claim

@@ -7,7 +7,7 @@ and older than it is (docs/nfs.md).
 from dataclasses import dataclass
 from math import inf
 
-from uploader.files import Files, Settling
+from uploader.backlog.inventory import Files, Settling
 from uploader.settings import Settings
 from uploader.share.fingerprint import Look, look
 from uploader.share.scan import Found, Kind

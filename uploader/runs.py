@@ -4,9 +4,9 @@ import logging
 import threading
 from dataclasses import dataclass, field, replace
 
-from uploader.backlog import Backlog
+from uploader.backlog.inventory import Files
+from uploader.backlog.queues import Backlog
 from uploader.discover import Discovery
-from uploader.files import Files
 from uploader.session import Session, State
 from uploader.sessions.records import Records
 from uploader.settings import Settings

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from uploader import status
-from uploader.backlog import Backlog
+from uploader.backlog.queues import Backlog
 from uploader.cluster.placement import rank
 from uploader.cluster.replicas import Replicas, ReplicasUnknown
 from uploader.errors import AlreadyActive, BadRequest, NotOwner, NotReady, ShardFull, ShareLost, UnknownSession

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from uploader.files import Files
+from uploader.backlog.inventory import Files
 from uploader.session import Session
 from uploader.telemetry.text import shown
 

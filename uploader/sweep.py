@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from uploader.backlog.inventory import Files
 from uploader.blob.store import BlobStore
 from uploader.errors import FileError, InTheWay, StoreError
-from uploader.files import Files
 from uploader.proofs import MAX_PROOFS, Key, Proofs
 from uploader.settings import Settings
 from uploader.share.claim import Claim, move

@@ -4,9 +4,9 @@ import logging
 import os
 import time
 
-from uploader.backlog import Backlog
+from uploader.backlog.inventory import FIRST_BACKOFF, Item
+from uploader.backlog.queues import Backlog
 from uploader.errors import Cancelled, Fatal, FileError, InTheWay, Unsettled, Vanished
-from uploader.files import FIRST_BACKOFF, Item
 from uploader.settings import Settings
 from uploader.share.claim import Claim
 from uploader.share.fingerprint import Look, inode, look, read, unchanged

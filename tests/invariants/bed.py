@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.fake_store import FakeStore
-from uploader.backlog import Backlog
+from uploader.backlog.inventory import Files, Item
+from uploader.backlog.queues import Backlog
 from uploader.blob.store import BlobStore, Label, Stored
 from uploader.discover import Discovery
-from uploader.files import Files, Item
 from uploader.memory import Memory
 from uploader.settings import Settings
 from uploader.share.fingerprint import look

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.invariants.bed import BLOCK, Bed, watch
-from uploader.backlog import Backlog
+from uploader.backlog.queues import Backlog
 from uploader.cluster.replicas import FixedReplicas
 from uploader.service import Service
 from uploader.sessions.records import Records

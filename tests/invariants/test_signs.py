@@ -8,7 +8,7 @@ import pytest
 
 from tests.invariants.bed import BLOCK, Bed, watch
 from tests.programs import wait_for
-from uploader.backlog import Backlog
+from uploader.backlog.queues import Backlog
 from uploader.cluster.replicas import FixedReplicas
 from uploader.runs import Run
 from uploader.service import Service

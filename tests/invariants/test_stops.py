@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.invariants.bed import Bed
+from uploader.backlog.inventory import Files
 from uploader.errors import NotReady
-from uploader.files import Files
 from uploader.service import Service
 from uploader.session import Session, State
 

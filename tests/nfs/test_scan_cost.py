@@ -13,9 +13,9 @@ import pytest
 
 from tests.nfs import bed
 from tests.nfs.bed import SOFT, V3, V4, Site
-from uploader.backlog import Backlog
+from uploader.backlog.inventory import Files
+from uploader.backlog.queues import Backlog
 from uploader.discover import Discovery
-from uploader.files import Files
 from uploader.ready import MAX_SETTLING
 from uploader.settings import Settings
 from uploader.share.mount import Share

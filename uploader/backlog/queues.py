@@ -4,7 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 
-from uploader.files import Files, Item
+from uploader.backlog.inventory import Files, Item
 from uploader.share.fingerprint import Look
 
 

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from uploader.backlog.throughput import Meter
 from uploader.errors import FileError, NotEligible
-from uploader.meter import Meter
 from uploader.share.fingerprint import Look
 from uploader.telemetry import instruments, names
 from uploader.telemetry.text import shown
