@@ -6,6 +6,7 @@ from uploader.api import app
 from uploader.backlog.queues import Backlog
 from uploader.blob.azure import AzureBlobs
 from uploader.cluster.replicas import replicas
+from uploader.discovery.watch import Watch
 from uploader.errors import BadConfiguration, Fatal, ShareLost, StoreAway
 from uploader.memory import Memory
 from uploader.service import Service
@@ -17,7 +18,6 @@ from uploader.sweep import Sweeper
 from uploader.telemetry import instruments, names
 from uploader.thread import die
 from uploader.transfer import Transfer
-from uploader.watch import Watch
 from uploader.web import server
 from uploader.worker import Workers
 

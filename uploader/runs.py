@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 
 from uploader.backlog.inventory import Files
 from uploader.backlog.queues import Backlog
-from uploader.discover import Discovery
+from uploader.discovery.discover import Discovery
+from uploader.discovery.watch import Watch
 from uploader.session import Session, State
 from uploader.sessions.records import Records
 from uploader.settings import Settings
@@ -14,7 +15,6 @@ from uploader.share.mount import Share
 from uploader.share.scan import Rule
 from uploader.sweep import Sweeper
 from uploader.telemetry import names
-from uploader.watch import Watch
 
 log = logging.getLogger(__name__)
 

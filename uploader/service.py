@@ -17,6 +17,7 @@ from uploader import status
 from uploader.backlog.queues import Backlog
 from uploader.cluster.placement import rank
 from uploader.cluster.replicas import Replicas, ReplicasUnknown
+from uploader.discovery.watch import Watch
 from uploader.errors import AlreadyActive, BadRequest, NotOwner, NotReady, ShardFull, ShareLost, UnknownSession
 from uploader.runs import Run, Runs
 from uploader.session import Session, State, new_name, now
@@ -26,7 +27,6 @@ from uploader.share.mount import Share
 from uploader.sweep import Sweeper
 from uploader.telemetry import names
 from uploader.thread import spawn
-from uploader.watch import Watch
 
 log = logging.getLogger(__name__)
 RECONCILE = 2.0  # seconds between two looks at the records

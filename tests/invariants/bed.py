@@ -10,7 +10,8 @@ from tests.fake_store import FakeStore
 from uploader.backlog.inventory import Files, Item
 from uploader.backlog.queues import Backlog
 from uploader.blob.store import BlobStore, Label, Stored
-from uploader.discover import Discovery
+from uploader.discovery.discover import Discovery
+from uploader.discovery.watch import Watch
 from uploader.memory import Memory
 from uploader.settings import Settings
 from uploader.share.fingerprint import look
@@ -19,7 +20,6 @@ from uploader.share.paths import opened, split
 from uploader.share.scan import Rule
 from uploader.sweep import Sweeper
 from uploader.transfer import Transfer
-from uploader.watch import Watch
 from uploader.worker import Workers
 
 BLOCK = 64 * 1024

@@ -5,7 +5,8 @@ import errno
 import pytest
 
 from tests.invariants.bed import Bed
-from uploader import discover, status
+from uploader import status
+from uploader.discovery import discover
 from uploader.session import Session, State
 
 SESSION = Session("run", State.ACTIVE, 0, "2026-03-01T12:00:00.000Z")

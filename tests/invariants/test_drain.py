@@ -1,7 +1,7 @@
 """A drain ends when every eligible file is done, and not a moment sooner."""
 
 from tests.invariants.bed import Bed
-from uploader.ready import Pass
+from uploader.discovery.readiness import Pass
 from uploader.share.scan import Found
 
 

@@ -96,7 +96,7 @@ def test_settling_files_that_are_not_remembered_hold_a_drain(
     make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that are remembered go away; the others are still to come."""
-    monkeypatch.setattr("uploader.ready.MAX_SETTLING", 5)
+    monkeypatch.setattr("uploader.discovery.readiness.MAX_SETTLING", 5)
     bed = make(settle=3600, settle_empty=3600)
     ended = []
     for number in range(5):

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 
 from uploader.backlog.inventory import Files
 from uploader.backlog.queues import Backlog
+from uploader.discovery.readiness import Pass, Readiness
+from uploader.discovery.watch import Watch
 from uploader.errors import Cancelled, FileError, InTheWay, NotEligible
-from uploader.ready import Pass, Readiness
 from uploader.settings import Settings
 from uploader.share.claim import Claim
 from uploader.share.fingerprint import Look, look, size
@@ -18,7 +19,6 @@ from uploader.share.paths import PROCESSING, join, opened
 from uploader.share.scan import Found, Kind, Rule, scan
 from uploader.telemetry import instruments, names
 from uploader.thread import spawn
-from uploader.watch import Watch
 
 log = logging.getLogger(__name__)
 MAX_HINTS = 10_000
