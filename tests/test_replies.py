@@ -15,8 +15,8 @@ from tests.endpoint.store import Store
 from uploader.blob.azure import AzureBlobs, Retries
 from uploader.blob.checksum import crc64
 from uploader.blob.store import Blocks, Label
-from uploader.block import block_id
 from uploader.errors import StoreAway, StoreRefused
+from uploader.upload.block import block_id
 
 HUGE = "9" * 5000
 LIST = '<?xml version="1.0" encoding="utf-8"?><BlockList>{}</BlockList>'

@@ -21,8 +21,8 @@ from tests.programs import AZURITE, azurite
 from uploader.blob.azure import AzureBlobs
 from uploader.blob.checksum import crc64
 from uploader.blob.store import BlobStore, Blocks, Label
-from uploader.block import block_id
 from uploader.errors import ExpiredBlocks, LeftoverBlocks, Overtaken, StoreRefused
+from uploader.upload.block import block_id
 
 _numbers = itertools.count()
 

@@ -8,18 +8,18 @@ from uploader.blob.azure import AzureBlobs
 from uploader.cluster.replicas import replicas
 from uploader.discovery.watch import Watch
 from uploader.errors import BadConfiguration, Fatal, ShareLost, StoreAway
-from uploader.memory import Memory
 from uploader.service import Service
 from uploader.sessions.records import Records
 from uploader.settings import Settings, load
 from uploader.share.mount import LOST, OWN, Share
-from uploader.stage import Staging
 from uploader.sweep import Sweeper
 from uploader.telemetry import instruments, names
 from uploader.thread import die
-from uploader.transfer import Transfer
+from uploader.upload.memory import Memory
+from uploader.upload.staging import Staging
+from uploader.upload.transfer import Transfer
+from uploader.upload.worker import Workers
 from uploader.web import server
-from uploader.worker import Workers
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from tests.endpoint.request import Operation
 from tests.endpoint.server import Endpoint
 from tests.endpoint.store import Blob
 from uploader.blob.azure import AzureBlobs
-from uploader.memory import Memory
 from uploader.share.fingerprint import Look, look_at
-from uploader.source import Source
-from uploader.transfer import Transfer
+from uploader.upload.memory import Memory
+from uploader.upload.source import Source
+from uploader.upload.transfer import Transfer
 
 KIB = 1024
 BLOCK = 64 * KIB

@@ -12,15 +12,15 @@ from uploader.backlog.queues import Backlog
 from uploader.blob.store import BlobStore, Label, Stored
 from uploader.discovery.discover import Discovery
 from uploader.discovery.watch import Watch
-from uploader.memory import Memory
 from uploader.settings import Settings
 from uploader.share.fingerprint import look
 from uploader.share.mount import Share
 from uploader.share.paths import opened, split
 from uploader.share.scan import Rule
 from uploader.sweep import Sweeper
-from uploader.transfer import Transfer
-from uploader.worker import Workers
+from uploader.upload.memory import Memory
+from uploader.upload.transfer import Transfer
+from uploader.upload.worker import Workers
 
 BLOCK = 64 * 1024
 CONNECTION = "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=YQ==;BlobEndpoint=http://127.0.0.1:9/a;"

@@ -5,11 +5,11 @@ import os
 import pytest
 
 from tests.invariants.bed import BLOCK, Bed
-from uploader import source, worker
 from uploader.blob.checksum import crc64
-from uploader.block import block_id
 from uploader.share import fingerprint
 from uploader.share.fingerprint import Look
+from uploader.upload import source, worker
+from uploader.upload.block import block_id
 
 SIZES = [1000, BLOCK, 3 * BLOCK + 1]
 

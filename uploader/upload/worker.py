@@ -12,13 +12,13 @@ from uploader.share.claim import Claim
 from uploader.share.fingerprint import Look, inode, look, read, unchanged
 from uploader.share.mount import Share
 from uploader.share.paths import join, opened, split
-from uploader.source import Source
-from uploader.stage import Staging
 from uploader.sweep import Sweeper
 from uploader.telemetry import instruments, names
 from uploader.telemetry.text import shown
 from uploader.thread import spawn
-from uploader.transfer import Transfer
+from uploader.upload.source import Source
+from uploader.upload.staging import Staging
+from uploader.upload.transfer import Transfer
 
 log = logging.getLogger(__name__)
 BLOCKS_A_FILE = 4  # blocks of memory that a large file needs to keep the connection busy

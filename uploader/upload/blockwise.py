@@ -6,12 +6,12 @@ from hashlib import md5
 
 from uploader.blob.checksum import crc64, joined
 from uploader.blob.store import BlobStore, Blocks, Label
-from uploader.block import ID_LENGTH, MIB, SHORTEST_ID, block_id, block_size
 from uploader.errors import Cancelled, ExpiredBlocks, LeftoverBlocks, NotEligible, Overtaken, TooManyBlocks
-from uploader.memory import Memory
 from uploader.share.fingerprint import unchanged
-from uploader.source import Source
 from uploader.telemetry import instruments, names
+from uploader.upload.block import ID_LENGTH, MIB, SHORTEST_ID, block_id, block_size
+from uploader.upload.memory import Memory
+from uploader.upload.source import Source
 
 log = logging.getLogger(__name__)
 

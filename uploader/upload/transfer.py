@@ -5,13 +5,13 @@ from hashlib import md5
 
 from uploader.blob.checksum import crc64
 from uploader.blob.store import BlobStore, Label
-from uploader.block import ID_LENGTH, MIB, block_id
-from uploader.blockwise import Blockwise, Pools
 from uploader.errors import Cancelled, Overtaken
-from uploader.memory import Memory
 from uploader.share.fingerprint import unchanged
-from uploader.source import Source
 from uploader.telemetry import instruments, names
+from uploader.upload.block import ID_LENGTH, MIB, block_id
+from uploader.upload.blockwise import Blockwise, Pools
+from uploader.upload.memory import Memory
+from uploader.upload.source import Source
 
 log = logging.getLogger(__name__)
 
