@@ -12,7 +12,7 @@ from uploader.service import Service
 from uploader.sessions.records import Records
 from uploader.settings import Settings, load
 from uploader.share.mount import LOST, OWN, Share
-from uploader.sweep import Sweeper
+from uploader.sweep.sweeper import Sweeper
 from uploader.telemetry import instruments, names
 from uploader.thread import die
 from uploader.upload.memory import Memory

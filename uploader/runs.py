@@ -13,7 +13,7 @@ from uploader.sessions.records import Records
 from uploader.settings import Settings
 from uploader.share.mount import Share
 from uploader.share.scan import Rule
-from uploader.sweep import Sweeper
+from uploader.sweep.sweeper import Sweeper
 from uploader.telemetry import names
 
 log = logging.getLogger(__name__)

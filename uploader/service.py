@@ -24,7 +24,7 @@ from uploader.session import Session, State, new_name, now
 from uploader.sessions.records import Records
 from uploader.settings import Settings
 from uploader.share.mount import Share
-from uploader.sweep import Sweeper
+from uploader.sweep.sweeper import Sweeper
 from uploader.telemetry import names
 from uploader.thread import spawn
 

@@ -17,7 +17,7 @@ from uploader.share.fingerprint import look
 from uploader.share.mount import Share
 from uploader.share.paths import opened, split
 from uploader.share.scan import Rule
-from uploader.sweep import Sweeper
+from uploader.sweep.sweeper import Sweeper
 from uploader.upload.memory import Memory
 from uploader.upload.transfer import Transfer
 from uploader.upload.worker import Workers

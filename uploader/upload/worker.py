@@ -12,7 +12,7 @@ from uploader.share.claim import Claim
 from uploader.share.fingerprint import Look, inode, look, read, unchanged
 from uploader.share.mount import Share
 from uploader.share.paths import join, opened, split
-from uploader.sweep import Sweeper
+from uploader.sweep.sweeper import Sweeper
 from uploader.telemetry import instruments, names
 from uploader.telemetry.text import shown
 from uploader.thread import spawn

@@ -9,17 +9,17 @@ from typing import Protocol
 from uploader.backlog.inventory import Files
 from uploader.blob.store import BlobStore
 from uploader.errors import FileError, InTheWay, StoreError
-from uploader.proofs import MAX_PROOFS, Key, Proofs
 from uploader.settings import Settings
 from uploader.share.claim import Claim, move
 from uploader.share.fingerprint import Look, inode, look
 from uploader.share.mount import Share
 from uploader.share.paths import COMPLETED, PROCESSING, join, opened, split
 from uploader.share.scan import Kind, Rule, scan
+from uploader.sweep.proofs import MAX_PROOFS, Key, Proofs
+from uploader.sweep.verdict import Verdict, judge
 from uploader.telemetry import instruments, names
 from uploader.telemetry.text import shown
 from uploader.thread import spawn
-from uploader.verdict import Verdict, judge
 
 log = logging.getLogger(__name__)
 WALK = 12  # sweeps between two walks that look for what this process did not complete itself
