@@ -8,8 +8,8 @@ from uploader.blob.azure import AzureBlobs
 from uploader.cluster.replicas import replicas
 from uploader.discovery.watch import Watch
 from uploader.errors import BadConfiguration, Fatal, ShareLost, StoreAway
-from uploader.service import Service
 from uploader.sessions.records import Records
+from uploader.sessions.service import Service
 from uploader.settings import Settings, load
 from uploader.share.mount import LOST, OWN, Share
 from uploader.sweep.sweeper import Sweeper

@@ -10,8 +10,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from uploader.errors import BadRequest, Refused
-from uploader.service import Service
 from uploader.session import check_name
+from uploader.sessions.service import Service
 from uploader.web.events import Events
 from uploader.web.openapi.document import document
 from uploader.web.wire import StartRequest, StopRequest, answer, failed, http_error, read, refused

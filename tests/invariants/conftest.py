@@ -10,8 +10,8 @@ import pytest
 from tests.invariants.bed import BLOCK, Bed, watch
 from uploader.backlog.queues import Backlog
 from uploader.cluster.replicas import FixedReplicas
-from uploader.service import Service
 from uploader.sessions.records import Records
+from uploader.sessions.service import Service
 from uploader.share.mount import OWN
 
 

@@ -10,9 +10,9 @@ from tests.invariants.bed import BLOCK, Bed, watch
 from tests.programs import wait_for
 from uploader.backlog.queues import Backlog
 from uploader.cluster.replicas import FixedReplicas
-from uploader.runs import Run
-from uploader.service import Service
 from uploader.sessions.records import Records
+from uploader.sessions.runs import Run
+from uploader.sessions.service import Service
 from uploader.share.mount import OWN
 from uploader.telemetry import names
 

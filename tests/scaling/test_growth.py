@@ -19,9 +19,9 @@ from uploader.blob.store import Blocks
 from uploader.cluster import replicas
 from uploader.cluster.placement import rank
 from uploader.cluster.replicas import FixedReplicas, KubernetesReplicas
-from uploader.service import RECONCILE, Service
 from uploader.session import Session, State
 from uploader.sessions.records import Records
+from uploader.sessions.service import RECONCILE, Service
 
 calls: Counter[str] = Counter()
 WATCHED = {"open", "os.listdir", "os.scandir"}

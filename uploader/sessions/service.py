@@ -13,15 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from uploader import status
 from uploader.backlog.queues import Backlog
 from uploader.cluster.placement import rank
 from uploader.cluster.replicas import Replicas, ReplicasUnknown
 from uploader.discovery.watch import Watch
 from uploader.errors import AlreadyActive, BadRequest, NotOwner, NotReady, ShardFull, ShareLost, UnknownSession
-from uploader.runs import Run, Runs
 from uploader.session import Session, State, new_name, now
+from uploader.sessions import status
 from uploader.sessions.records import Records
+from uploader.sessions.runs import Run, Runs
 from uploader.settings import Settings
 from uploader.share.mount import Share
 from uploader.sweep.sweeper import Sweeper
