@@ -2,7 +2,7 @@
 
 import logging
 
-from uploader.api import app
+from uploader.app import app
 from uploader.backlog.queues import Backlog
 from uploader.blob.azure import AzureBlobs
 from uploader.cluster.replicas import replicas

@@ -6,8 +6,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from uploader.session import EXTENSION_RULE, NAME_RULE
-from uploader.web.openapi.answers import Ended, Problem, Started, Status
 from uploader.web.openapi.examples import ABOUT, PROBLEMS, STARTED, STATUS, TITLES
+from uploader.web.openapi.models import Ended, Problem, Started, Status
 
 # The rule of session.NAME in words that need no look-around: a dot is always followed by something else.
 NAME_PATTERN = r"^[A-Za-z0-9](\.?[A-Za-z0-9_-])*$"
