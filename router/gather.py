@@ -6,7 +6,7 @@ from typing import Any
 
 from router.shard import STATUS, ShardAway, Shards
 from uploader.errors import BadShard
-from uploader.openapi.answers import ShardStatus, Status
+from uploader.web.openapi.models import ShardStatus, Status
 
 LIMIT = 1.5  # seconds that one shard may take; the whole answer stays below 2
 

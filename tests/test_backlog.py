@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from uploader import files as module
-from uploader.backlog import Backlog
+from uploader.backlog import inventory as module
+from uploader.backlog.inventory import Files
+from uploader.backlog.queues import Backlog
+from uploader.backlog.throughput import Meter
 from uploader.errors import NotEligible, StoreAway
-from uploader.files import Files
-from uploader.look import Look
-from uploader.meter import Meter
+from uploader.share.fingerprint import Look
 
 BLOCK = 1000
 SMALL, LARGE = Look(1, 10, 0, 0), Look(1, 10 * BLOCK, 0, 0)
@@ -194,7 +194,7 @@ def test_a_note_of_what_was_given_back_outlives_a_scan_that_met_it_under_way(bac
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     now = [1000.0]
-    monkeypatch.setattr("uploader.meter.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("uploader.backlog.throughput.time.monotonic", lambda: now[0])
     yield now
     monkeypatch.undo()
 

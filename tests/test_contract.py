@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from tests.cluster import Cluster, cluster
 from tests.need import need
 from tests.programs import TOP
-from uploader.openapi.answers import EXTENSION_PATTERN, NAME_PATTERN, Status
-from uploader.openapi.document import ERRORS, MODELS, document
 from uploader.session import NAME_RULE, check_extensions, check_name
+from uploader.web.openapi.document import ERRORS, MODELS, document
+from uploader.web.openapi.models import EXTENSION_PATTERN, NAME_PATTERN, Status
 
 API = TOP / "docs/api.md"
 SCHEMATHESIS = Path(sys.executable).parent / "schemathesis"

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from tests.invariants.bed import BLOCK, Bed, watch
-from uploader.backlog import Backlog
-from uploader.replicas import FixedReplicas
-from uploader.service import Service
-from uploader.share import OWN
-from uploader.store import Records
+from uploader.backlog.queues import Backlog
+from uploader.cluster.replicas import FixedReplicas
+from uploader.sessions.records import Records
+from uploader.sessions.service import Service
+from uploader.share.mount import OWN
 
 
 @pytest.fixture

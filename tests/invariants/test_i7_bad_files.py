@@ -13,13 +13,13 @@ from tests.endpoint.faults import Refuse
 from tests.invariants.bed import Bed
 from tests.invariants.site import Site, arrive, files
 from tests.programs import free_port, wait_for
-from uploader import status
+from uploader.blob.rate_limit import Rate
+from uploader.blob.store import rfc3339
 from uploader.blob.transport import ThreadTransport
 from uploader.errors import StoreRefused
-from uploader.openapi.answers import Current
-from uploader.rate import Rate
 from uploader.session import Session, State
-from uploader.stored import rfc3339
+from uploader.sessions import status
+from uploader.web.openapi.models import Current
 
 YEAR_20000 = 568_971_820_800
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from tests.invariants.bed import Bed
+from uploader.backlog.inventory import Files
 from uploader.errors import NotReady
-from uploader.files import Files
-from uploader.service import Service
 from uploader.session import Session, State
+from uploader.sessions.service import Service
 
 
 def full(*_: object) -> None:
