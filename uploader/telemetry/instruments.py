@@ -6,10 +6,9 @@ costs a fraction of a microsecond. Attributes never hold the name of a session o
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextvars import Token
+from contextlib import AbstractContextManager, nullcontext
 
-from opentelemetry import context, metrics, trace
-from opentelemetry.context import Context
+from opentelemetry import metrics, trace
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.trace import Status, StatusCode
 
@@ -21,6 +20,7 @@ DURATIONS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0
 
 _meter = metrics.get_meter("nfs-watch")
 _tracer = trace.get_tracer("nfs-watch")
+_NO_SPAN = nullcontext()
 
 FILES_UPLOADED = _meter.create_counter(
     names.FILES_UPLOADED, "{file}", "Files that the store has confirmed and that are marked .completed"
@@ -83,34 +83,17 @@ def observe(read: Callable[[], Mapping[str, float]]) -> None:
         _meter.create_observable_gauge(name, [callback], unit, description)
 
 
-class file:  # noqa: N801 used as a function
-    """One span for what happens to a file; its phases are events of it, its trace id stands in the log lines.
+def file(session: str, path: str, attempt: int) -> AbstractContextManager[object]:
+    """Give one span for what happens to a file; its phases are events of it, its trace id stands in the log lines.
 
-    Written out rather than as a generator: without an endpoint, or while the collector is away, it costs 1 us.
+    Without an endpoint, or while the collector is away, it costs 0.3 us.
     """
-
-    __slots__ = ("_about", "_span", "_token")
-
-    def __init__(self, session: str, path: str, attempt: int) -> None:
-        self._about = session, path, attempt
-        self._span: trace.Span | None = None
-        self._token: Token[Context]
-
-    def __enter__(self) -> None:
-        """Begin the span."""
-        if not collector.takes("traces"):
-            return
-        session, path, attempt = self._about
-        attributes: dict[str, str | int]
-        attributes = {names.SESSION: session, names.FILE_PATH: shown(path), names.ATTEMPT: attempt + 1}
-        self._span = _tracer.start_span(names.FILE_SPAN, attributes=attributes)
-        self._token = context.attach(trace.set_span_in_context(self._span))
-
-    def __exit__(self, *_: object) -> None:
-        """End it."""
-        if self._span:
-            context.detach(self._token)
-            self._span.end()
+    if not collector.takes("traces"):
+        return _NO_SPAN
+    about: dict[str, str | int]
+    about = {names.SESSION: session, names.FILE_PATH: shown(path), names.ATTEMPT: attempt + 1}
+    span = _tracer.start_span(names.FILE_SPAN, attributes=about)
+    return trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False)
 
 
 def phase(name: str, **numbers: int) -> None:
