@@ -3,4 +3,4 @@
 
 def shown(path: str) -> str:
     """Return a path as text that can be sent and logged: bytes that are not UTF-8 become escapes."""
-    return path.encode("utf-8", "backslashreplace").decode()
+    return path if path.isascii() else path.encode("utf-8", "backslashreplace").decode()
