@@ -30,6 +30,7 @@ UploaderError
     └── Unexpected        500
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -179,3 +180,11 @@ class Unexpected(Refused):
 
     status = 500
     code = "internal-error"
+
+
+def sentence(error: Mapping[str, Any], name: str, missing: str = "is missing") -> str:
+    """Return what pydantic found wrong with what is called `name`, or with all of it where there is no name."""
+    if error["type"] == "missing":
+        return f"{name} {missing}"
+    said = str(error["msg"]).removeprefix("Value error, ")
+    return f"{name}: {said}" if name else said

@@ -22,8 +22,9 @@ from uploader.blob.errors import code_of, translated
 from uploader.blob.rate_limit import Rate
 from uploader.blob.store import Blocks, Label, Stored
 from uploader.blob.transport import ThreadTransport
+from uploader.environment import PREFIX
 from uploader.errors import BadConfiguration, StoreAway, StoreRefused
-from uploader.settings import PREFIX, Settings
+from uploader.settings import Settings
 
 API_VERSION = "2025-05-05"
 LONGEST_WAIT = 60.0  # seconds between two tries, whatever is asked for

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from uploader.errors import BadRequest, Refused, TooLarge, Unexpected
+from uploader.errors import BadRequest, Refused, TooLarge, Unexpected, sentence
 from uploader.web.openapi.models import Body, encoded
 
 BODY_LIMIT = 64 * 1024  # bytes; a request of every allowed field at its longest is far below
@@ -35,7 +35,7 @@ async def read(request: Request, model: type[B]) -> B:
     try:
         return model.model_validate(fields)
     except ValidationError as error:
-        raise BadRequest(_sentence(error, model)) from error
+        raise BadRequest(_objection(error, model)) from error
 
 
 async def _body(request: Request) -> bytes:
@@ -47,14 +47,12 @@ async def _body(request: Request) -> bytes:
     return body
 
 
-def _sentence(error: ValidationError, model: type[BaseModel]) -> str:
+def _objection(error: ValidationError, model: type[BaseModel]) -> str:
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"unknown field {field!r}; allowed are {', '.join(model.model_fields)}"
-    if first["type"] == "missing":
-        return f"{field} is missing"
-    return f"{field}: {first['msg'].removeprefix('Value error, ')}"
+    return sentence(first, field)
 
 
 def answer(content: object, status: int = 200) -> Response:
