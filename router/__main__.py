@@ -5,7 +5,7 @@ import logging
 from router.app import app
 from router.settings import load
 from uploader.cluster.replicas import replicas
-from uploader.errors import BadConfiguration, Fatal
+from uploader.errors import Fatal
 from uploader.telemetry import instruments, names
 from uploader.thread import die
 from uploader.web import server
@@ -20,8 +20,6 @@ def main() -> None:
         settings = load()
         at = server.listener(settings.host, settings.port)
         count = replicas(settings.replicas, settings.statefulset)
-    except ValueError as error:
-        die(BadConfiguration(str(error)))
     except Fatal as error:
         die(error)
     log.info(names.PROCESS_STARTED, extra={"host": settings.host, "port": settings.port})

@@ -16,12 +16,12 @@ from router.gather import Gather
 from router.settings import Settings
 from router.shard import Reply, Shards, client
 from uploader.cluster.replicas import Replicas, ReplicasUnknown
-from uploader.errors import BadRequest, NotReady, Refused
-from uploader.session import check_name, new_name
+from uploader.errors import NotReady, Refused
+from uploader.session import new_name
 from uploader.web.events import Events
 from uploader.web.openapi.document import document
 from uploader.web.openapi.models import StartRequest, Status, StopRequest
-from uploader.web.wire import answer, failed, http_error, problem, read, refused
+from uploader.web.wire import answer, failed, http_error, problem, read, refused, session_of
 
 POLL = 0.5  # seconds between two looks at the shards while someone watches
 
@@ -55,13 +55,9 @@ class Router:
 
     async def status(self, request: Request) -> Response:
         """GET /v1/watch/status."""
-        name = request.query_params.get("session")
+        name = session_of(request)
         if name is None:
             return answer(await self._gather.now(await self._count()))
-        try:
-            check_name(name)
-        except ValueError as error:
-            raise BadRequest(str(error)) from error
         return _passed(await self._forward.status(name, await self._some()))
 
     async def events(self, request: Request) -> Response:

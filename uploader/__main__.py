@@ -39,10 +39,7 @@ def main() -> None:
 
 def build(settings: Settings) -> Service:
     """Put the parts together and start their threads. Raises Fatal."""
-    try:
-        count = replicas(settings.replicas, settings.statefulset)
-    except ValueError as error:
-        raise BadConfiguration(str(error)) from error
+    count = replicas(settings.replicas, settings.statefulset)
     try:
         share = Share(settings.root, settings.ordinal, settings.nfs_timeout)
         records = Records(settings.root / OWN / "sessions", settings.ordinal)

@@ -7,13 +7,13 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from uploader.errors import BadRequest, Refused
-from uploader.session import State, check_name
+from uploader.errors import Refused
+from uploader.session import State
 from uploader.sessions.service import Service
 from uploader.web.events import Events
 from uploader.web.openapi.document import document
 from uploader.web.openapi.models import StartRequest, Status, StopRequest
-from uploader.web.wire import answer, failed, http_error, read, refused
+from uploader.web.wire import answer, failed, http_error, read, refused, session_of
 
 
 class Api:
@@ -38,13 +38,7 @@ class Api:
 
     async def status(self, request: Request) -> Response:
         """GET /v1/watch/status."""
-        name = request.query_params.get("session")
-        if name is not None:
-            try:
-                check_name(name)
-            except ValueError as error:
-                raise BadRequest(str(error)) from error
-        return answer(await run_in_threadpool(self._service.status, name))
+        return answer(await run_in_threadpool(self._service.status, session_of(request)))
 
     async def events(self, request: Request) -> Response:
         """GET /v1/watch/events."""

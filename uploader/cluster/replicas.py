@@ -10,6 +10,7 @@ from typing import Protocol
 
 import httpx
 
+from uploader.errors import BadConfiguration
 from uploader.telemetry import names
 
 log = logging.getLogger(__name__)
@@ -136,13 +137,13 @@ class KubernetesReplicas:
 def replicas(fixed: int | None, statefulset: str) -> Replicas:
     """Choose the source: the fixed number, else, in a pod, the Kubernetes API.
 
-    Raises ValueError when there is neither.
+    Raises BadConfiguration when there is neither.
     """
     if fixed is not None:
         return FixedReplicas(fixed)
     if os.environ.get("KUBERNETES_SERVICE_HOST"):
         return KubernetesReplicas(statefulset)
-    raise ValueError("NFS_WATCH_REPLICAS is not set: outside Kubernetes it must say how many shards there are")
+    raise BadConfiguration("NFS_WATCH_REPLICAS is not set: outside Kubernetes it must say how many shards there are")
 
 
 def _api_address() -> str:

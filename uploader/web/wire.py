@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from uploader.errors import BadRequest, Refused, TooLarge, Unexpected, sentence
+from uploader.session import check_name
 from uploader.web.openapi.models import Body, encoded
 
 BODY_LIMIT = 64 * 1024  # bytes; a request of every allowed field at its longest is far below
@@ -36,6 +37,15 @@ async def read(request: Request, model: type[B]) -> B:
         return model.model_validate(fields)
     except ValidationError as error:
         raise BadRequest(_objection(error, model)) from error
+
+
+def session_of(request: Request) -> str | None:
+    """Return the session that a GET asks for, None for all. Raises BadRequest."""
+    name = request.query_params.get("session")
+    try:
+        return None if name is None else check_name(name)
+    except ValueError as error:
+        raise BadRequest(str(error)) from error
 
 
 async def _body(request: Request) -> bytes:
