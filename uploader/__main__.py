@@ -6,6 +6,7 @@ from uploader import names, serve, telemetry
 from uploader.api import app
 from uploader.backlog import Backlog
 from uploader.blob.adapter import AzureBlobs
+from uploader.completed import Completed
 from uploader.errors import BadConfiguration, Fatal, ShareLost, StoreAway
 from uploader.memory import Memory
 from uploader.replicas import replicas
@@ -57,12 +58,12 @@ def build(settings: Settings) -> Service:
     share.watch()
     staging = Staging(settings.staging, settings.staging_size) if settings.staging else None
     backlog = Backlog(settings.block_size)
-    sweeper = Sweeper(settings, share, blobs, staging)
+    completed = Completed(settings, blobs)
     memory = Memory(settings.memory, settings.block_size)
     transfer = Transfer(blobs, memory, settings.connections, content_md5=settings.content_md5)
-    service = Service(settings, share, records, count, Watch(), backlog, sweeper)
-    Workers(settings, share, backlog, transfer, sweeper, staging).start()
-    sweeper.start()
+    service = Service(settings, share, records, count, Watch(), backlog)
+    Workers(settings, share, backlog, transfer, completed, staging).start()
+    Sweeper(settings, share, completed, service, staging).start()
     service.begin()
     telemetry.observe(service.gauges)
     return service

@@ -7,12 +7,11 @@ and older than it is (docs/nfs.md).
 from dataclasses import dataclass
 from math import inf
 
-from uploader.files import Files, Settling
+from uploader.files import Files
 from uploader.look import Look, look
 from uploader.scan import Found, Kind
 from uploader.settings import Settings
-
-MAX_SETTLING = 20_000  # files that are remembered while they settle; the others are looked at in each scan
+from uploader.settling import Settling
 
 
 @dataclass
@@ -48,7 +47,7 @@ class Readiness:
         current = look(found.folder, found.name)
         if found.kind is Kind.PROCESSING:
             return current
-        before = self._files.settling.get(found.path)
+        before = self._files.settling(found.path)
         since = before.since if before and before.look == current else now
         given_back = before is not None and before.given_back
         settle = self._settings.settle if current.size else self._settings.settle_empty
@@ -61,8 +60,6 @@ class Readiness:
         if not current.size:
             due = min(due, now + self._settings.settle)  # content may come at any time, and has its own time to settle
         one.ripe = min(one.ripe, max(due, now + self._settings.scan_interval))
-        if before or len(self._files.settling) < MAX_SETTLING:
-            self._files.settling[found.path] = Settling(current, since, due, given_back, self._files.scans)
-        else:
+        if not self._files.settle(found.path, Settling(current, since, due, given_back)):
             one.beyond += 1
         return None

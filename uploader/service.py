@@ -6,7 +6,6 @@ made so (level-triggered, as Kubernetes' controllers are).
 
 import logging
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +15,8 @@ from typing import Any
 from uploader import names, status
 from uploader.backlog import Backlog
 from uploader.errors import AlreadyActive, BadRequest, NotOwner, NotReady, ShardFull, ShareLost, UnknownSession
+from uploader.files import Files
+from uploader.give_back import give_back
 from uploader.placement import rank
 from uploader.replicas import Replicas, ReplicasUnknown
 from uploader.runs import Run, Runs
@@ -23,7 +24,7 @@ from uploader.session import Session, State, new_name, now
 from uploader.settings import Settings
 from uploader.share import Share
 from uploader.store import Records
-from uploader.sweep import Sweeper
+from uploader.sweep import Owned
 from uploader.thread import spawn
 from uploader.watch import Watch
 
@@ -43,16 +44,14 @@ class Service:
         replicas: Replicas,
         watch: Watch,
         backlog: Backlog,
-        sweeper: Sweeper,
     ) -> None:
         self.settings = settings
         self.share = share
         self.records = records
         self.replicas = replicas
-        self.runs = Runs(settings, share, records, watch, backlog, sweeper)
+        self.runs = Runs(settings, share, records, watch, backlog)
         self.reconciled = False
         self._lock = threading.RLock()
-        sweeper.clean, sweeper.changed = self._swept, self._changed
 
     def begin(self) -> None:
         """Start the loop."""
@@ -117,10 +116,8 @@ class Service:
         with run.ending:
             if discovery := run.discovery:
                 discovery.stop()
-                end = time.monotonic() + GIVE_BACK
-                while run.files.busy and time.monotonic() < end:
-                    time.sleep(0.02)
-                discovery.give_back()
+                run.files.wait_idle(GIVE_BACK)
+                give_back(discovery.walk(), self.share, run.files)
             with self._lock:
                 try:
                     record = self._own_record(run.session.session)  # it may have been adopted while we waited
@@ -141,7 +138,7 @@ class Service:
 
     def status(self, name: str | None = None) -> dict[str, Any]:
         """Describe one session, or all of this shard, from memory. Raises Refused."""
-        runs = list(self.runs.values())
+        runs = self.runs.now()
         if name is not None:
             runs = [run for run in runs if run.session.session == name]
             if not runs:
@@ -152,13 +149,13 @@ class Service:
 
     def gauges(self) -> dict[str, float]:
         """Return what the metrics' gauges show, by their names. From memory."""
-        runs = list(self.runs.values())
-        files = [run.files for run in runs]
+        runs = self.runs.now()
+        files = [run.files.snapshot() for run in runs]
         return {
             names.SESSIONS_ACTIVE: sum(run.discovery is not None for run in runs),
-            names.FILES_WAITING: sum(one.waiting() for one in files),
-            names.FILES_UPLOADING: sum(len(one.busy) for one in files),
-            names.FILES_FAILING: sum(len(one.failures) + len(one.kept) for one in files),
+            names.FILES_WAITING: sum(one.waiting for one in files),
+            names.FILES_UPLOADING: sum(one.uploading for one in files),
+            names.FILES_FAILING: sum(one.failed for one in files),
             names.SHARE_AGE: self.share.age(),
         }
 
@@ -205,23 +202,37 @@ class Service:
             self.runs.leave(run)
             run = None
         run = run or self.runs.launch(record, event)
-        if run.drained and run.session.state is State.DRAINING:
-            if run.discovery:
-                run.discovery.stop()
+        if run.discovery and run.discovery.finished and run.session.state is State.DRAINING:
+            run.discovery.stop()
             self.runs.stopped(run)
 
-    def _swept(self, name: str) -> None:
+    def owned(self) -> dict[str, Owned]:
+        """Return the sessions of this shard, from memory; for the sweeper."""
+        return {
+            run.session.session: Owned(run.session.session, run.files, run.session.state is State.STOPPED)
+            for run in self.runs.now()
+        }
+
+    def swept(self, name: str) -> None:
+        """Forget a stopped session that has nothing left, if its record says so too. Raises OSError."""
         with self._lock:
             run, record = self.runs.get(name), self.records.get(name)
             if run and record and record.state is State.STOPPED and record.owner == self.settings.ordinal:
                 self.runs.forget(name)
 
-    def _changed(self, name: str) -> None:
-        """Take a drained session up again: one of its files has turned out not to have been finished."""
+    @contextmanager
+    def reopen(self, name: str) -> Iterator[Files | None]:
+        """Give the files of the run that takes a file back; one that had drained drains once more. Raises OSError.
+
+        None when this shard no longer runs it. Starts, stops and the loop wait until the end.
+        """
         with self._lock:
             run = self.runs.get(name)
             if run and run.session.state is State.STOPPED and run.session.drained:
-                self.runs.reopen(run)
+                with self.runs.reopened(run) as files:
+                    yield files
+            else:
+                yield run.files if run else None
 
     @contextmanager
     def _share_or_503(self) -> Iterator[None]:

@@ -102,7 +102,7 @@ def test_a_fault_of_ours_in_one_file_is_shown_and_stops_no_other(bed: Bed) -> No
     bed.store.before.clear()
     bed.settle()
     assert bed.content("bad") == b"bad"
-    assert bed.files.failures == {}
+    assert bed.files.snapshot().failed == 0
 
 
 def test_a_thread_whose_first_request_found_no_store_goes_on() -> None:
@@ -132,9 +132,10 @@ def test_a_file_may_bear_any_time(bed: Bed, seconds: int, said: str) -> None:
 def test_backoff_doubles_and_is_bounded(bed: Bed) -> None:
     waits = []
     for _ in range(12):
-        before = bed.files.failures.get("x")
+        before = bed.files.failure("x")
         bed.files.fail("x", StoreRefused("no"))
-        failure = bed.files.failures["x"]
+        failure = bed.files.failure("x")
+        assert failure
         waits.append(failure.due - time.monotonic())
         assert failure.attempts == (before.attempts if before else 0) + 1
     assert 3.9 <= waits[0] <= 6.1
@@ -147,12 +148,12 @@ def test_a_scan_leaves_alone_what_waits_for_its_next_try(bed: Bed) -> None:
     bed.scan()
     bed.work()
     bed.scan()
-    assert not bed.files.known
+    assert not bed.files.knows("x")
     assert bed.files.pending() == 1
     del bed.store.before["put"]
     bed.settle()
     assert bed.content("x") == b"content"
-    assert bed.files.failures == {}
+    assert bed.files.snapshot().failed == 0
 
 
 def _refused(_: str) -> None:
