@@ -226,6 +226,20 @@ def test_a_session_that_ends_does_not_wait_for_the_pace(backlog: Backlog, monkey
     assert not waiter.is_alive()
 
 
+def test_a_stop_waits_for_what_is_under_way_and_no_longer(backlog: Backlog) -> None:
+    files = session(backlog)
+    backlog.offer(files, "x", SMALL)
+    item = backlog.small.take()
+    backlog.remove(files)
+    assert not files.wait_idle(0.01)
+    waiter = threading.Thread(target=files.wait_idle, args=(60,))
+    waiter.start()
+    files.done(item)
+    waiter.join(10)
+    assert not waiter.is_alive()
+    assert files.wait_idle(0)
+
+
 class Clock(SimpleNamespace):
     """Stands where the files of a session look for the time."""
 

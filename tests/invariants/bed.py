@@ -159,6 +159,11 @@ class Bed:
         assert failure
         return failure.error
 
+    def retry_now(self, path: str) -> None:
+        """Let the time be over for which a file that failed has to wait."""
+        if failure := self.files.failure(path):
+            failure.due = 0
+
     def due_now(self, path: str) -> None:
         """Let the time be over for which a file has to settle."""
         settling = self.files.settling(path)
@@ -170,8 +175,7 @@ class Bed:
         for _ in range(20):
             before = self.names(), self.files.snapshot().completed
             for shown in self.files.snapshot(1000).current:
-                if failure := self.files.failure(shown.path):
-                    failure.due = 0
+                self.retry_now(shown.path)
             self.scan()
             self.work()
             self.walk()

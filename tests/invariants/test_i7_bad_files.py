@@ -2,6 +2,8 @@
 
 import os
 import time
+from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from tests.programs import free_port, wait_for
 from uploader import status
 from uploader.blob.transport import ThreadTransport
 from uploader.errors import StoreRefused
+from uploader.look import look
 from uploader.rate import Rate
 from uploader.session import Session, State
 from uploader.stored import rfc3339
@@ -154,6 +157,32 @@ def test_a_scan_leaves_alone_what_waits_for_its_next_try(bed: Bed) -> None:
     bed.settle()
     assert bed.content("x") == b"content"
     assert bed.files.snapshot().failed == 0
+
+
+def test_a_scan_passes_by_failing_files_when_enough_of_them_wait(
+    make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It neither opens the others nor waits for room among them: the good file behind them is found now."""
+    bed = make(queue_size=3)
+    bed.store.before["put"] = lambda name: None if name == "run/good" else _refused(name)
+    for number in range(20):
+        bed.write(f"bad-{number}", b"content")
+    for _ in range(10):
+        bed.backlog.small.wait_for_room = lambda *_: bed.work()  # type: ignore[method-assign]
+        bed.scan()
+        bed.work()
+    assert bed.files.snapshot().failed == 20
+    for number in range(20):
+        bed.retry_now(f"bad-{number}")
+    bed.write("good", b"content")
+    bed.backlog.small.wait_for_room = lambda *_: pytest.fail("it waits")  # type: ignore[method-assign]
+    looks = Counter[str]()
+    monkeypatch.setattr("uploader.ready.look", lambda folder, name: looks.update([name]) or look(folder, name))
+    bed.scan()
+    assert bed.files.knows("good")
+    assert looks.total() == 3 + 1
+    bed.work()
+    assert bed.content("good") == b"content"
 
 
 def _refused(_: str) -> None:
