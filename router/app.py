@@ -16,12 +16,12 @@ from router.forward import Forward
 from router.gather import Gather
 from router.settings import Settings
 from router.shard import Reply, Shards, client
+from uploader.cluster.replicas import Replicas, ReplicasUnknown
 from uploader.errors import BadRequest, NotReady, Refused
-from uploader.events import Events
-from uploader.openapi.document import document
-from uploader.replicas import Replicas, ReplicasUnknown
 from uploader.session import check_name, new_name
-from uploader.wire import StartRequest, StopRequest, answer, failed, http_error, problem, read, refused
+from uploader.web.events import Events
+from uploader.web.openapi.document import document
+from uploader.web.wire import StartRequest, StopRequest, answer, failed, http_error, problem, read, refused
 
 POLL = 0.5  # seconds between two looks at the shards while someone watches
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from router.shard import START, STATUS, STOP, BadShard, Reply, ShardAway, Shards
+from uploader.cluster.placement import rank
 from uploader.errors import BadRequest, NotReady, ShardFull
-from uploader.placement import rank
 
 DEADLINE = 28.0  # seconds for all shards together; below the 30 s that clients commonly wait
 STOPPING = 25.0  # seconds: a stop at once waits up to 20 s for the requests under way

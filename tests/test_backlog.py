@@ -8,13 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from uploader import failures
-from uploader.backlog import Backlog
+from uploader.backlog import failures
+from uploader.backlog.inventory import UNREMEMBERED, Files
+from uploader.backlog.lane import AGAIN
+from uploader.backlog.queues import Backlog
+from uploader.backlog.throughput import Meter
 from uploader.errors import NotEligible, StoreAway
-from uploader.files import UNREMEMBERED, Files
-from uploader.lane import AGAIN
-from uploader.look import Look
-from uploader.meter import Meter
+from uploader.share.fingerprint import Look
 
 BLOCK = 1000
 SMALL, LARGE = Look(1, 10, 0, 0), Look(1, 10 * BLOCK, 0, 0)
@@ -194,7 +194,7 @@ def test_more_failing_files_than_can_be_remembered_slow_the_scan_and_no_worker(
     """The scan brings back at most UNREMEMBERED of them a second; a good one that an event brings goes at once."""
     clock = Clock()
     monkeypatch.setattr(failures, "MAX_FAILURES", 10)
-    monkeypatch.setattr("uploader.files.time", clock)
+    monkeypatch.setattr("uploader.backlog.inventory.time", clock)
     files = session(backlog)
     for number in range(10 + UNREMEMBERED):
         backlog.offer(files, f"{number}", SMALL)
@@ -284,7 +284,7 @@ def test_a_note_of_what_was_given_back_outlives_a_scan_that_met_it_under_way(bac
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     now = [1000.0]
-    monkeypatch.setattr("uploader.meter.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("uploader.backlog.throughput.time.monotonic", lambda: now[0])
     yield now
     monkeypatch.undo()
 

@@ -19,10 +19,10 @@ from pydantic import BaseModel
 from tests.cluster import Cluster, cluster
 from tests.need import need
 from tests.programs import TOP
-from uploader.openapi.answers import Ended, Problem, Started, Status
-from uploader.openapi.document import EXTENSION_PATTERN, NAME_PATTERN, document
 from uploader.session import check_extensions, check_name
-from uploader.wire import StartRequest, StopRequest
+from uploader.web.openapi.document import EXTENSION_PATTERN, NAME_PATTERN, document
+from uploader.web.openapi.models import Ended, Problem, Started, Status
+from uploader.web.wire import StartRequest, StopRequest
 
 API = TOP / "docs/api.md"
 SCHEMATHESIS = Path(sys.executable).parent / "schemathesis"

@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from tests.programs import wait_for
-from uploader.events import Events
+from uploader.web.events import Events
 
 
 class Source:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.invariants.bed import Bed
-from uploader.block import MAX_BLOCKS, block_size
-from uploader.scan import MAX_BLOB_NAME, MAX_NAME
+from uploader.share.scan import MAX_BLOB_NAME, MAX_NAME
+from uploader.upload.block import MAX_BLOCKS, block_size
 
 MIB = 1024 * 1024
 ROOM = MAX_NAME - len(".processing")

@@ -10,8 +10,8 @@ import pytest
 import trustme
 
 from tests.kubernetes.api import Api, spec
-from uploader import replicas as module
-from uploader.replicas import FixedReplicas, KubernetesReplicas, ReplicasUnknown, replicas
+from uploader.cluster import replicas as module
+from uploader.cluster.replicas import FixedReplicas, KubernetesReplicas, ReplicasUnknown, replicas
 
 PATH = "/apis/apps/v1/namespaces/lab/statefulsets/nfs-watch"
 

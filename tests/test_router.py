@@ -19,8 +19,8 @@ from router.app import app
 from router.settings import Settings
 from router.shard import ANSWER_LIMIT
 from tests.programs import TOP, free_port, router, wait_for
-from uploader.placement import rank
-from uploader.replicas import FixedReplicas, ReplicasUnknown
+from uploader.cluster.placement import rank
+from uploader.cluster.replicas import FixedReplicas, ReplicasUnknown
 
 NAME = "run-42"
 FIRST, SECOND, THIRD = rank(NAME, 3)

@@ -5,12 +5,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from uploader import status
+from uploader.backlog.inventory import Files
+from uploader.backlog.settling import Settling
 from uploader.errors import StoreAway
-from uploader.files import Files
-from uploader.look import Look
 from uploader.session import Session, State
-from uploader.settling import Settling
+from uploader.sessions import status
+from uploader.share.fingerprint import Look
 
 SESSION = Session("run", State.ACTIVE, 0, "2026-01-01T00:00:00.000Z")
 FAILING = 3000

@@ -13,7 +13,7 @@ import pytest
 
 from uploader.errors import ShareLost
 from uploader.session import Session, State
-from uploader.store import Records
+from uploader.sessions.records import Records
 
 ONE = Session("run-1", State.ACTIVE, 0, "2026-01-01T00:00:00.000Z", (".bin",))
 

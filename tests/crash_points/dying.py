@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from uploader.__main__ import main
-from uploader.blob.adapter import AzureBlobs
+from uploader.blob.azure import AzureBlobs
 
 _context = get_context("forkserver")
 _context.set_forkserver_preload([__name__])

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tests.invariants.bed import BLOCK, Bed, Hooked
+from uploader.blob.store import Label
 from uploader.errors import StoreAway
-from uploader.stored import Label
 
 PATHS = st.sampled_from(["a.bin", "d/ü.bin"])
 SIZES = st.sampled_from([0, 100, 2 * BLOCK + 9])

@@ -14,7 +14,7 @@ from tests.programs import Server, shard, wait_for
 
 # The program with shorter times: what is tested is that there are limits, not their length.
 QUICK = """
-from uploader import serve, wire
+from uploader.web import server, wire
 serve.HEAD_TIME, wire.BODY_TIME = 2.0, 1.0
 from uploader.__main__ import main
 main()

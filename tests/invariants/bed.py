@@ -9,22 +9,22 @@ from threading import Event
 from typing import Any
 
 from tests.fake_store import FakeStore
-from uploader.backlog import Backlog
-from uploader.completed import Completed
-from uploader.discover import Discovery
-from uploader.files import Files, Item
-from uploader.folder import opened, split
-from uploader.give_back import give_back
-from uploader.look import look
-from uploader.memory import Memory
-from uploader.scan import Rule
+from uploader.backlog.inventory import Files, Item
+from uploader.backlog.queues import Backlog
+from uploader.blob.store import BlobStore, Label, Stored
+from uploader.discovery.discover import Discovery
+from uploader.discovery.watch import Watch
+from uploader.sessions.give_back import give_back
 from uploader.settings import Settings
-from uploader.share import Share
-from uploader.stored import BlobStore, Label, Stored
-from uploader.sweep import Owned, Sessions, Sweeper
-from uploader.transfer import Transfer
-from uploader.watch import Watch
-from uploader.worker import Workers
+from uploader.share.fingerprint import look
+from uploader.share.mount import Share
+from uploader.share.paths import opened, split
+from uploader.share.scan import Rule
+from uploader.sweep.completed import Completed
+from uploader.sweep.sweeper import Owned, Sessions, Sweeper
+from uploader.upload.memory import Memory
+from uploader.upload.transfer import Transfer
+from uploader.upload.worker import Workers
 
 BLOCK = 64 * 1024
 CONNECTION = "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=YQ==;BlobEndpoint=http://127.0.0.1:9/a;"

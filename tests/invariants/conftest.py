@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from tests.invariants.bed import Bed, watch
-from uploader.replicas import FixedReplicas
-from uploader.service import Service
-from uploader.share import OWN
-from uploader.store import Records
+from uploader.cluster.replicas import FixedReplicas
+from uploader.sessions.records import Records
+from uploader.sessions.service import Service
+from uploader.share.mount import OWN
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tests.blobs import azure_blobs
 from tests.invariants.bed import Bed
 from uploader.blob.transport import ThreadTransport
 from uploader.session import Session, State
-from uploader.store import Records
+from uploader.sessions.records import Records
 
 FIRST = Session("run", State.ACTIVE, 0, "2026-01-01T00:00:00.000Z")
 SECOND = Session("run", State.DRAINING, 0, "2026-01-01T00:00:00.000Z")

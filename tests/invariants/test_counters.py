@@ -5,8 +5,9 @@ import errno
 import pytest
 
 from tests.invariants.bed import Bed
-from uploader import discover, status
+from uploader.discovery import discover
 from uploader.session import Session, State
+from uploader.sessions import status
 
 SESSION = Session("run", State.ACTIVE, 0, "2026-03-01T12:00:00.000Z")
 

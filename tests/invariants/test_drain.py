@@ -1,8 +1,8 @@
 """A drain ends when every eligible file is done, and not a moment sooner."""
 
 from tests.invariants.bed import Bed
-from uploader.ready import Pass
-from uploader.scan import Found
+from uploader.discovery.readiness import Pass
+from uploader.share.scan import Found
 
 
 def test_a_name_that_comes_again_behind_the_scan_holds_the_drain(bed: Bed) -> None:

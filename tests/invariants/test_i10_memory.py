@@ -16,7 +16,7 @@ from tests.invariants.bed import BLOCK, Bed
 from tests.invariants.site import Site
 from tests.programs import wait_for
 from uploader.errors import StoreRefused
-from uploader.memory import Memory
+from uploader.upload.memory import Memory
 
 MIB = 2**20
 
@@ -96,7 +96,7 @@ def test_settling_files_that_are_not_remembered_hold_a_drain(
     make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that are remembered go away; the others are still to come."""
-    monkeypatch.setattr("uploader.settling.MAX_SETTLING", 5)
+    monkeypatch.setattr("uploader.backlog.settling.MAX_SETTLING", 5)
     bed = make(settle=3600, settle_empty=3600)
     for number in range(5):
         bed.write(f"a/{number}", b"")
@@ -114,7 +114,7 @@ def test_a_file_that_needs_more_than_there_is_fails_alone(
     make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its blocks would have to be larger than all of the memory: it must not wait for ever, before all others."""
-    monkeypatch.setattr("uploader.block.MAX_BLOCKS", 2)
+    monkeypatch.setattr("uploader.upload.block.MAX_BLOCKS", 2)
     bed = make(memory=MIB)
     bed.write("huge", b"")
     os.truncate(bed.folder / "huge", 4 * MIB)

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 
 from tests.invariants.bed import BLOCK, Bed
-from uploader import proofs, verdict
-from uploader.checksum import crc64
+from uploader.blob.checksum import crc64
+from uploader.blob.store import Label, Stored
 from uploader.errors import StoreAway
-from uploader.stored import Label, Stored
+from uploader.sweep import proofs, verdict
 
 SIZES = [0, 10, BLOCK, 2 * BLOCK + 1]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.invariants.bed import BLOCK, Bed
-from uploader.source import Source
+from uploader.upload.source import Source
 
 LARGE = 4 * BLOCK + 5
 TICK = 0.02  # seconds: more than the kernel's clock for file times needs to move on

@@ -10,7 +10,7 @@ import pytest
 
 from tests.invariants.bed import BLOCK, Bed
 from uploader.errors import StoreAway
-from uploader.look import Look
+from uploader.share.fingerprint import Look
 
 LARGE = 3 * BLOCK
 

@@ -12,8 +12,8 @@ from tests.endpoint.request import Operation
 from tests.endpoint.server import Endpoint
 from tests.invariants import killing
 from tests.invariants.bed import BLOCK, Bed
-from uploader.blob.adapter import AzureBlobs
-from uploader.store import Records
+from uploader.blob.azure import AzureBlobs
+from uploader.sessions.records import Records
 
 LARGE = 5 * BLOCK + 7
 IN_FLIGHT = 2  # blocks of one file: half of the bed's 4 connections

@@ -11,7 +11,7 @@ from tests.invariants.bed import Bed
 from tests.invariants.site import Site, arrive, files
 from tests.programs import wait_for
 from uploader.errors import ShareLost
-from uploader.share import OWN
+from uploader.share.mount import OWN
 
 # How a share goes, and the reason that is given. `copied`: its own folder is there too, with the very same records.
 GOING = {

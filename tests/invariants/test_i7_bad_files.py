@@ -15,13 +15,13 @@ from tests.endpoint.faults import Refuse
 from tests.invariants.bed import Bed
 from tests.invariants.site import Site, arrive, files
 from tests.programs import free_port, wait_for
-from uploader import status
+from uploader.blob.rate_limit import Rate
+from uploader.blob.store import rfc3339
 from uploader.blob.transport import ThreadTransport
 from uploader.errors import StoreRefused
-from uploader.look import look
-from uploader.rate import Rate
 from uploader.session import Session, State
-from uploader.stored import rfc3339
+from uploader.sessions import status
+from uploader.share.fingerprint import look
 
 YEAR_20000 = 568_971_820_800
 
@@ -177,7 +177,9 @@ def test_a_scan_passes_by_failing_files_when_enough_of_them_wait(
     bed.write("good", b"content")
     bed.backlog.small.wait_for_room = lambda *_: pytest.fail("it waits")  # type: ignore[method-assign]
     looks = Counter[str]()
-    monkeypatch.setattr("uploader.ready.look", lambda folder, name: looks.update([name]) or look(folder, name))
+    monkeypatch.setattr(
+        "uploader.discovery.readiness.look", lambda folder, name: looks.update([name]) or look(folder, name)
+    )
     bed.scan()
     assert bed.files.knows("good")
     assert looks.total() == 3 + 1

@@ -8,7 +8,7 @@ import pytest
 
 from tests.invariants.bed import Bed
 from uploader.errors import NotEligible
-from uploader.look import look, read
+from uploader.share.fingerprint import look, read
 
 
 @pytest.fixture

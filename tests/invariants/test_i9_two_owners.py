@@ -12,9 +12,9 @@ import pytest
 from tests.invariants.bed import BLOCK, Bed
 from tests.invariants.site import Site, arrive, files
 from tests.programs import wait_for
-from uploader.claim import Claim
 from uploader.errors import FileError
-from uploader.folder import opened
+from uploader.share.claim import Claim
+from uploader.share.paths import opened
 
 LARGE = 4 * BLOCK
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from tests.invariants.bed import Bed
+from uploader.cluster.replicas import FixedReplicas
 from uploader.errors import NotOwner, ShareLost
-from uploader.replicas import FixedReplicas
-from uploader.service import Service
 from uploader.session import State
+from uploader.sessions.service import Service
 
 
 def test_a_record_that_is_gone_ends_the_process(service: Service) -> None:

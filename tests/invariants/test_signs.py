@@ -8,13 +8,13 @@ import pytest
 
 from tests.invariants.bed import BLOCK, Bed, watch
 from tests.programs import wait_for
-from uploader import names
-from uploader.backlog import Backlog
-from uploader.replicas import FixedReplicas
-from uploader.runs import Run
-from uploader.service import Service
-from uploader.share import OWN
-from uploader.store import Records
+from uploader.backlog.queues import Backlog
+from uploader.cluster.replicas import FixedReplicas
+from uploader.sessions.records import Records
+from uploader.sessions.runs import Run
+from uploader.sessions.service import Service
+from uploader.share.mount import OWN
+from uploader.telemetry import names
 
 
 @pytest.fixture

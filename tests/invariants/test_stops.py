@@ -9,8 +9,8 @@ import pytest
 
 from tests.invariants.bed import Bed
 from uploader.errors import NotReady
-from uploader.service import Service
 from uploader.session import Session, State
+from uploader.sessions.service import Service
 
 
 def full(*_: object) -> None:

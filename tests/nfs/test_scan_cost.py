@@ -14,14 +14,14 @@ import pytest
 
 from tests.nfs import bed
 from tests.nfs.bed import SOFT, V3, V4, Site
-from uploader.backlog import Backlog
-from uploader.discover import Discovery
-from uploader.files import Files
-from uploader.scan import Rule
+from uploader.backlog.inventory import Files
+from uploader.backlog.queues import Backlog
+from uploader.backlog.settling import MAX_SETTLING
+from uploader.discovery.discover import Discovery
+from uploader.discovery.watch import Watch
 from uploader.settings import Settings
-from uploader.settling import MAX_SETTLING
-from uploader.share import Share
-from uploader.watch import Watch
+from uploader.share.mount import Share
+from uploader.share.scan import Rule
 
 GUEST = "alive"
 SIZES = [int(size) for size in os.environ.get("NFS_SIZES", "2000").split(",")]

@@ -11,9 +11,9 @@ import httpx
 from tests.programs import Server, router
 from tests.scaling import model
 from tests.scaling.shards import standing_in
-from uploader.placement import rank
+from uploader.cluster.placement import rank
 from uploader.session import Session, State
-from uploader.store import Records
+from uploader.sessions.records import Records
 
 TURNS = 5
 WATCHED = 8.0  # seconds

@@ -15,13 +15,13 @@ import pytest
 from tests.invariants.bed import BLOCK, Bed, Hooked
 from tests.programs import router
 from tests.scaling.shards import Shards, standing_in
-from uploader import replicas
-from uploader.placement import rank
-from uploader.replicas import FixedReplicas, KubernetesReplicas
-from uploader.service import RECONCILE, Service
+from uploader.blob.store import Blocks
+from uploader.cluster import replicas
+from uploader.cluster.placement import rank
+from uploader.cluster.replicas import FixedReplicas, KubernetesReplicas
 from uploader.session import Session, State
-from uploader.store import Records
-from uploader.stored import Blocks
+from uploader.sessions.records import Records
+from uploader.sessions.service import RECONCILE, Service
 
 calls: Counter[str] = Counter()
 WATCHED = {"open", "os.listdir", "os.scandir"}
