@@ -12,6 +12,7 @@ from uploader.sessions.records import Records
 from uploader.sessions.service import Service
 from uploader.settings import Settings, load
 from uploader.share.mount import LOST, OWN, Share
+from uploader.sweep.completed import Completed
 from uploader.sweep.sweeper import Sweeper
 from uploader.telemetry import instruments, names
 from uploader.thread import die
@@ -55,12 +56,12 @@ def build(settings: Settings) -> Service:
     share.watch()
     staging = Staging(settings.staging, settings.staging_size) if settings.staging else None
     backlog = Backlog(settings.block_size)
-    sweeper = Sweeper(settings, share, blobs, staging)
+    completed = Completed(settings, blobs)
     memory = Memory(settings.memory, settings.block_size)
     transfer = Transfer(blobs, memory, settings.connections, content_md5=settings.content_md5)
-    service = Service(settings, share, records, count, Watch(), backlog, sweeper)
-    Workers(settings, share, backlog, transfer, sweeper, staging).start()
-    sweeper.start()
+    service = Service(settings, share, records, count, Watch(), backlog)
+    Workers(settings, share, backlog, transfer, completed, staging).start()
+    Sweeper(settings, share, completed, service, staging).start()
     service.begin()
     instruments.observe(service.gauges)
     return service

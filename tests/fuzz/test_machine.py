@@ -182,7 +182,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(owner=OWNERS)
     def give_back(self, owner: int) -> None:
-        self.beds[owner].discovery.give_back()
+        self.beds[owner].give_back()
 
     @rule(owner=OWNERS)
     def crash(self, owner: int) -> None:

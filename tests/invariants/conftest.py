@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.invariants.bed import BLOCK, Bed, watch
-from uploader.backlog.queues import Backlog
+from tests.invariants.bed import Bed, watch
 from uploader.cluster.replicas import FixedReplicas
 from uploader.sessions.records import Records
 from uploader.sessions.service import Service
@@ -42,7 +41,9 @@ def bed(make: Callable[..., Bed]) -> Bed:
 @pytest.fixture
 def service(bed: Bed) -> Iterator[Service]:
     records = Records(bed.root / OWN / "sessions", 0)
-    service = Service(bed.settings, bed.share, records, FixedReplicas(1), watch(), Backlog(BLOCK), bed.sweeper)
+    bed.backlog.remove(bed.files)
+    service = Service(bed.settings, bed.share, records, FixedReplicas(1), watch(), bed.backlog)
+    bed.serve(service)
     service.start("run", None, None)
     yield service
     for run in service.runs.values():

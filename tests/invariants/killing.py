@@ -90,7 +90,7 @@ def settle(root: Path, connection: str) -> None:
 
 def give_back(root: Path, connection: str) -> None:
     """What a stop does to claims."""
-    on_bed(lambda bed: bed.discovery.give_back(), root, connection)
+    on_bed(lambda bed: bed.give_back(), root, connection)
 
 
 def on_bed(work: Callable[[Bed], object], root: Path, connection: str) -> None:

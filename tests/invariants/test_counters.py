@@ -17,7 +17,7 @@ def test_files_that_were_done_before_are_counted_with_their_bytes(bed: Bed) -> N
     bed.write("a/x.completed", b"content")
     bed.write("y.completed", b"more")
     bed.write("z", b"waiting")
-    bed.discovery._count_completed()
+    bed.discovery.count_completed()
     (one,) = status.answer(0, [(SESSION, bed.files)]).sessions
     assert one.files.completed == 2
     assert one.bytes == Bytes(uploaded=11, total=11)
@@ -32,5 +32,6 @@ def test_one_that_cannot_be_looked_at_ends_nothing(bed: Bed, number: int, monkey
 
     bed.write("x.completed", b"content")
     monkeypatch.setattr(discover, "size", failing)
-    bed.discovery._count_completed()
-    assert bed.files.completed == bed.files.completed_bytes == 0
+    bed.discovery.count_completed()
+    counted = bed.files.snapshot()
+    assert counted.completed == counted.bytes_uploaded == 0

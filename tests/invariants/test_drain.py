@@ -10,7 +10,6 @@ def test_a_name_that_comes_again_behind_the_scan_holds_the_drain(bed: Bed) -> No
 
     Nothing is known of the second when the scan ends: only that a worker has finished meanwhile tells to look again.
     """
-    ended: list[bool] = []
     bed.write("x", b"first")
     item = bed.item("x")
     bed.store.before["put"] = lambda _: bed.write("x", b"second")
@@ -23,10 +22,10 @@ def test_a_name_that_comes_again_behind_the_scan_holds_the_drain(bed: Bed) -> No
         del bed.store.before["put"]
 
     bed.discovery._meet = passed_by  # type: ignore[method-assign]
-    bed.discovery.drain(lambda: ended.append(True))
+    bed.discovery.drain()
     bed.scan()
     assert bed.names() == ["x", "x.completed"]
-    assert not ended
+    assert not bed.discovery.finished
     bed.settle()
-    assert ended
+    assert bed.discovery.finished
     assert bed.content("x") == b"second"

@@ -47,7 +47,7 @@ def test_a_file_that_ends_before_its_size_is_not_committed(
     monkeypatch.setattr(source, "look_at", lambda _: opened[0])
     bed.handle(item)
     assert bed.store.writes == []
-    assert "ended after" in bed.files.failures["x"].error
+    assert "ended after" in bed.error("x")
 
 
 def test_a_block_that_bears_our_id_and_is_not_as_long_is_sent_again(bed: Bed) -> None:

@@ -129,9 +129,9 @@ def test_a_file_that_was_given_back_settles_in_the_next_process_too(make: Callab
     assert path.stat().st_ctime_ns > path.stat().st_mtime_ns
     after = make(bed, settle=3600)
     after.scan()
-    after.files.settling["x.bin"].due = 0
+    after.due_now("x.bin")
     after.scan()
-    assert not after.files.known
+    assert not after.files.knows("x.bin")
     assert after.files.pending() == 1
 
 

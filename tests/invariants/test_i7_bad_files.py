@@ -2,6 +2,8 @@
 
 import os
 import time
+from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from uploader.blob.transport import ThreadTransport
 from uploader.errors import StoreRefused
 from uploader.session import Session, State
 from uploader.sessions import status
+from uploader.share.fingerprint import look
 from uploader.web.openapi.models import Current
 
 YEAR_20000 = 568_971_820_800
@@ -103,7 +106,7 @@ def test_a_fault_of_ours_in_one_file_is_shown_and_stops_no_other(bed: Bed) -> No
     bed.store.before.clear()
     bed.settle()
     assert bed.content("bad") == b"bad"
-    assert bed.files.failures == {}
+    assert bed.files.snapshot().failed == 0
 
 
 def test_a_thread_whose_first_request_found_no_store_goes_on() -> None:
@@ -133,9 +136,10 @@ def test_a_file_may_bear_any_time(bed: Bed, seconds: int, said: str) -> None:
 def test_backoff_doubles_and_is_bounded(bed: Bed) -> None:
     waits = []
     for _ in range(12):
-        before = bed.files.failures.get("x")
+        before = bed.files.failure("x")
         bed.files.fail("x", StoreRefused("no"))
-        failure = bed.files.failures["x"]
+        failure = bed.files.failure("x")
+        assert failure
         waits.append(failure.due - time.monotonic())
         assert failure.attempts == (before.attempts if before else 0) + 1
     assert 3.9 <= waits[0] <= 6.1
@@ -148,12 +152,40 @@ def test_a_scan_leaves_alone_what_waits_for_its_next_try(bed: Bed) -> None:
     bed.scan()
     bed.work()
     bed.scan()
-    assert not bed.files.known
+    assert not bed.files.knows("x")
     assert bed.files.pending() == 1
     del bed.store.before["put"]
     bed.settle()
     assert bed.content("x") == b"content"
-    assert bed.files.failures == {}
+    assert bed.files.snapshot().failed == 0
+
+
+def test_a_scan_passes_by_failing_files_when_enough_of_them_wait(
+    make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It neither opens the others nor waits for room among them: the good file behind them is found now."""
+    bed = make(queue_size=3)
+    bed.store.before["put"] = lambda name: None if name == "run/good" else _refused(name)
+    for number in range(20):
+        bed.write(f"bad-{number}", b"content")
+    for _ in range(10):
+        bed.backlog.small.wait_for_room = lambda *_: bed.work()  # type: ignore[method-assign]
+        bed.scan()
+        bed.work()
+    assert bed.files.snapshot().failed == 20
+    for number in range(20):
+        bed.retry_now(f"bad-{number}")
+    bed.write("good", b"content")
+    bed.backlog.small.wait_for_room = lambda *_: pytest.fail("it waits")  # type: ignore[method-assign]
+    looks = Counter[str]()
+    monkeypatch.setattr(
+        "uploader.discovery.readiness.look", lambda folder, name: looks.update([name]) or look(folder, name)
+    )
+    bed.scan()
+    assert bed.files.knows("good")
+    assert looks.total() == 3 + 1
+    bed.work()
+    assert bed.content("good") == b"content"
 
 
 def _refused(_: str) -> None:

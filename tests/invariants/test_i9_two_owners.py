@@ -98,16 +98,16 @@ def test_two_that_stop_at_once_lose_nothing(pair: tuple[Bed, Bed]) -> None:
     ours, other = pair
     for number in range(10):
         ours.write(f"{number}.processing", b"%d" % number)
-    walk = ours.discovery._walk
+    walk = ours.discovery.walk
 
     def slow() -> object:
         for number, found in enumerate(walk()):
             if number == 3:
-                other.discovery.give_back()
+                other.give_back()
             yield found
 
-    ours.discovery._walk = slow  # type: ignore[method-assign, assignment]
-    ours.discovery.give_back()
+    ours.discovery.walk = slow  # type: ignore[method-assign, assignment]
+    ours.give_back()
     assert ours.names() == sorted(str(number) for number in range(10))
     assert {(ours.folder / name).read_bytes() for name in ours.names()} == {b"%d" % number for number in range(10)}
 
@@ -169,7 +169,7 @@ def test_a_stop_that_is_paused_half_way_takes_no_file_from_the_shard_that_starts
 
     def cancel(_: str) -> None:
         ours.store.before.clear()
-        ours.files.cancelled = True
+        ours.files.cancel()
 
     def killed(_: str) -> None:
         raise SystemExit
@@ -177,7 +177,7 @@ def test_a_stop_that_is_paused_half_way_takes_no_file_from_the_shard_that_starts
     def paused(*args: Any, **options: Any) -> None:
         link(*args, **options)
         monkeypatch.setattr(os, "link", link)
-        other.discovery.give_back()
+        other.give_back()
         item = other.item("x")
         ours.store.before["stage"] = killed
         with pytest.raises(SystemExit):
@@ -188,7 +188,7 @@ def test_a_stop_that_is_paused_half_way_takes_no_file_from_the_shard_that_starts
     monkeypatch.setattr(os, "link", paused)
     ours.upload("x")
     assert ours.names() == ["x.processing"]
-    ours.files.cancelled = False
+    ours = ours.again()
     ours.settle()
     assert ours.content("x") == content
 

@@ -22,7 +22,7 @@ def slow(make: Callable[..., Bed]) -> Iterator[tuple[Bed, Service]]:
     """A shard on which nothing settles within the test."""
     bed = make(settle=3600)
     records = Records(bed.root / OWN / "sessions", 0)
-    service = Service(bed.settings, bed.share, records, FixedReplicas(1), watch(), Backlog(BLOCK), bed.sweeper)
+    service = Service(bed.settings, bed.share, records, FixedReplicas(1), watch(), Backlog(BLOCK))
     yield bed, service
     for run in service.runs.values():
         if run.discovery:
@@ -36,7 +36,7 @@ def signed(bed: Bed) -> None:
 
 
 def looked_at(run: Run) -> Run:
-    wait_for(lambda: run.files.known or run.files.settling, "a look", 10)
+    wait_for(lambda: run.files.remembers("x"), "a look", 10)
     return run
 
 
@@ -44,7 +44,7 @@ def test_what_lies_in_a_new_session_goes_at_once(slow: tuple[Bed, Service]) -> N
     bed, service = slow
     signed(bed)
     service.start("run", None, None)
-    assert "x" in looked_at(service.runs["run"]).files.known
+    assert looked_at(service.runs["run"]).files.knows("x")
 
 
 def test_what_happened_before_a_restart_is_no_sign(slow: tuple[Bed, Service]) -> None:
@@ -53,7 +53,7 @@ def test_what_happened_before_a_restart_is_no_sign(slow: tuple[Bed, Service]) ->
     run = service.runs["run"]
     service.runs.leave(run)
     signed(bed)
-    assert "x" in looked_at(service.runs.launch(run.session, names.SESSION_RESUMED)).files.settling
+    assert looked_at(service.runs.launch(run.session, names.SESSION_RESUMED)).files.settling("x")
 
 
 def test_what_happened_before_a_stopped_session_was_started_again_is_no_sign(slow: tuple[Bed, Service]) -> None:
@@ -63,7 +63,7 @@ def test_what_happened_before_a_stopped_session_was_started_again_is_no_sign(slo
     service.stop("run", drain=False)
     signed(bed)
     service.start("run", None, None)
-    assert "x" in looked_at(service.runs["run"]).files.settling
+    assert looked_at(service.runs["run"]).files.settling("x")
 
 
 def test_what_happens_after_the_first_scan_of_a_session_taken_up_again_is_a_sign(make: Callable[..., Bed]) -> None:
@@ -73,4 +73,4 @@ def test_what_happens_after_the_first_scan_of_a_session_taken_up_again_is_a_sign
     time.sleep(0.05)
     signed(bed)
     bed.scan()
-    assert bed.files.known
+    assert bed.files.knows("x")

@@ -37,7 +37,7 @@ def service(folder: Path, ordinal: int, shards: int) -> Service:
     """Make the loop of a shard that owns none of the sessions."""
     none: Any = SimpleNamespace()
     settings: Any = SimpleNamespace(ordinal=ordinal)
-    return Service(settings, none, Records(folder, ordinal), FixedReplicas(shards), none, none, none)
+    return Service(settings, none, Records(folder, ordinal), FixedReplicas(shards), none, none)
 
 
 @pytest.mark.parametrize(("shards", "sessions"), [(1, 10), (1, 1000), (20, 10), (20, 100)])

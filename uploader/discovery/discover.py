@@ -4,18 +4,17 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from uploader.backlog.inventory import Files
 from uploader.backlog.queues import Backlog
 from uploader.discovery.readiness import Pass, Readiness
 from uploader.discovery.watch import Watch
-from uploader.errors import Cancelled, FileError, InTheWay, NotEligible
+from uploader.errors import Cancelled, FileError, NotEligible
 from uploader.settings import Settings
-from uploader.share.claim import Claim
 from uploader.share.fingerprint import Look, look, size
 from uploader.share.mount import Share
-from uploader.share.paths import PROCESSING, join, opened
+from uploader.share.paths import join, opened
 from uploader.share.scan import Found, Kind, Rule, scan
 from uploader.telemetry import instruments, names
 from uploader.thread import spawn
@@ -30,8 +29,17 @@ class Discovery:
     """One thread that finds the files of one session, until the session ends."""
 
     def __init__(
-        self, files: Files, rule: Rule, settings: Settings, share: Share, watch: Watch, backlog: Backlog
+        self,
+        files: Files,
+        rule: Rule,
+        settings: Settings,
+        share: Share,
+        watch: Watch,
+        backlog: Backlog,
+        wake: threading.Event,
     ) -> None:
+        """`wake` is set when a drain has finished."""
+        self.finished = False  # a drain has found nothing left to do
         self.files = files
         self.rule = rule
         self.settings = settings
@@ -42,8 +50,8 @@ class Discovery:
         self._rescan = True
         self._hurry = False  # a drain need not wait out the pause to see that nothing is left
         self._woken = threading.Event()
-        self._drained: Callable[[], None] | None = None
-        self._stop = threading.Event()
+        self._wake = wake
+        self._draining = False
         self.thread: threading.Thread | None = None
         self._readiness = Readiness(files, settings)
         self._first: Pass | None = None
@@ -54,22 +62,21 @@ class Discovery:
         self._backlog.add(self.files)
         self.thread = spawn(f"discovery-{self.files.session}", self._run, ends=True)
 
-    def drain(self, finished: Callable[[], None]) -> None:
-        """Call `finished` as soon as every eligible file is done."""
-        self._drained = finished
+    def drain(self) -> None:
+        """Be `finished` as soon as every eligible file is done."""
+        self._draining = True
         self._hurry = True
         self._woken.set()
 
     def stop(self) -> None:
         """End at once: queued files are dropped, those under way give up. Returns when discovery has ended."""
         self._backlog.remove(self.files)
-        self._stop.set()
         self._woken.set()
         if self.thread and self.thread is not threading.current_thread():
             self.thread.join()
         self._watch.drop(self)  # not earlier: a scan under way adds watches
 
-    def finished(self, folder: str, name: str) -> None:
+    def arrived(self, folder: str, name: str) -> None:
         """Look at this file soon; a scan finds it when too many wait to be looked at."""
         if len(self._hints) < MAX_HINTS:
             self._hints.append((folder, name))
@@ -83,13 +90,13 @@ class Discovery:
         self._woken.set()
 
     def _run(self) -> None:
-        self._count_completed()
+        self.count_completed()
         next_scan = soonest = 0.0
-        while not self._stop.is_set():
+        while not self.files.cancelled:
             now = time.monotonic()
             if now >= next_scan or (self._rescan and now >= soonest) or self._idle(now) or self._hurry:
-                self._rescan = self._hurry = False
-                busy = self._scan()
+                self._hurry = False
+                busy = self.scan_once()
                 now = time.monotonic()
                 soonest = now + PAUSE * busy
                 next_scan = max(soonest, now + self.settings.scan_interval)
@@ -97,42 +104,41 @@ class Discovery:
             self._woken.wait(min(IDLE_LOOK, max(0.0, due - time.monotonic())))
             self._woken.clear()
             for _ in range(len(self._hints)):  # no more than were there: the scan must have its turn
-                if self._stop.is_set():
+                if self.files.cancelled:
                     break
-                self._hear(*self._hints.popleft())
+                self.hear(*self._hints.popleft())
 
     def _idle(self, now: float) -> bool:
         """Tell whether the pause keeps workers from files that the last scan left behind and that are ripe now."""
         last = self._last
-        return last is not None and now >= last.ripe and not (self.files.small or self.files.large)
+        return last is not None and now >= last.ripe and not self._backlog.waits(self.files)
 
-    def _count_completed(self) -> None:
-        """After a restart: what the disk still tells of the files that were done before."""
-        for found in self._walk():
-            if self._stop.is_set():
+    def count_completed(self) -> None:
+        """Count the `.completed` files still on the share: a restart forgets what was done before."""
+        for found in self.walk():
+            if self.files.cancelled:
                 return
             if found.kind is Kind.COMPLETED:
                 try:
-                    self.files.completed_bytes += size(found.folder, found.name)
+                    self.files.count_earlier(size(found.folder, found.name))
                 except OSError as error:  # the sweeper was quicker, mostly
                     self.share.judge(error)
-                    continue
-                self.files.completed += 1
 
-    def _walk(self) -> Iterator[Found]:
-        """Scan without watching; a folder that is not there has nothing."""
+    def walk(self) -> Iterator[Found]:
+        """Give every name without watching; a folder that is not there has none."""
         try:
             with opened(self.share.fd, self.files.session) as top:
                 yield from scan(top, self.rule)
         except OSError as error:
             self.share.judge(error)
 
-    def _hear(self, folder: str, name: str) -> None:
+    def hear(self, folder: str, name: str) -> None:
+        """Queue the file that an event calls finished, unless a scan has to look at it."""
         path = join(folder, name)
         if not self.rule.eligible(name) or self.rule.objection(path):
             return
-        settling = self.files.settling.get(path)
-        if path in self.files.known or (settling and settling.given_back):
+        settling = self.files.settling(path)
+        if self.files.knows(path) or (settling and settling.given_back):
             return
         try:
             with opened(self.share.fd, join(self.files.session, folder)) as at:
@@ -147,11 +153,10 @@ class Discovery:
         else:
             self._rescan = True
 
-    def _scan(self) -> float:
+    def scan_once(self) -> float:
         """Go over all folders; return the seconds of work in it."""
-        drained, before = self._drained, self.files.finished
-        self.files.scans += 1
-        self.files.passed_over = False
+        self._rescan = False
+        draining, before = self._draining, self.files.begin_scan()
         try:
             one = self._last = Pass(self.share.server_time(), time.monotonic())
             self._first = self._first or one
@@ -164,15 +169,13 @@ class Discovery:
         except OSError as error:
             self.share.judge(error)
             self.share.probe()  # gone is not empty (I6)
-            if self.files.last_error != (text := f"the session's folder cannot be read: {error.strerror}"):
+            if self.files.note_error(text := f"the session's folder cannot be read: {error.strerror}"):
                 log.error(names.SESSION_FOLDER_MISSING, extra={"session": self.files.session, "error": text})  # noqa: TRY400 it is no fault of ours
-            self.files.last_error = text
             return 0.0
-        self.files.beyond = one.beyond
-        self.files.forget_unseen()
-        if drained and self.files.finished == before and not self.files.pending() and not self._rescan:
-            self._drained = None
-            drained()
+        self.files.end_scan(one.beyond)
+        if draining and not self.finished and not self._rescan and self.files.drained(before):
+            self.finished = True
+            self._wake.set()
         took = max(0.0, time.monotonic() - one.began - one.waited)
         instruments.SCAN_DURATION.record(took)
         return took
@@ -181,7 +184,7 @@ class Discovery:
         self._watch.add(self, path, folder)
 
     def _meet(self, found: Found, one: Pass) -> None:
-        if self._stop.is_set():
+        if self.files.cancelled:
             raise Cancelled
         now = time.monotonic()
         if found.kind is Kind.COMPLETED or self.files.skip(found.path, now):
@@ -191,7 +194,7 @@ class Discovery:
                 raise NotEligible(found.reason)
             if found.error:
                 raise found.error
-            if ready := self._readiness.look(found, one, now):
+            if not self._crowded(found.path) and (ready := self._readiness.look(found, one, now)):
                 self._queue(found.path, ready, one)
         except FileNotFoundError:
             return
@@ -200,41 +203,44 @@ class Discovery:
                 self.share.judge(error)
             self.files.fail(found.path, error)
 
+    def _crowded(self, path: str) -> bool:
+        """Tell whether this file has failed before and enough of its kind wait: the next scan finds it again."""
+        failure = self.files.failure(path)
+        return failure is not None and self._backlog.lane(failure.size).full(self.files, again=True)
+
     def _queue(self, path: str, found: Look, one: Pass) -> None:
+        one.waited += self.files.pace()
         while not self._backlog.offer(self.files, path, found):
-            if self._stop.is_set():
+            if self.files.cancelled:
                 raise Cancelled
+            if self._crowded(path):
+                return
             if found.size > self._backlog.block_size:
                 one.beyond += 1  # the next scan finds it again; small files behind it do not wait
                 return
             if not one.counted:
                 one.counted = True
-                self.files.beyond = sum(
-                    other.kind in {Kind.PLAIN, Kind.PROCESSING} and other.path not in self.files.known
-                    for other in self._walk()
-                )
+                self._count_beyond()
             began = time.monotonic()
-            self._backlog.wait_for_room(self.files, 1.0)
+            self._backlog.small.wait_for_room(self.files, 1.0)
             one.waited += time.monotonic() - began
         self._measure(path, found)
         if one.counted:
-            self.files.beyond = max(one.beyond, self.files.beyond - 1)
+            self.files.one_from_beyond(one.beyond)
+
+    def _count_beyond(self) -> None:
+        """Count what else is there, by names alone.
+
+        The scan waits here until there is room, for hours perhaps: without this the status would show the queue's
+        length as all that is left, and a time to the end that never comes nearer.
+        """
+        wanted = {Kind.PLAIN, Kind.PROCESSING}
+        self.files.count_beyond(
+            sum(other.kind in wanted and not self.files.remembers(other.path) for other in self.walk())
+        )
 
     def _measure(self, path: str, found: Look) -> None:
         """Record how long a file lay there, by the server's clock, before it was queued for the first time."""
-        if self._first and self._last and path not in self.files.failures:
+        if self._first and self._last and not self.files.failure(path):
             now = self._last.server + int((time.monotonic() - self._last.began) * 1e9)
             instruments.DISCOVERY_DELAY.record(max(0, now - max(found.ctime_ns, self._first.server)) / 1e9)
-
-    def give_back(self) -> None:
-        """After stop: undo every claim that is left in the folder (I4 holds). One that cannot be undone stays."""
-        for found in self._walk():
-            if found.kind is Kind.PROCESSING:
-                try:
-                    Claim(found.folder, found.name.removesuffix(PROCESSING)).give_back()
-                except FileNotFoundError:
-                    continue
-                except (InTheWay, OSError) as error:  # fs.protected_hardlinks refuses to link other people's files
-                    if isinstance(error, OSError):
-                        self.share.judge(error)
-                    self.files.fail(found.path, error)

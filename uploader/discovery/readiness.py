@@ -7,12 +7,11 @@ and older than it is (docs/nfs.md).
 from dataclasses import dataclass
 from math import inf
 
-from uploader.backlog.inventory import Files, Settling
+from uploader.backlog.inventory import Files
+from uploader.backlog.settling import Settling
 from uploader.settings import Settings
 from uploader.share.fingerprint import Look, look
 from uploader.share.scan import Found, Kind
-
-MAX_SETTLING = 20_000  # files that are remembered while they settle; the others are looked at in each scan
 
 
 @dataclass
@@ -48,7 +47,7 @@ class Readiness:
         current = look(found.folder, found.name)
         if found.kind is Kind.PROCESSING:
             return current
-        before = self._files.settling.get(found.path)
+        before = self._files.settling(found.path)
         given_back = before is not None and before.given_back
         since = before.since if before and before.look == current else now
         age = (one.server - current.ctime_ns) / 1e9
@@ -59,14 +58,9 @@ class Readiness:
         if not current.size:
             wait = min(wait, self._settings.settle)  # content may come at any time, and has its own time to settle
         one.ripe = min(one.ripe, now + max(wait, self._settings.scan_interval))
-        self._remember(found.path, Settling(current, since, now + wait, given_back, self._files.scans), one)
-        return None
-
-    def _remember(self, path: str, file: Settling, one: Pass) -> None:
-        if path in self._files.settling or len(self._files.settling) < MAX_SETTLING:
-            self._files.settling[path] = file
-        else:
+        if not self._files.settle(found.path, Settling(current, since, now + wait, given_back)):
             one.beyond += 1
+        return None
 
 
 def signed(file: Look, trusted: int) -> bool:

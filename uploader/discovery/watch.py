@@ -27,8 +27,8 @@ GATHER = 0.02  # seconds in which events gather: most are of our own renames, an
 class Listener(Protocol):
     """Who hears of a session's files. Neither call may block: the reader makes them."""
 
-    def finished(self, folder: str, name: str) -> None:
-        """Hear that a file is finished."""
+    def arrived(self, folder: str, name: str) -> None:
+        """Hear of a file that is finished."""
         ...
 
     def rescan(self) -> None:
@@ -106,7 +106,7 @@ class Watch:
         if mask & (_LOST | flags.ISDIR):
             listener.rescan()
         elif mask & _READY and not name.endswith((PROCESSING, COMPLETED)):
-            listener.finished(path, name)
+            listener.arrived(path, name)
 
     def _tell_all(self) -> None:
         with self._lock:

@@ -6,12 +6,12 @@ made so (level-triggered, as Kubernetes' controllers are).
 
 import logging
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from uploader.backlog.inventory import Files
 from uploader.backlog.queues import Backlog
 from uploader.cluster.placement import rank
 from uploader.cluster.replicas import Replicas, ReplicasUnknown
@@ -19,11 +19,12 @@ from uploader.discovery.watch import Watch
 from uploader.errors import AlreadyActive, BadRequest, NotOwner, NotReady, ShardFull, ShareLost, UnknownSession
 from uploader.session import Session, State, new_name, now
 from uploader.sessions import status
+from uploader.sessions.give_back import give_back
 from uploader.sessions.records import Records
 from uploader.sessions.runs import Run, Runs
 from uploader.settings import Settings
 from uploader.share.mount import Share
-from uploader.sweep.sweeper import Sweeper
+from uploader.sweep.sweeper import Owned
 from uploader.telemetry import names
 from uploader.thread import spawn
 from uploader.web.openapi.models import Ended, Started, Status
@@ -44,16 +45,14 @@ class Service:
         replicas: Replicas,
         watch: Watch,
         backlog: Backlog,
-        sweeper: Sweeper,
     ) -> None:
         self.settings = settings
         self.share = share
         self.records = records
         self.replicas = replicas
-        self.runs = Runs(settings, share, records, watch, backlog, sweeper)
+        self.runs = Runs(settings, share, records, watch, backlog)
         self.reconciled = False
         self._lock = threading.RLock()
-        sweeper.clean, sweeper.changed = self._swept, self._changed
 
     def begin(self) -> None:
         """Start the loop."""
@@ -118,10 +117,8 @@ class Service:
         with run.ending:
             if discovery := run.discovery:
                 discovery.stop()
-                end = time.monotonic() + GIVE_BACK
-                while run.files.busy and time.monotonic() < end:
-                    time.sleep(0.02)
-                discovery.give_back()
+                run.files.wait_idle(GIVE_BACK)
+                give_back(discovery.walk(), self.share, run.files)
             with self._lock:
                 try:
                     record = self._own_record(run.session.name)  # it may have been adopted while we waited
@@ -142,7 +139,7 @@ class Service:
 
     def status(self, name: str | None = None) -> Status:
         """Describe one session, or all of this shard, from memory. Raises Refused."""
-        runs = list(self.runs.values())
+        runs = self.runs.now()
         if name is not None:
             runs = [run for run in runs if run.session.name == name]
             if not runs:
@@ -153,13 +150,13 @@ class Service:
 
     def gauges(self) -> dict[str, float]:
         """Return what the metrics' gauges show, by their names. From memory."""
-        runs = list(self.runs.values())
-        files = [run.files for run in runs]
+        runs = self.runs.now()
+        files = [run.files.snapshot() for run in runs]
         return {
             names.SESSIONS_ACTIVE: sum(run.discovery is not None for run in runs),
-            names.FILES_WAITING: sum(one.waiting() for one in files),
-            names.FILES_UPLOADING: sum(len(one.busy) for one in files),
-            names.FILES_FAILING: sum(len(one.failures) + len(one.kept) for one in files),
+            names.FILES_WAITING: sum(one.waiting for one in files),
+            names.FILES_UPLOADING: sum(one.uploading for one in files),
+            names.FILES_FAILING: sum(one.failed for one in files),
             names.SHARE_AGE: self.share.age(),
         }
 
@@ -207,23 +204,37 @@ class Service:
             self.runs.leave(run)
             run = None
         run = run or self.runs.launch(record, event)
-        if run.drained and run.session.state is State.DRAINING:
-            if run.discovery:
-                run.discovery.stop()
+        if run.discovery and run.discovery.finished and run.session.state is State.DRAINING:
+            run.discovery.stop()
             self.runs.stopped(run)
 
-    def _swept(self, name: str) -> None:
+    def owned(self) -> dict[str, Owned]:
+        """Return the sessions of this shard, from memory; for the sweeper."""
+        return {
+            run.session.name: Owned(run.session.name, run.files, run.session.state is State.STOPPED)
+            for run in self.runs.now()
+        }
+
+    def swept(self, name: str) -> None:
+        """Forget a stopped session that has nothing left, if its record says so too. Raises OSError."""
         with self._lock:
             run, record = self.runs.get(name), self.records.get(name)
             if run and record and record.state is State.STOPPED and record.owner == self.settings.ordinal:
                 self.runs.forget(name)
 
-    def _changed(self, name: str) -> None:
-        """Take a drained session up again: one of its files has turned out not to have been finished."""
+    @contextmanager
+    def reopen(self, name: str) -> Iterator[Files | None]:
+        """Give the files of the run that takes a file back; one that had drained drains once more. Raises OSError.
+
+        None when this shard no longer runs it. Starts, stops and the loop wait until the end.
+        """
         with self._lock:
             run = self.runs.get(name)
             if run and run.session.state is State.STOPPED and run.session.drained:
-                self.runs.reopen(run)
+                with self.runs.reopened(run) as files:
+                    yield files
+            else:
+                yield run.files if run else None
 
     @contextmanager
     def _share_or_503(self) -> Iterator[None]:

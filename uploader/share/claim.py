@@ -49,6 +49,12 @@ class Claim:
         """Undo the claim. Raises InTheWay when the producer has put a new file under the plain name."""
         move(self.folder, self.processing, self.name)
 
+    def finish_giving_back(self) -> None:
+        """End what a crash has left half done, one file under two names. Raises Vanished when that was so."""
+        if inode(self.folder, self.processing) == inode(self.folder, self.name):
+            self.give_back()
+            raise Vanished(self.processing)
+
     def reopen(self) -> None:
         """Undo the completion. Raises InTheWay when the next claim is there already."""
         try:

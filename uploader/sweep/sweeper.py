@@ -1,30 +1,57 @@
-"""The collector: deletes `.completed` files, and nothing that is not proven to be in the store (I1)."""
+"""The sweeper: walks the sessions of this shard, and deletes `.completed` files whose time has come.
+
+It asks what it has to know, and is told nothing: see `Sessions`.
+"""
 
 import logging
-import os
 import time
-from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from typing import Protocol
 
 from uploader.backlog.inventory import Files
-from uploader.blob.store import BlobStore
-from uploader.errors import FileError, InTheWay, StoreError
+from uploader.errors import FileError, StoreError
 from uploader.settings import Settings
-from uploader.share.claim import Claim, move
-from uploader.share.fingerprint import Look, inode, look
+from uploader.share.claim import Claim
+from uploader.share.fingerprint import Look, look
 from uploader.share.mount import Share
 from uploader.share.paths import COMPLETED, PROCESSING, join, opened, split
-from uploader.share.scan import Kind, Rule, scan
-from uploader.sweep.proofs import MAX_PROOFS, Key, Proofs
-from uploader.sweep.verdict import Verdict, judge
-from uploader.telemetry import instruments, names
+from uploader.share.scan import Found, Kind, Rule, scan
+from uploader.sweep.completed import Completed
+from uploader.sweep.verdict import Verdict
+from uploader.telemetry import names
 from uploader.telemetry.text import shown
 from uploader.thread import spawn
 
 log = logging.getLogger(__name__)
 WALK = 12  # sweeps between two walks that look for what this process did not complete itself
 PAUSE = 3  # the next walk is no sooner than this many times the last one's duration
-RECHECK = 300.0  # seconds until something unproven is compared again
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """A session of this shard, as it is now."""
+
+    name: str
+    files: Files
+    stopped: bool
+
+
+class Sessions(Protocol):
+    """What the sweeper asks of the sessions. Every method may raise OSError."""
+
+    def owned(self) -> dict[str, Owned]:
+        """Return the sessions of this shard by name, stopped ones too. From memory."""
+
+    def swept(self, name: str) -> None:
+        """Hear that nothing is left of a stopped session."""
+
+    def reopen(self, name: str) -> AbstractContextManager[Files | None]:
+        """Have a stopped session take a file back: give the files of the run that does, None when there is none.
+
+        When it had drained, its record says on disk that it drains again before the caller may rename the file, and
+        its discovery begins afterwards. One that was stopped at once stays stopped.
+        """
 
 
 class Leftovers(Protocol):
@@ -35,179 +62,154 @@ class Leftovers(Protocol):
 
 
 class Sweeper:
-    """Collects for the sessions that this shard owns, stopped ones too."""
+    """One thread for all sessions."""
 
-    def __init__(self, settings: Settings, share: Share, store: BlobStore, staging: Leftovers | None) -> None:
+    def __init__(
+        self, settings: Settings, share: Share, completed: Completed, sessions: Sessions, staging: Leftovers | None
+    ) -> None:
         self.settings = settings
         self.share = share
-        self.store = store
+        self.completed = completed
+        self.sessions = sessions
         self.staging = staging
-        self.sessions: dict[str, Files] = {}
-        self.stopped: set[str] = set()
-        self.clean: Callable[[str], None] = lambda _: None  # told of a stopped session with nothing left
-        self.changed: Callable[[str], None] = lambda _: None  # and of one with a file that has to be sent again
-        self.proofs = Proofs()
-        self._unproven: dict[Key, tuple[Look, float]] = {}  # and when it is compared again
         self._next_walk: dict[tuple[str, bool], float] = {}  # by session, and whether it had stopped
 
     def start(self) -> None:
         """Begin."""
         spawn("sweeper", self._run)
 
-    def remember(self, files: Files, path: str, committed: Look) -> None:
-        """Take note that this process saw the store confirm this file."""
-        self.proofs.add((files.session, path), committed, self.settings.retention)
-
-    def clear(self, files: Files, path: str, claim: Claim) -> bool:
-        """Make room for a new file of this name: nothing may overwrite an unproven `.completed` (I4).
-
-        Afterwards it is gone, or it was not finished and has become `.processing`; then it returns True.
-        Raises InTheWay.
-        """
-        if inode(claim.folder, claim.completed) is None:
-            return False
-        verdict = self._collect(files, path, claim)
-        if verdict is Verdict.UNPROVEN:
-            raise InTheWay(f"{claim.completed} stands in the way and its content is not in the store")
-        return claim.held()
-
     def _run(self) -> None:
         while True:
-            began = time.monotonic()
-            for session, path in self.proofs.due(began):
-                if files := self.sessions.get(session):
-                    self._attempt(files, path)
-                else:
-                    self.proofs.forget((session, path))  # another shard's now
-            self._next_walk = {key: when for key, when in self._next_walk.items() if key[0] in self.sessions}
-            for session, files in list(self.sessions.items()):
-                if time.monotonic() >= self._next_walk.get((session, session in self.stopped), 0.0):
-                    self._walk(session, files)
-            if self.staging:
-                self.staging.sweep()
+            self.turn(time.monotonic())
             time.sleep(self.settings.sweep_interval)
 
-    def _attempt(self, files: Files, path: str) -> None:
+    def turn(self, now: float) -> None:
+        """Collect what is due at `now`, monotonic seconds; then walk those sessions whose walk is due."""
+        self.collect_due(now)
+        sessions = self.sessions.owned()
+        self._next_walk = {key: when for key, when in self._next_walk.items() if key[0] in sessions}
+        for session in sessions.values():
+            if time.monotonic() >= self._next_walk.get((session.name, session.stopped), 0.0):
+                self.walk_once(session)
+        if self.staging:
+            self.staging.sweep()
+
+    def collect_due(self, now: float) -> None:
+        """Collect the files that this process completed and whose retention is over."""
+        for session, path in self.completed.proofs.due(now):
+            if owned := self.sessions.owned().get(session):
+                self._attempt(owned, path)
+            else:
+                self.completed.proofs.forget((session, path))  # another shard's now
+
+    def _attempt(self, session: Owned, path: str) -> None:
         folder, name = split(path)
         try:
-            with opened(self.share.fd, join(files.session, folder)) as at, files.alone(path) as alone:
-                if alone:
-                    self._collect(files, path, Claim(at, name))
+            with opened(self.share.fd, join(session.name, folder)) as at:
+                if self._collect(session, path, Claim(at, name)) is not None:
                     return
         except FileNotFoundError:
-            self._gone(files, path)
+            self.completed.gone(session.files, path)
         except (FileError, OSError) as error:
-            self._failed(files, path, error)
-        self.proofs.put_off((files.session, path), self.settings.sweep_interval)
+            self._failed(session.files, path, error)
+        self.completed.proofs.put_off((session.name, path), self.settings.sweep_interval)
 
-    def _gone(self, files: Files, path: str) -> None:
-        self.proofs.forget((files.session, path))
-        self._unproven.pop((files.session, path), None)
-        files.kept.pop(path + COMPLETED, None)
+    def walk_once(self, session: Owned) -> None:
+        """Look for `.completed` files that this process did not complete: from before a restart, or another shard's."""
+        began = time.monotonic()
+        if not self._walked(session) and session.stopped:
+            self._swept(session.name)
+        pause = max(PAUSE * (time.monotonic() - began), (1 if session.stopped else WALK) * self.settings.sweep_interval)
+        self._next_walk[session.name, session.stopped] = time.monotonic() + pause
+
+    def _walked(self, session: Owned) -> int:
+        """Return how much is left of a session."""
+        left = session.files.uploading()  # what is under way will leave something
+        try:
+            oldest = self.share.server_time() - int(self.settings.retention * 1e9)
+            with opened(self.share.fd, session.name) as top:
+                for found in scan(top, Rule((), "")):
+                    left += self._meet(session, found, oldest)
+        except OSError as error:
+            self.share.judge(error)
+            self.share.probe()  # gone is not empty (I6)
+            left += not isinstance(error, FileNotFoundError)
+        return left
+
+    def _meet(self, session: Owned, found: Found, oldest: int) -> bool:
+        """Collect what has been left for long enough; tell whether something stays."""
+        if found.kind is Kind.COMPLETED:
+            return self._leftover(session, found, oldest)
+        if found.kind is Kind.PROCESSING and session.stopped:
+            session.files.keep(found.path + PROCESSING, "it could not be given back; the next start sends it")
+        if found.error:
+            self.share.judge(found.error)
+        return found.kind is Kind.PROCESSING or found.error is not None
+
+    def _leftover(self, session: Owned, found: Found, oldest: int) -> bool:
+        if self.completed.waits(session.files, found.path):
+            return True
+        claim = Claim(found.folder, found.name.removesuffix(COMPLETED))
+        try:
+            current = look(claim.folder, claim.completed)
+            if current.ctime_ns > oldest or self.completed.rests(session.files, found.path, current):
+                return True
+            return self._collect(session, found.path, claim) in {None, Verdict.UNPROVEN}
+        except FileNotFoundError:
+            self.completed.gone(session.files, found.path)
+            return False
+        except (FileError, OSError) as error:
+            self._failed(session.files, found.path, error)
+            return True
+
+    def _collect(self, session: Owned, path: str, claim: Claim) -> Verdict | None:
+        """Do what the file's verdict asks for; None when that has to wait. Raises OSError, FileError."""
+        with session.files.reserve(path) as mine:
+            if not mine or self.sessions.owned().get(session.name) != session:
+                return None  # a worker has it; or the session was started again, and the next walk knows that
+            verdict, current = self.completed.judge(session.files, path, claim)
+            if verdict is Verdict.PROVEN:
+                self.completed.delete(session.files, path, claim)
+            elif verdict is Verdict.UNPROVEN:
+                self.completed.keep(session.files, path, current)
+            elif not session.stopped:
+                self.completed.send_again(session.files, path, claim, current)
+            elif not self._reopened(session, path, claim, current):
+                return None
+            return verdict
+
+    def _reopened(self, session: Owned, path: str, claim: Claim, current: Look) -> bool:
+        """Have a stopped session send a file that was still being written; False when that has to wait.
+
+        Its record comes first: a renamed file of a session that nobody runs would be forgotten.
+        """
+        with ExitStack() as stack:
+            try:
+                files = stack.enter_context(self.sessions.reopen(session.name))
+            except OSError as error:
+                self._cannot(session.name, error)
+                return False
+            if files is None or (files is not session.files and not stack.enter_context(files.reserve(path))):
+                return False
+            self.completed.send_again(files, path, claim, current)
+            return True
+
+    def _swept(self, name: str) -> None:
+        """Have a record removed; where that fails, the next walk tries again."""
+        try:
+            self.sessions.swept(name)
+        except OSError as error:
+            self._cannot(name, error)
+
+    def _cannot(self, name: str, error: OSError) -> None:
+        self.share.judge(error)
+        log.warning(names.RECONCILE_FAILED, extra={"session": name, "error": str(error)})
 
     def _failed(self, files: Files, path: str, error: Exception) -> None:
         """Show what keeps a file from being deleted; a store that is away passes by itself."""
         if isinstance(error, OSError):
             self.share.judge(error)
         text = f"it cannot be deleted: {error}"
-        if isinstance(error, StoreError) or files.kept.get(path + COMPLETED) == text or len(files.kept) > MAX_PROOFS:
-            return
-        files.kept[path + COMPLETED] = text
-        log.warning(names.FILE_FAILED, extra={"session": files.session, "path": shown(path) + COMPLETED, "error": text})
-
-    def _walk(self, session: str, files: Files) -> None:
-        """Look for `.completed` files that this process did not complete: from before a restart, or another shard's."""
-        began = time.monotonic()
-        left = len(files.busy)  # what is under way will leave something
-        try:
-            oldest = self.share.server_time() - int(self.settings.retention * 1e9)
-            with opened(self.share.fd, session) as top:
-                for found in scan(top, Rule((), "")):
-                    if found.kind is Kind.COMPLETED:
-                        left += self._meet(
-                            files, found.path, Claim(found.folder, found.name.removesuffix(COMPLETED)), oldest
-                        )
-                    elif found.kind is Kind.PROCESSING:
-                        left += 1
-                        if session in self.stopped:
-                            files.kept[found.path + PROCESSING] = "it could not be given back; the next start sends it"
-                    elif found.error:
-                        self.share.judge(found.error)
-                        left += 1
-        except OSError as error:
-            self.share.judge(error)
-            self.share.probe()  # gone is not empty (I6)
-            left += 0 if isinstance(error, FileNotFoundError) else 1
-        if (stopped := session in self.stopped) and not left:
-            self._tell(self.clean, session)
-        took = time.monotonic() - began
-        pause = max(PAUSE * took, (1 if stopped else WALK) * self.settings.sweep_interval)
-        self._next_walk[session, stopped] = time.monotonic() + pause
-
-    def _tell(self, told: Callable[[str], None], session: str) -> None:
-        """Have a record changed; where that fails, the next walk tries again."""
-        try:
-            told(session)
-        except OSError as error:
-            self.share.judge(error)
-            log.warning(names.RECONCILE_FAILED, extra={"session": session, "error": str(error)})
-
-    def _meet(self, files: Files, path: str, claim: Claim, oldest: int) -> int:
-        """Collect one leftover; return 1 when it is still there."""
-        if self.proofs.waits((files.session, path)):
-            return 1  # its time will come
-        try:
-            current = look(claim.folder, claim.completed)
-            if current.ctime_ns > oldest:
-                return 1
-            known = self._unproven.get((files.session, path))
-            if known and known[0].same(current) and known[1] > time.monotonic():
-                return 1
-            with files.alone(path) as alone:
-                return int(not alone or self._collect(files, path, claim) is Verdict.UNPROVEN)
-        except FileNotFoundError:
-            self._gone(files, path)
-            return 0
-        except (FileError, OSError) as error:
-            self._failed(files, path, error)
-            return 1
-
-    def _collect(self, files: Files, path: str, claim: Claim) -> Verdict:
-        """Delete the file, or put it back to be sent again, or keep it. Raises OSError, FileError."""
-        key = (files.session, path)
-        parent = f"{self.settings.blob_prefix}{files.session}/"
-        blob = None if Rule((), parent).objection(path) else parent + path  # nobody can have sent such a name
-        verdict, current = judge(claim, self.proofs.get(key), self.store, blob)
-        if verdict is Verdict.PROVEN and not look(claim.folder, claim.completed, thaw=True).same(current):
-            verdict = Verdict.CHANGED
-        if verdict is Verdict.PROVEN:
-            os.unlink(claim.completed, dir_fd=claim.folder)
-            instruments.FILES_DELETED.add(1)
-            log.info(names.FILE_DELETED, extra={"session": files.session, "path": shown(path)})
-        elif verdict is Verdict.CHANGED:
-            self._send_again(files, path, claim, current)
-        else:
-            self._keep(files, path, current)
-            return verdict
-        self._gone(files, path)
-        return verdict
-
-    def _send_again(self, files: Files, path: str, claim: Claim, current: Look) -> None:
-        """Put a file that was still being written back to its plain name, or finish it before a newer one there."""
-        files.given_back(path, current, self.settings.settle)
-        try:
-            move(claim.folder, claim.completed, claim.name)
-        except (InTheWay, PermissionError):
-            claim.reopen()
-        log.warning(names.FILE_CHANGED, extra={"session": files.session, "path": shown(path)})
-        if files.session in self.stopped:
-            self._tell(self.changed, files.session)
-
-    def _keep(self, files: Files, path: str, current: Look) -> None:
-        key = (files.session, path)
-        self.proofs.forget(key)  # what was proven is another file
-        if key not in self._unproven:
-            log.error(names.FILE_UNPROVEN, extra={"session": files.session, "path": shown(path) + COMPLETED})
-        if key in self._unproven or len(self._unproven) < MAX_PROOFS:
-            self._unproven[key] = (current, time.monotonic() + RECHECK)
-            files.kept[path + COMPLETED] = "its content is not in the store; it is kept"
+        if not isinstance(error, StoreError) and files.keep(path + COMPLETED, text):
+            extra = {"session": files.session, "path": shown(path) + COMPLETED, "error": text}
+            log.warning(names.FILE_FAILED, extra=extra)

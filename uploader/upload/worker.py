@@ -3,16 +3,17 @@
 import logging
 import os
 import time
+from typing import Protocol
 
-from uploader.backlog.inventory import FIRST_BACKOFF, Item
+from uploader.backlog.inventory import Files, Item
+from uploader.backlog.lane import Lane
 from uploader.backlog.queues import Backlog
 from uploader.errors import Cancelled, Fatal, FileError, InTheWay, Unsettled, Vanished
 from uploader.settings import Settings
 from uploader.share.claim import Claim
-from uploader.share.fingerprint import Look, inode, look, read, unchanged
+from uploader.share.fingerprint import Look, look, read, unchanged
 from uploader.share.mount import Share
 from uploader.share.paths import join, opened, split
-from uploader.sweep.sweeper import Sweeper
 from uploader.telemetry import instruments, names
 from uploader.telemetry.text import shown
 from uploader.thread import spawn
@@ -24,6 +25,19 @@ log = logging.getLogger(__name__)
 BLOCKS_A_FILE = 4  # blocks of memory that a large file needs to keep the connection busy
 
 
+class Completed(Protocol):
+    """What becomes of files that are done, as far as workers ask."""
+
+    def clear(self, files: Files, path: str, claim: Claim) -> bool:
+        """Make room for a new `.completed`; True when there is a `.processing` afterwards, to be finished first.
+
+        Raises InTheWay, StoreError, OSError.
+        """
+
+    def remember(self, files: Files, path: str, committed: Look) -> None:
+        """Take note that the store has confirmed this file."""
+
+
 class Workers:
     """`connections` workers for small files, and as many for large ones as the memory can serve."""
 
@@ -33,14 +47,14 @@ class Workers:
         share: Share,
         backlog: Backlog,
         transfer: Transfer,
-        sweeper: Sweeper,
+        completed: Completed,
         staging: Staging | None,
     ) -> None:
         self.settings = settings
         self.share = share
         self.backlog = backlog
         self.transfer = transfer
-        self.sweeper = sweeper
+        self.completed = completed
         self.staging = staging
 
     def start(self) -> None:
@@ -50,73 +64,77 @@ class Workers:
             min(self.settings.connections, self.settings.memory // self.settings.block_size // BLOCKS_A_FILE),
         )
         for number in range(self.settings.connections):
-            spawn(f"small-{number}", self._run, True)
+            spawn(f"small-{number}", self._run, self.backlog.small)
         for number in range(large):
-            spawn(f"large-{number}", self._run, False)
+            spawn(f"large-{number}", self._run, self.backlog.large)
 
-    def _run(self, small: bool) -> None:  # noqa: FBT001 a thread's argument
+    def _run(self, lane: Lane) -> None:
         while True:
-            item = self.backlog.take(small=small)
-            try:
-                with instruments.file(item.files.session, item.path, item.attempts):
-                    self._handle(item)
-            finally:
-                self.backlog.done(item)
+            item = lane.take()
+            with instruments.file(item.files.session, item.path, item.attempts):
+                self.handle(item)
 
-    def _handle(self, item: Item) -> None:
+    def handle(self, item: Item) -> None:
+        """Take one file from claim to completion. Whatever goes wrong with it stays with it (I7)."""
+        folder, name = split(item.path)
         try:
-            folder, name = split(item.path)
             with opened(self.share.fd, join(item.files.session, folder)) as at:
                 self._upload(item, Claim(at, name))
         except (Vanished, FileNotFoundError):
-            return  # the producer, or another shard, was quicker; the scan knows what is there now
+            pass  # the producer, or another shard, was quicker; the scan knows what is there now
         except (FileError, OSError) as error:
             if isinstance(error, OSError):
                 self.share.judge(error)
-            self._failed(item, error)
+            item.files.fail(item.path, error, item.size)
         except Fatal:
             raise
         except Exception as error:
             log.exception(names.FILE_FAILED, extra={"session": item.files.session, "path": shown(item.path)})
-            self._failed(item, error)  # one bad file never stops the others (I7)
-
-    def _failed(self, item: Item, error: Exception) -> None:
-        if not item.files.fail(item.path, error, item.size):
-            time.sleep(FIRST_BACKOFF)  # in place of a backoff of its own: thousands fail, and each scan meets it again
+            item.files.fail(item.path, error, item.size)
+        finally:
+            item.files.done(item)
 
     def _upload(self, item: Item, claim: Claim) -> None:
         began = time.monotonic()
-        blob = f"{self.settings.blob_prefix}{item.files.session}/{item.path}"
-        leftover = claim.held() or self.sweeper.clear(item.files, item.path, claim)
-        if not leftover:
-            claim.take()
+        leftover = self._claim(item, claim)
         instruments.phase(names.CLAIMED)
+        try:
+            committed = self._send(item, claim, leftover=leftover)
+        except (Cancelled, Unsettled) as reason:
+            self._give_back(item, claim, reason)
+        else:
+            self._complete(item, claim, committed)
+            instruments.uploaded(item.size, began)
+
+    def _claim(self, item: Item, claim: Claim) -> bool:
+        """Have `.processing`; True when that is an older file than the one found. Raises Vanished, InTheWay."""
+        if claim.held() or self.completed.clear(item.files, item.path, claim):
+            claim.finish_giving_back()
+            return True
+        claim.take()
+        return False
+
+    def _send(self, item: Item, claim: Claim, *, leftover: bool) -> Look:
+        """Return what was sent, when the store has confirmed it. Raises Cancelled, Unsettled, FileError, OSError."""
         fd, current = read(claim.folder, claim.processing)
         try:
-            if leftover and inode(claim.folder, claim.name) == current.inode:
-                claim.give_back()  # killed while it was given back: one file under two names
-                return
-            item.size = current.size
+            item.files.resize(item, current.size)
             if not leftover:
                 # The rename made the server tell the truth: a read delegation may have hidden a writer till then.
                 unchanged(item.found, current)
-            self._send(item, claim, blob, fd, current, retried=leftover or item.attempts > 0)
-        except (Cancelled, Unsettled) as reason:
-            self._give_back(item, claim, reason)
-            return
+            self._transfer(item, claim, fd, current, retried=leftover or item.attempts > 0)
         finally:
             os.close(fd)
-        self._complete(item, claim, current)
-        instruments.uploaded(item.size, began)
+        return current
 
-    def _send(self, item: Item, claim: Claim, blob: str, fd: int, current: Look, *, retried: bool) -> None:
+    def _transfer(self, item: Item, claim: Claim, fd: int, current: Look, *, retried: bool) -> None:
         copy = self.staging.begin(item.files.session, item.path, current.size) if self.staging else None
         try:
             self.transfer.upload(
                 Source(
                     fd=fd,
                     look=current,
-                    blob=blob,
+                    blob=f"{self.settings.blob_prefix}{item.files.session}/{item.path}",
                     session=item.files.session,
                     retried=retried,
                     check=lambda: look(claim.folder, claim.processing, thaw=True),
@@ -129,14 +147,14 @@ class Workers:
             if copy:
                 copy.remove()
 
-    def _complete(self, item: Item, claim: Claim, current: Look) -> None:
+    def _complete(self, item: Item, claim: Claim, committed: Look) -> None:
         try:
-            claim.complete(current.inode)
+            claim.complete(committed.inode)
         except InTheWay:
-            self.sweeper.clear(item.files, item.path, claim)
-            claim.complete(current.inode)
-        self.sweeper.remember(item.files, item.path, current)
-        item.files.succeeded(item)
+            self.completed.clear(item.files, item.path, claim)
+            claim.complete(committed.inode)
+        self.completed.remember(item.files, item.path, committed)
+        item.files.count_done(item)
         instruments.phase(names.COMPLETED)
         log.info(names.FILE_COMPLETED, extra={"session": item.files.session, "path": item.path, "bytes": item.size})
 
