@@ -16,12 +16,13 @@ from itertools import islice
 
 from uploader.backlog.failures import Failure, Failures
 from uploader.backlog.settling import Settling, SettlingFiles
-from uploader.backlog.snapshot import Shown, Snapshot
+from uploader.backlog.snapshot import Snapshot
 from uploader.backlog.throughput import Meter
 from uploader.errors import FileError, NotEligible
 from uploader.share.fingerprint import Look
 from uploader.telemetry import instruments, names
 from uploader.telemetry.text import shown
+from uploader.web.openapi.models import Current
 
 log = logging.getLogger(__name__)
 MAX_KEPT = 100_000
@@ -312,7 +313,7 @@ class Files:
 
     def _tried_again(self) -> Iterator[Failure]:
         """Give the failures of files that wait or are under way once more; these are few, the failures may be many."""
-        for path in (*self._queued, *self._busy):
+        for path in (*self._queued, *self._busy) if len(self._failures) else ():
             if failure := self._failures.get(path):
                 yield failure
 
@@ -324,8 +325,8 @@ class Files:
         with self._lock:
             return self._finished == before and not self._pending()
 
-    def snapshot(self, shown: int = 0) -> Snapshot:
-        """Return the counts, and so many files: those under way first, then those that failed, then those kept."""
+    def snapshot(self, most: int = 0) -> Snapshot:
+        """Return the counts, and at most so many files: those under way first, then those that failed, those kept."""
         rate = self.meter.rate()
         with self._lock:
             uploaded = self._completed_bytes + sum(item.uploaded for item in self._busy.values())
@@ -337,7 +338,7 @@ class Files:
                 bytes_uploaded=uploaded,
                 bytes_total=max(uploaded, self._total()),
                 rate=rate,
-                current=tuple(islice(self._shown(), shown)),
+                current=list(islice(self._shown(), most)),
                 last_error=self._last_error,
             )
 
@@ -349,12 +350,12 @@ class Files:
             total += self._beyond * (total // met)  # those not looked at yet: taken for as large as the others
         return total
 
-    def _shown(self) -> Iterator[Shown]:
+    def _shown(self) -> Iterator[Current]:
         for path, item in self._busy.items():
-            before = self._failures.get(path)
-            yield Shown(path, item.size, item.uploaded, item.attempts + 1, before.error if before else None)
+            before = self._failures.get(path) if item.attempts else None
+            yield Current(shown(path), item.size, item.uploaded, item.attempts + 1, before.error if before else None)
         for path, failure in self._failures:
             if path not in self._busy:
-                yield Shown(path, failure.size, attempts=failure.attempts, error=failure.error)
+                yield Current(shown(path), failure.size, 0, failure.attempts, failure.error)
         for path, reason in self._kept.items():
-            yield Shown(path, 0, error=reason)
+            yield Current(shown(path), 0, 0, 0, reason)

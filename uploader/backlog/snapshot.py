@@ -2,19 +2,10 @@
 
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """One file that is under way, has failed or is kept. Sizes in bytes."""
-
-    path: str
-    size: int
-    uploaded: int = 0
-    attempts: int = 0
-    error: str | None = None
+from uploader.web.openapi.models import Current
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Snapshot:
     """The counts, and a few files. `rate`: bytes per second."""
 
@@ -25,5 +16,5 @@ class Snapshot:
     bytes_uploaded: int
     bytes_total: int
     rate: float
-    current: tuple[Shown, ...]
+    current: list[Current]
     last_error: str | None

@@ -2,9 +2,7 @@
 
 from uploader.backlog.inventory import Files
 from uploader.session import Session
-from uploader.telemetry.text import shown
 from uploader.web.openapi import models
-from uploader.web.openapi.models import Current
 
 SHOWN = 50  # files in flight or failed that one answer names
 
@@ -43,6 +41,6 @@ def _session(session: Session, files: Files) -> models.SessionStatus:
         bytes=models.Bytes(now.bytes_uploaded, now.bytes_total),
         rate_bytes_per_s=round(now.rate),
         eta_s=round(left / now.rate) if now.rate > 0 and left > 0 else None,
-        current=[Current(shown(one.path), one.size, one.uploaded, one.attempts, one.error) for one in now.current],
+        current=now.current,
         last_error=now.last_error,
     )
