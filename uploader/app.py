@@ -2,18 +2,15 @@
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
 
-from uploader.errors import Refused
 from uploader.session import State
 from uploader.sessions.service import Service
+from uploader.web.application import application
 from uploader.web.events import Events
-from uploader.web.openapi.document import document
 from uploader.web.openapi.models import StartRequest, Status, StopRequest
-from uploader.web.wire import answer, failed, http_error, read, refused, session_of
+from uploader.web.wire import answer, read, session_of
 
 
 class Api:
@@ -21,8 +18,7 @@ class Api:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._events = Events(self._snapshot)
-        self._contract = answer(document(router=False))
+        self.events = Events(self._snapshot)
 
     async def start(self, request: Request) -> Response:
         """POST /v1/watch/start."""
@@ -40,18 +36,6 @@ class Api:
         """GET /v1/watch/status."""
         return answer(await run_in_threadpool(self._service.status, session_of(request)))
 
-    async def events(self, request: Request) -> Response:
-        """GET /v1/watch/events."""
-        return self._events.response(request)
-
-    async def openapi(self, _: Request) -> Response:
-        """GET /openapi.json."""
-        return self._contract
-
-    async def livez(self, _: Request) -> Response:
-        """GET /livez: from memory; a share that hangs ends the process by itself."""
-        return PlainTextResponse("alive\n")
-
     async def readyz(self, _: Request) -> Response:
         """GET /readyz: the records were read and the share answers."""
         age = self._service.share.age()
@@ -66,15 +50,5 @@ class Api:
 def app(service: Service) -> Starlette:
     """Return the application."""
     api = Api(service)
-    return Starlette(
-        routes=[
-            Route("/v1/watch/start", api.start, methods=["POST"]),
-            Route("/v1/watch/stop", api.stop, methods=["POST"]),
-            Route("/v1/watch/status", api.status, methods=["GET"]),
-            Route("/v1/watch/events", api.events, methods=["GET"]),
-            Route("/openapi.json", api.openapi, methods=["GET"]),
-            Route("/livez", api.livez, methods=["GET"]),
-            Route("/readyz", api.readyz, methods=["GET"]),
-        ],
-        exception_handlers={Refused: refused, HTTPException: http_error, Exception: failed},
-    )
+    own = {"start": api.start, "stop": api.stop, "status": api.status, "readyz": api.readyz}
+    return application(own, api.events, router=False)
