@@ -51,7 +51,7 @@ class Sweeper:
         self.proofs.add((files.session, path), committed, self.settings.retention)
 
     def clear(self, files: Files, path: str, claim: Claim) -> bool:
-        """Make room for a new file of this name: nothing may overwrite an unproven `.completed` (I4).
+        """Make room for a new file of this name, which is there: nothing may overwrite an unproven `.completed` (I4).
 
         Afterwards it is gone, or it was not finished and has become `.processing`; then it returns True.
         Raises InTheWay.
@@ -84,13 +84,24 @@ class Sweeper:
         try:
             with opened(self.share.fd, join(files.session, folder)) as at, files.alone(path) as alone:
                 if alone:
-                    self._collect(files, path, Claim(at, name))
+                    self._collect_due(files, path, Claim(at, name))
                     return
         except FileNotFoundError:
             self._gone(files, path)
         except (FileError, OSError) as error:
             self._failed(files, path, error)
         self.proofs.put_off((files.session, path), self.settings.sweep_interval)
+
+    def _collect_due(self, files: Files, path: str, claim: Claim) -> None:
+        """Collect the file that is due, and not the next of its name, whose own retention has only begun."""
+        key = (files.session, path)
+        known = self.proofs.get(key)
+        if not known or self.proofs.waits(key):
+            return  # it was completed anew since the list of what is due was made
+        if inode(claim.folder, claim.completed) in {None, known.inode}:
+            self._collect(files, path, claim)
+        else:
+            self.proofs.forget(key)  # another shard completed it; the walk knows when it is due
 
     def _gone(self, files: Files, path: str) -> None:
         self.proofs.forget((files.session, path))

@@ -86,7 +86,7 @@ class Workers:
     def _upload(self, item: Item, claim: Claim) -> None:
         began = time.monotonic()
         blob = f"{self.settings.blob_prefix}{item.files.session}/{item.path}"
-        leftover = claim.held() or self.sweeper.clear(item.files, item.path, claim)
+        leftover = claim.held() or self._make_room(item, claim)
         if not leftover:
             claim.take()
         telemetry.phase(names.CLAIMED)
@@ -107,6 +107,17 @@ class Workers:
             os.close(fd)
         self._complete(item, claim, current)
         telemetry.uploaded(item.size, began)
+
+    def _make_room(self, item: Item, claim: Claim) -> bool:
+        """Clear what stands in the way of the file that was found, and of no other: an item may be out of date.
+
+        Another shard may have completed the file, and a writer may still have it open: it keeps its retention.
+        """
+        if inode(claim.folder, claim.completed) is None:
+            return False
+        if not look(claim.folder, claim.name).same(item.found):
+            raise Vanished(claim.name)
+        return self.sweeper.clear(item.files, item.path, claim)
 
     def _send(self, item: Item, claim: Claim, blob: str, fd: int, current: Look, *, retried: bool) -> None:
         copy = self.staging.begin(item.files.session, item.path, current.size) if self.staging else None
