@@ -36,6 +36,10 @@ bench: .venv/dev ## ours beside azcopy and rclone, in one run
 soak: .venv/dev ## faults and kills for a while: make soak SECONDS=600 SEED=1
 	@$(BIN)/python -m tests.soak --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
+fuzz: .venv/dev ## random steps, inputs and calls for a while: make fuzz SECONDS=600 SEED=1
+	@$(MAKE) --silent --no-print-directory .tools/azurite/ready
+	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
+
 lock: ## resolve the dependencies anew (needs uv)
 	uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --no-header pyproject.toml -o requirements.lock
 	uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --no-header pyproject.toml --group dev -o requirements-dev.lock
@@ -67,4 +71,4 @@ clean: ## remove what make made
 	@cd .tools/azurite && PATH="$(CURDIR)/.tools/node:$$PATH:$(CURDIR)/$(BIN)" npm ci --silent --no-audit --no-fund
 	@touch $@
 
-.PHONY: help demo test lint format bench soak lock clean
+.PHONY: help demo test lint format bench soak fuzz lock clean

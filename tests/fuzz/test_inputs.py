@@ -29,7 +29,7 @@ JSON = st.recursive(
 
 
 @given(st.lists(st.tuples(FILE_NAMES, FILE_NAMES), min_size=1, max_size=6, unique=True))
-@settings(max_examples=80, deadline=None, database=None)
+@settings(max_examples=80)
 def test_a_name_is_sent_as_it_is_or_left_alone_or_shown_and_stops_no_other(names: list[tuple[str, str]]) -> None:
     root = Path(tempfile.mkdtemp(prefix="names-"))
     bed = Bed(root)
@@ -69,7 +69,7 @@ def test_a_name_is_sent_as_it_is_or_left_alone_or_shown_and_stops_no_other(names
 
 
 @given(JSON, TEXT)
-@settings(max_examples=300, deadline=None, database=None)
+@settings(max_examples=300)
 def test_a_record_is_read_as_it_is_or_refused(value: object, name: str) -> None:
     for data in (name.encode("utf-8", "surrogateescape"), orjson.dumps(str(value).encode("utf-8", "replace").decode())):
         refused_or_good(data, name)
@@ -124,7 +124,7 @@ VALUES = st.sampled_from(
 
 
 @given(st.dictionaries(st.sampled_from(NUMBERS), VALUES, min_size=1, max_size=4))
-@settings(max_examples=200, deadline=None, database=None)
+@settings(max_examples=200)
 def test_settings_are_refused_or_within_their_bounds(given_settings: dict[str, str]) -> None:
     required = {"root": "/", "container": "uploads", "ordinal": 0, "AZURE_STORAGE_CONNECTION_STRING": CONNECTION}
     try:

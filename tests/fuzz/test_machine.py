@@ -1,222 +1,57 @@
-"""The state machine: files arrive, grow and come again while two owners scan, upload, sweep and die, in any order.
+"""The state machine of machine.py: a failure is printed as a few plain steps."""
 
-The real functions of discovery, workers and sweeper on real files, one at a time, before a store in memory. The model
-is a dict: each path's newest finished content.
-"""
+import logging
+from collections.abc import Iterator
 
-import itertools
-import os
-import shutil
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
+import pytest
 
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-
-from tests.invariants.bed import BLOCK, Bed, Hooked
-from uploader.blob.store import Label
-from uploader.errors import StoreAway
-
-PATHS = st.sampled_from(["a.bin", "d/ü.bin"])
-SIZES = st.sampled_from([0, 100, 2 * BLOCK + 9])
-OWNERS = st.sampled_from([0, 1])
-CALLS = st.sampled_from(["head", "put", "stage", "commit", "after put", "after commit"])
+from tests.fuzz.machine import Machine
+from tests.fuzz.steps import failure, run, shortest, step
 
 
-class Crash(BaseException):
-    """SIGKILL, as far as one thread can play it."""
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """Thousands of machines log what belongs to no one's failure."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
 
 
-class Checked(Hooked):
-    """Tells the machine what is committed, and has hooks after the effect too."""
-
-    def __init__(self, took: Callable[[str, bytes], None]) -> None:
-        super().__init__()
-        self.took = took
-
-    def put(self, name: str, data: bytes, label: Label, etag: str | None) -> None:
-        super().put(name, data, label, etag)
-        self.took(name, self.content(name))
-        self._call("after put", name)
-
-    def commit(self, name: str, block_ids: list[str], label: Label, etag: str | None) -> None:
-        super().commit(name, block_ids, label, etag)
-        self.took(name, self.content(name))
-        self._call("after commit", name)
+def test_whatever_happens_in_whatever_order_nothing_is_lost() -> None:
+    if failed := run(Machine, examples=80, length=40):
+        pytest.fail(failed, pytrace=False)
 
 
-class Machine(RuleBasedStateMachine):
-    """Two owners of one session, each a bed that can die and come back."""
+class Forgetful(Machine):
+    """Loses what arrives when a scan has gone before, whatever stands between."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.root = Path(tempfile.mkdtemp(prefix="machine-"))
-        self.store = Checked(self._took)
-        self.beds = [Bed(self.root, self.store), Bed(self.root, self.store)]
-        self.model: dict[str, bytes] = {}
-        self.versions: dict[str, list[bytes]] = {}
-        self.newest: dict[str, int] = {}
-        self.writers: dict[str, tuple[int, bytes]] = {}
-        self.changed_meanwhile: set[str] = set()
-        self.wrong: list[str] = []  # what raises in the store would count as a file that failed
-        self.numbers = itertools.count()
-
-    def _new(self, path: str, size: int) -> bytes:
-        head = f"{next(self.numbers)} {path} ".encode()
-        return (head * (size // len(head) + 1))[:size]
-
-    def _took(self, name: str, content: bytes) -> None:
-        """Nothing half-written, unless a writer pauses for longer than it may; nothing old over something newer."""
-        path = name.removeprefix("run/")
-        if path in self.changed_meanwhile:
-            self.wrong.append(f"{path} changed while it was read")
-        versions = self.versions.get(path, [])
-        if content in versions:
-            number = len(versions) - 1 - versions[::-1].index(content)
-            if number < self.newest.get(path, -1):
-                self.wrong.append(f"version {number} of {path} over a newer one")
-            self.newest[path] = number
-        elif path not in self.writers or not self.writers[path][1].startswith(content):
-            self.wrong.append(f"{path}: half-written or mixed")
-
-    def _finished(self, path: str, content: bytes) -> None:
-        self.model[path] = content
-        self.versions.setdefault(path, []).append(content)
-
-    @rule(path=PATHS, size=st.sampled_from([100, 2 * BLOCK + 9]))
-    def arrive(self, path: str, size: int) -> None:
-        if path not in self.writers:
-            content = self._new(path, size)
-            self.versions.setdefault(path, []).append(content)
-            self.beds[0].write(path, content)
-            self.model[path] = content
-
-    @rule(path=PATHS, size=SIZES)
-    def begin_in_place(self, path: str, size: int) -> None:
-        target = self.beds[0].folder / path
-        if path in self.writers or self._there(path):
-            return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-        content = self._new(path, size)
-        os.write(fd, content)
-        self.writers[path] = (fd, content)
-        self.model.pop(path, None)
-
-    @rule(path=PATHS, size=SIZES)
-    def append(self, path: str, size: int) -> None:
-        if path in self.writers:
-            fd, content = self.writers[path]
-            more = self._new(path, size)
-            self.writers[path] = (fd, content + more)
-            os.write(fd, more)
-
-    @rule(path=PATHS)
-    def finish(self, path: str) -> None:
-        if path in self.writers:
-            fd, content = self.writers.pop(path)
-            os.close(fd)
-            self._finished(path, content)
-
-    @rule(owner=OWNERS)
-    def scan(self, owner: int) -> None:
-        self.beds[owner].scan()
-
-    @rule(owner=OWNERS)
-    def work(self, owner: int) -> None:
-        self.beds[owner].work()
-
-    @rule(owner=OWNERS, call=CALLS, what=st.sampled_from(["away", "append", "arrive", "other"]))
-    def work_disturbed(self, owner: int, call: str, what: str) -> None:
-        """While this call is made, something happens to that very file."""
-
-        def happens(name: str) -> None:
-            self.store.before.clear()
-            path = name.removeprefix("run/")
-            match what:
-                case "crash":
-                    raise Crash
-                case "away":
-                    raise StoreAway("the reply is lost")
-                case "append":
-                    if call == "stage" and path in self.writers:
-                        self.changed_meanwhile.add(path)  # before the last look at it
-                    self.append(path, 100)
-                case "arrive":
-                    self.arrive(path, 200)
-                case _:
-                    self.beds[1 - owner].scan()
-                    self.beds[1 - owner].work()
-
-        self.beds[owner].scan()
-        self.store.before[call] = happens
-        try:
-            self.beds[owner].work()
-        except Crash:
-            self.crash(owner)
-        self.store.before.clear()
-        self.changed_meanwhile.clear()
-
-    @rule(owner=OWNERS, call=CALLS)
-    def die_at_work(self, owner: int, call: str) -> None:
-        self.work_disturbed(owner, call, "crash")
-
-    @rule(owner=OWNERS, path=PATHS)
-    def append_while_it_is_sent(self, owner: int, path: str) -> None:
-        self.begin_in_place(path, 2 * BLOCK + 9)
-        if path in self.writers:
-            self.work_disturbed(owner, "stage", "append")
-
-    @rule(owner=OWNERS)
-    def sweep(self, owner: int) -> None:
-        """A writer that pauses for longer than settling and retention may lose its file, but not what it had written."""
-        self.beds[owner].walk()
-        self.beds[owner].due()
-        for path, (fd, content) in list(self.writers.items()):
-            if os.fstat(fd).st_nlink == 0:
-                os.close(fd)
-                del self.writers[path]
-                self._finished(path, content)
-
-    @rule(owner=OWNERS)
-    def give_back(self, owner: int) -> None:
-        self.beds[owner].give_back()
-
-    @rule(owner=OWNERS)
-    def crash(self, owner: int) -> None:
-        self.beds[owner].close()
-        self.beds[owner] = Bed(self.root, self.store)
-
-    def _there(self, path: str) -> bool:
-        plain = str(self.beds[0].folder / path)
-        return any(os.path.exists(plain + suffix) for suffix in ("", ".processing", ".completed"))
-
-    @invariant()
-    def nothing_is_lost(self) -> None:
-        assert self.wrong == []
-        for path, content in self.model.items():
-            assert self._there(path) or self.beds[0].content(path) == content, f"{path} is lost"
-
-    def teardown(self) -> None:
-        """All come to rest: the newest version of each path is in the store, and nothing is left."""
-        try:
-            self.store.before.clear()
-            for path in list(self.writers):
-                self.finish(path)
-            self.crash(0)
-            self.beds[0].settle()
-            assert self.wrong == []
-            assert self.beds[0].names() == []
-            assert {path: self.beds[0].content(path) for path in self.model} == self.model
-        finally:
-            for fd, _ in self.writers.values():
-                os.close(fd)
-            for bed in self.beds:
-                bed.close()
-            shutil.rmtree(self.root)
+    @step()
+    def lose(self) -> None:
+        if any(each.name == "scan" for each in self.steps):
+            self.model["lost.bin"] = b"content"
 
 
-TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=80, stateful_step_count=40, deadline=None, database=None)
+def test_a_failure_is_printed_as_the_few_steps_that_lead_to_it() -> None:
+    failed = run(Forgetful, examples=80, length=40, seconds=200)
+    assert "lost.bin is lost" in failed
+    assert "after these steps:" in failed
+    scan, lose = failed.splitlines()[-2:]
+    assert scan.startswith("    machine.scan(owner=")
+    assert lose == "    machine.lose()"
+
+
+def test_steps_are_left_out_until_the_time_is_over() -> None:
+    tried: list[list[int]] = []
+
+    def fails(steps: list[int]) -> bool:
+        tried.append(steps)
+        return {3, 7} <= set(steps)
+
+    assert shortest(list(range(40)), fails, seconds=60) == [3, 7]
+    tried.clear()
+    assert shortest(list(range(40)), fails, seconds=-1) == list(range(40))
+    assert tried == []
+
+
+def test_no_steps_are_no_failure() -> None:
+    assert failure(Machine, []) is None

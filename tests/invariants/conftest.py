@@ -39,6 +39,13 @@ def bed(make: Callable[..., Bed]) -> Bed:
 
 
 @pytest.fixture
+def pair(make: Callable[..., Bed]) -> tuple[Bed, Bed]:
+    """Two owners of one session, who share nothing but the share and the store."""
+    one = make()
+    return one, make(one)
+
+
+@pytest.fixture
 def service(bed: Bed) -> Iterator[Service]:
     records = Records(bed.root / OWN / "sessions", 0)
     bed.backlog.remove(bed.files)

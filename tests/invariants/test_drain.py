@@ -29,3 +29,20 @@ def test_a_name_that_comes_again_behind_the_scan_holds_the_drain(bed: Bed) -> No
     bed.settle()
     assert bed.discovery.finished
     assert bed.content("x") == b"second"
+
+
+def test_an_event_that_was_lost_during_the_last_scan_holds_the_drain(bed: Bed) -> None:
+    """The scan has left a folder behind when something happens in it: only the next scan finds out what."""
+    enter = bed.discovery._enter
+
+    def late(path: str, folder: int) -> None:
+        enter(path, folder)
+        bed.discovery._enter = enter  # type: ignore[method-assign]
+        bed.discovery.rescan()
+
+    bed.discovery._enter = late  # type: ignore[method-assign]
+    bed.discovery.drain()
+    bed.scan()
+    assert not bed.discovery.finished
+    bed.scan()
+    assert bed.discovery.finished

@@ -39,12 +39,6 @@ def test_two_processes_on_one_session(tmp_path: Path, stack: ExitStack) -> None:
     assert [one.process.poll() for one in site.shards if one.process] == [None, None]
 
 
-@pytest.fixture
-def pair(make: Callable[..., Bed]) -> tuple[Bed, Bed]:
-    one = make()
-    return one, make(one)
-
-
 @pytest.mark.parametrize("size", [10, LARGE])
 @pytest.mark.parametrize("swept", [False, True])
 @pytest.mark.parametrize("again", [False, True])

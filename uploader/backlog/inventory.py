@@ -1,9 +1,9 @@
 """What is remembered of the files of one session: this is its one owner, with one lock.
 
 All of it is a cache of the share: losing it costs a scan. A file is queued, busy, settling or failed; the sweeper's
-paths are reserved. Lock order: a lane's (backlog.py) before this one; with this one held no other lock is asked for.
+paths are reserved. Lock order: a lane's (lane.py) before this one; with this one held no other lock is asked for.
 
-Memory: the queues' files (backlog.py), MAX_KEPT times about 500 bytes, and what settling.py and failures.py say.
+Memory: the queued files (lane.py), MAX_KEPT times about 500 bytes, and what settling.py and failures.py say.
 """
 
 import logging

@@ -1,6 +1,7 @@
 """The files of one kind, small or large, that wait for a worker: bounded for each session, and the sessions take turns.
 
-Memory: twice `limit` files of each session, about 1 kB each. Lock order: a lane's before that of a session's files.
+Memory: in each lane twice `limit` files of a session, new ones and such as failed before, about 1 kB each.
+Lock order: a lane's, then that of a session's files.
 """
 
 import threading

@@ -35,10 +35,12 @@ class Claim:
 
     def complete(self, claimed: int) -> None:
         """Mark the file of inode `claimed` as completed. Raises InTheWay, Vanished."""
-        if inode(self.folder, self.completed) not in {None, claimed}:
-            raise InTheWay(f"{self.completed} is in the way")
-        if inode(self.folder, self.processing) not in {None, claimed}:
+        ours, there = inode(self.folder, self.processing), inode(self.folder, self.completed)
+        if ours not in {None, claimed}:
             raise Vanished(self.processing)  # another shard finished this one and claimed the next (I9)
+        if there not in {None, claimed}:
+            # Without a claim nothing needs the room: another shard finished this one, and perhaps the next.
+            raise InTheWay(f"{self.completed} is in the way") if ours else Vanished(self.processing)
         try:
             self._rename(self.processing, self.completed)
         except FileNotFoundError:

@@ -70,7 +70,7 @@ class Completed:
         self.proofs.add((files.session, path), committed, self.settings.retention)
 
     def clear(self, files: Files, path: str, claim: Claim) -> bool:
-        """Make room for a new file of this name: nothing may overwrite an unproven `.completed` (I4).
+        """Make room for a new file of this name, which is there: nothing may overwrite an unproven `.completed` (I4).
 
         Afterwards it is gone, or it was not finished and has become `.processing`; then it returns True.
         Raises InTheWay, and what `judge` raises.

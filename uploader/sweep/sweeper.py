@@ -13,7 +13,7 @@ from uploader.backlog.inventory import Files
 from uploader.errors import FileError, StoreError
 from uploader.settings import Settings
 from uploader.share.claim import Claim
-from uploader.share.fingerprint import Look, look
+from uploader.share.fingerprint import Look, inode, look
 from uploader.share.mount import Share
 from uploader.share.paths import COMPLETED, PROCESSING, join, opened, split
 from uploader.share.scan import Found, Kind, Rule, scan
@@ -105,14 +105,25 @@ class Sweeper:
     def _attempt(self, session: Owned, path: str) -> None:
         folder, name = split(path)
         try:
-            with opened(self.share.fd, join(session.name, folder)) as at:
-                if self._collect(session, path, Claim(at, name)) is not None:
+            with opened(self.share.fd, join(session.name, folder)) as at, session.files.reserve(path) as mine:
+                if mine and self._collected_due(session, path, Claim(at, name)):
                     return
         except FileNotFoundError:
             self.completed.gone(session.files, path)
         except (FileError, OSError) as error:
             self._failed(session.files, path, error)
         self.completed.proofs.put_off((session.name, path), self.settings.sweep_interval)
+
+    def _collected_due(self, session: Owned, path: str, claim: Claim) -> bool:
+        """Collect the file that is due, and not the next of its name, whose own retention has only begun."""
+        key = (session.name, path)
+        known = self.completed.proofs.get(key)
+        if not known or self.completed.proofs.waits(key):
+            return True  # it was completed anew since the list of what is due was made
+        if inode(claim.folder, claim.completed) not in {None, known.inode}:
+            self.completed.proofs.forget(key)  # another shard completed it; the walk knows when it is due
+            return True
+        return self._collect(session, path, claim) is not None
 
     def walk_once(self, session: Owned) -> None:
         """Look for `.completed` files that this process did not complete: from before a restart, or another shard's."""
@@ -154,7 +165,8 @@ class Sweeper:
             current = look(claim.folder, claim.completed)
             if current.ctime_ns > oldest or self.completed.rests(session.files, found.path, current):
                 return True
-            return self._collect(session, found.path, claim) in {None, Verdict.UNPROVEN}
+            with session.files.reserve(found.path) as mine:
+                return not mine or self._collect(session, found.path, claim) in {None, Verdict.UNPROVEN}
         except FileNotFoundError:
             self.completed.gone(session.files, found.path)
             return False
@@ -163,20 +175,22 @@ class Sweeper:
             return True
 
     def _collect(self, session: Owned, path: str, claim: Claim) -> Verdict | None:
-        """Do what the file's verdict asks for; None when that has to wait. Raises OSError, FileError."""
-        with session.files.reserve(path) as mine:
-            if not mine or self.sessions.owned().get(session.name) != session:
-                return None  # a worker has it; or the session was started again, and the next walk knows that
-            verdict, current = self.completed.judge(session.files, path, claim)
-            if verdict is Verdict.PROVEN:
-                self.completed.delete(session.files, path, claim)
-            elif verdict is Verdict.UNPROVEN:
-                self.completed.keep(session.files, path, current)
-            elif not session.stopped:
-                self.completed.send_again(session.files, path, claim, current)
-            elif not self._reopened(session, path, claim, current):
-                return None
-            return verdict
+        """Do what the file's verdict asks for; None when that has to wait. The path is reserved.
+
+        Raises OSError, FileError.
+        """
+        if self.sessions.owned().get(session.name) != session:
+            return None  # the session was started again meanwhile: the next walk knows that
+        verdict, current = self.completed.judge(session.files, path, claim)
+        if verdict is Verdict.PROVEN:
+            self.completed.delete(session.files, path, claim)
+        elif verdict is Verdict.UNPROVEN:
+            self.completed.keep(session.files, path, current)
+        elif not session.stopped:
+            self.completed.send_again(session.files, path, claim, current)
+        elif not self._reopened(session, path, claim, current):
+            return None
+        return verdict
 
     def _reopened(self, session: Owned, path: str, claim: Claim, current: Look) -> bool:
         """Have a stopped session send a file that was still being written; False when that has to wait.

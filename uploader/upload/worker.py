@@ -11,7 +11,7 @@ from uploader.backlog.queues import Backlog
 from uploader.errors import Cancelled, Fatal, FileError, InTheWay, Unsettled, Vanished
 from uploader.settings import Settings
 from uploader.share.claim import Claim
-from uploader.share.fingerprint import Look, look, read, unchanged
+from uploader.share.fingerprint import Look, inode, look, read, unchanged
 from uploader.share.mount import Share
 from uploader.share.paths import join, opened, split
 from uploader.telemetry import instruments, names
@@ -108,11 +108,22 @@ class Workers:
 
     def _claim(self, item: Item, claim: Claim) -> bool:
         """Have `.processing`; True when that is an older file than the one found. Raises Vanished, InTheWay."""
-        if claim.held() or self.completed.clear(item.files, item.path, claim):
+        if claim.held() or self._make_room(item, claim):
             claim.finish_giving_back()
             return True
         claim.take()
         return False
+
+    def _make_room(self, item: Item, claim: Claim) -> bool:
+        """Clear what stands in the way of the file that was found, and of no other: an item may be out of date.
+
+        Another shard may have completed the file, and a writer may still have it open: it keeps its retention.
+        """
+        if inode(claim.folder, claim.completed) is None:
+            return False
+        if not look(claim.folder, claim.name).same(item.found):
+            raise Vanished(claim.name)
+        return self.completed.clear(item.files, item.path, claim)
 
     def _send(self, item: Item, claim: Claim, *, leftover: bool) -> Look:
         """Return what was sent, when the store has confirmed it. Raises Cancelled, Unsettled, FileError, OSError."""

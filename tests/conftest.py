@@ -1,0 +1,18 @@
+"""How hypothesis draws: the same cases in each `make test`, others in each campaign (`make fuzz`)."""
+
+from hypothesis import HealthCheck, Phase, settings
+
+# No shrinking: it may take longer than a test may. No database: a run depends on no other. No deadline and no health
+# check by the clock: what is slow is the machine that others use too.
+settings.register_profile(
+    "fixed",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    report_multiple_bugs=False,
+    print_blob=False,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile("campaign", settings.get_profile("fixed"), derandomize=False)
+settings.load_profile("fixed")
