@@ -5,10 +5,12 @@ import sys
 
 from router.app import app
 from router.settings import load
-from uploader import arguments, names, serve, telemetry
-from uploader.errors import BadConfiguration, Fatal
-from uploader.replicas import replicas
+from uploader import arguments
+from uploader.cluster.replicas import replicas
+from uploader.errors import Fatal
+from uploader.telemetry import instruments, names
 from uploader.thread import die
+from uploader.web import server
 
 log = logging.getLogger(__name__)
 ABOUT = "The router of nfs-watch: sends each call to the shard that owns the session, and serves the status page."
@@ -17,17 +19,15 @@ ABOUT = "The router of nfs-watch: sends each call to the shard that owns the ses
 def main() -> None:
     """Run the router until it is killed."""
     arguments.read("router", ABOUT, sys.argv[1:])
-    telemetry.configure("router")
+    instruments.configure("router")
     try:
         settings = load()
-        at = serve.listener(settings.host, settings.port)
+        at = server.listener(settings.host, settings.port)
         count = replicas(settings.replicas, settings.statefulset)
-    except ValueError as error:
-        die(BadConfiguration(str(error)))
     except Fatal as error:
         die(error)
     log.info(names.PROCESS_STARTED, extra={"host": settings.host, "port": settings.port})
-    serve.run(app(settings, count), at)
+    server.run(app(settings, count), at)
 
 
 if __name__ == "__main__":

@@ -2,26 +2,24 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
 
 from router import page
 from router.forward import Forward
 from router.gather import Gather
 from router.settings import Settings
 from router.shard import Reply, Shards, client
-from uploader.errors import BadRequest, NotReady, Refused
-from uploader.events import Events
-from uploader.openapi.document import document
-from uploader.replicas import Replicas, ReplicasUnknown
-from uploader.session import check_name, new_name
-from uploader.wire import StartRequest, StopRequest, answer, failed, http_error, problem, read, refused
+from uploader.cluster.replicas import Replicas, ReplicasUnknown
+from uploader.errors import NotReady
+from uploader.session import new_name
+from uploader.web.application import application
+from uploader.web.events import Events
+from uploader.web.openapi.models import StartRequest, Status, StopRequest
+from uploader.web.wire import answer, problem, read, session_of
 
 POLL = 0.5  # seconds between two looks at the shards while someone watches
 
@@ -35,8 +33,7 @@ class Router:
         shards = Shards(self._client, settings.shard_url)
         self._forward = Forward(shards)
         self._gather = Gather(shards)
-        self._events = Events(self._latest, interval=POLL)
-        self._contract = answer(document(StartRequest, StopRequest, page=True))
+        self.events = Events(self._latest, interval=POLL)
 
     async def start(self, request: Request) -> Response:
         """POST /v1/watch/start."""
@@ -55,22 +52,10 @@ class Router:
 
     async def status(self, request: Request) -> Response:
         """GET /v1/watch/status."""
-        name = request.query_params.get("session")
+        name = session_of(request)
         if name is None:
             return answer(await self._gather.now(await self._count()))
-        try:
-            check_name(name)
-        except ValueError as error:
-            raise BadRequest(str(error)) from error
         return _passed(await self._forward.status(name, await self._some()))
-
-    async def events(self, request: Request) -> Response:
-        """GET /v1/watch/events."""
-        return self._events.response(request)
-
-    async def openapi(self, _: Request) -> Response:
-        """GET /openapi.json."""
-        return self._contract
 
     async def readyz(self, _: Request) -> Response:
         """GET /readyz: ready as soon as N is known; shards that are away are the shards' business."""
@@ -80,11 +65,11 @@ class Router:
             return PlainTextResponse(f"{error}\n", 503)
         return PlainTextResponse(f"ready: {count} shards\n")
 
-    async def _latest(self) -> dict[str, Any]:
+    async def _latest(self) -> Status:
         try:
             return await self._gather.latest(await self._count())
         except NotReady as error:
-            return {"sessions": [], "shards": [], "error": str(error)}
+            return Status(sessions=[], shards=[], error=str(error))
 
     async def _count(self) -> int:
         try:
@@ -103,11 +88,6 @@ class Router:
         await self._client.aclose()
 
 
-async def livez(_: Request) -> Response:
-    """GET /livez: it answers, so it lives."""
-    return PlainTextResponse("alive\n")
-
-
 def app(settings: Settings, replicas: Replicas) -> Starlette:
     """Return the application."""
     router = Router(settings, replicas)
@@ -117,20 +97,14 @@ def app(settings: Settings, replicas: Replicas) -> Starlette:
         yield
         await router.close()
 
-    return Starlette(
-        routes=[
-            Route("/", page.respond, methods=["GET"]),
-            Route("/v1/watch/start", router.start, methods=["POST"]),
-            Route("/v1/watch/stop", router.stop, methods=["POST"]),
-            Route("/v1/watch/status", router.status, methods=["GET"]),
-            Route("/v1/watch/events", router.events, methods=["GET"]),
-            Route("/openapi.json", router.openapi, methods=["GET"]),
-            Route("/livez", livez, methods=["GET"]),
-            Route("/readyz", router.readyz, methods=["GET"]),
-        ],
-        exception_handlers={Refused: refused, HTTPException: http_error, Exception: failed},
-        lifespan=lifespan,
-    )
+    own = {
+        "page": page.respond,
+        "start": router.start,
+        "stop": router.stop,
+        "status": router.status,
+        "readyz": router.readyz,
+    }
+    return application(own, router.events, router=True, lifespan=lifespan)
 
 
 def _passed(reply: Reply) -> Response:

@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from router.shard import START, STATUS, STOP, BadShard, Reply, ShardAway, Shards
-from uploader.errors import BadRequest, NotReady, ShardFull
-from uploader.placement import rank
+from router.shard import START, STATUS, STOP, Reply, ShardAway, Shards
+from uploader.cluster.placement import rank
+from uploader.errors import BadRequest, BadShard, NotReady, ShardFull
 
 DEADLINE = 28.0  # seconds for all shards together; below the 30 s that clients commonly wait
 STOPPING = 25.0  # seconds: a stop at once waits up to 20 s for the requests under way

@@ -1,11 +1,22 @@
 """The status of all shards, asked at once and put together."""
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
-from router.shard import STATUS, BadShard, ShardAway, Shards
+from router.shard import STATUS, ShardAway, Shards
+from uploader.errors import BadShard
+from uploader.web.openapi.models import ShardStatus, Status
 
 LIMIT = 1.5  # seconds that one shard may take; the whole answer stays below 2
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one shard said. Its sessions are handed on as they came: those of a newer shard may say more."""
+
+    shard: ShardStatus
+    sessions: list[dict[str, Any]]
 
 
 class Gather:
@@ -13,14 +24,14 @@ class Gather:
 
     def __init__(self, shards: Shards) -> None:
         self._shards = shards
-        self._asking: dict[int, asyncio.Task[dict[str, Any]]] = {}
-        self._last: dict[int, dict[str, Any]] = {}
+        self._asking: dict[int, asyncio.Task[Part]] = {}
+        self._last: dict[int, Part] = {}
 
-    async def now(self, n: int) -> dict[str, Any]:
+    async def now(self, n: int) -> Status:
         """Ask all N shards and return their status as one; takes at most LIMIT."""
         return _merged(await asyncio.gather(*(self._one(shard) for shard in range(n))))
 
-    async def latest(self, n: int) -> dict[str, Any]:
+    async def latest(self, n: int) -> Status:
         """Return the status for the event stream: never waits for a shard that was away the last time.
 
         Such a shard is asked all the while, beside the others, and is back as soon as it answers.
@@ -28,19 +39,20 @@ class Gather:
         for shard in range(n):
             if shard not in self._asking:
                 self._asking[shard] = asyncio.create_task(self._noted(shard))
-        awaited = [self._asking[shard] for shard in range(n) if self._last.get(shard, {}).get("reachable", True)]
+        away = {shard for shard, part in self._last.items() if not part.shard.reachable}
+        awaited = [self._asking[shard] for shard in range(n) if shard not in away]
         if awaited:
             await asyncio.wait(awaited)
         return _merged([self._last.get(shard) or _away(shard, "not asked yet") for shard in range(n)])
 
-    async def _noted(self, shard: int) -> dict[str, Any]:
+    async def _noted(self, shard: int) -> Part:
         try:
             self._last[shard] = await self._one(shard)
         finally:
             del self._asking[shard]
         return self._last[shard]
 
-    async def _one(self, shard: int) -> dict[str, Any]:
+    async def _one(self, shard: int) -> Part:
         try:
             reply = await self._shards.get(shard, STATUS, patience=LIMIT)
         except (ShardAway, BadShard) as error:
@@ -48,19 +60,18 @@ class Gather:
         sessions = reply.body.get("sessions")
         if reply.status != 200 or not isinstance(sessions, list) or not all(map(_is_session, sessions)):
             return _away(shard, f"shard {shard} answered {reply.status} and no status")
-        return {"shard": shard, "reachable": True, "sessions": sessions}
+        names = [one["session"] for one in sessions]
+        return Part(ShardStatus(shard=shard, reachable=True, sessions=names), sessions)
 
 
 def _is_session(one: Any) -> bool:  # noqa: ANN401 any JSON
     return isinstance(one, dict) and isinstance(one.get("session"), str)
 
 
-def _away(shard: int, error: str) -> dict[str, Any]:
-    return {"shard": shard, "reachable": False, "sessions": [], "error": error}
+def _away(shard: int, error: str) -> Part:
+    return Part(ShardStatus(shard=shard, reachable=False, sessions=[], error=error), [])
 
 
-def _merged(shards: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "sessions": [session for shard in shards for session in shard["sessions"]],
-        "shards": [{**shard, "sessions": [one["session"] for one in shard["sessions"]]} for shard in shards],
-    }
+def _merged(parts: list[Part]) -> Status:
+    sessions = [session for part in parts for session in part.sessions]
+    return Status.model_construct(sessions=sessions, shards=[part.shard for part in parts])

@@ -4,12 +4,10 @@ from string import Formatter
 from typing import Annotated
 
 import httpx
-from pydantic import AfterValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, Field
 
-from uploader.errors import BadConfiguration
+from uploader.environment import Environment, read
 
-PREFIX = "NFS_WATCH_"
 URL_RULE = "http:// or https:// and a host, with {ordinal} for the shard's number and no other {placeholder}"
 MAX_SHARDS = 1000  # a status asks every shard at once: one socket each
 
@@ -26,16 +24,11 @@ def _check_url(url: str) -> str:
     return url.rstrip("/")
 
 
-class Settings(BaseSettings):
-    """What the environment says; frozen."""
-
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore")
+class Settings(Environment):
+    """What the router is told."""
 
     shard_url: Annotated[str, AfterValidator(_check_url)] = "http://nfs-watch-{ordinal}.nfs-watch:8080"
     replicas: int | None = Field(default=None, ge=0, le=MAX_SHARDS)
-    statefulset: str = Field(default="nfs-watch", pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")
-    host: str = "0.0.0.0"  # noqa: S104 a pod's only door; the cluster decides who reaches it
-    port: int = Field(default=8080, ge=1, le=65535)
 
 
 _ALLOWED = {
@@ -49,13 +42,4 @@ _ALLOWED = {
 
 def load() -> Settings:
     """Read the environment. Raises BadConfiguration, naming each wrong variable and what is allowed."""
-    try:
-        return Settings()
-    except ValidationError as error:
-        raise BadConfiguration(
-            "; ".join(_sentence(str(one["loc"][0]), one["input"]) for one in error.errors())
-        ) from None
-
-
-def _sentence(name: str, value: object) -> str:
-    return f"{PREFIX}{name.upper()}={value}: it has to be {_ALLOWED[name]}"
+    return read(Settings, allowed=_ALLOWED)

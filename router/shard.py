@@ -8,20 +8,13 @@ from typing import Any
 import httpx
 import orjson
 
-from uploader.errors import Refused
+from uploader.errors import BadShard
 
 START, STOP, STATUS = "/v1/watch/start", "/v1/watch/stop", "/v1/watch/status"
 CONNECT = 1.0  # seconds: a pod that lives accepts within milliseconds
 PATIENCE = 10.0  # seconds for a whole answer: a start fsyncs a record over NFS
 ANSWER_LIMIT = 8 * 1024 * 1024  # bytes: a status with a thousand files in flight is below 1 MiB
 _CONTRACT = frozenset({200, 201, 202, 400, 404, 409, 413, 421})
-
-
-class BadShard(Refused):
-    """A shard answered something that no shard says: a person has to look."""
-
-    status = 502
-    code = "bad-shard"
 
 
 class ShardAway(Exception):

@@ -9,7 +9,7 @@ from typing import Any
 from unittest import mock
 
 from tests.endpoint.store import Blob, Store
-from uploader.blob.adapter import AzureBlobs
+from uploader.blob.azure import AzureBlobs
 from uploader.blob.transport import ThreadTransport
 from uploader.settings import Settings
 

@@ -1,4 +1,4 @@
-"""A blob store in memory that keeps the engine's contract (uploader.stored.BlobStore); tests/test_seam.py holds it to it."""
+"""A blob store in memory that keeps the engine's contract (uploader.blob.store.BlobStore); tests/test_seam.py holds it to it."""
 
 import itertools
 import threading
@@ -6,9 +6,9 @@ from base64 import b64decode
 from dataclasses import dataclass, field
 from hashlib import md5
 
-from uploader.checksum import crc64
+from uploader.blob.checksum import crc64
+from uploader.blob.store import Blocks, Label, Stored
 from uploader.errors import ExpiredBlocks, LeftoverBlocks, Overtaken, StoreRefused
-from uploader.stored import Blocks, Label, Stored
 
 
 @dataclass

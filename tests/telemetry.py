@@ -6,7 +6,7 @@ import sys
 
 from tests.programs import TOP
 
-BEFORE = "import logging, threading, sys\nfrom uploader import telemetry, names\ntelemetry.configure('uploader')\n"
+BEFORE = "import logging, threading, sys\nfrom uploader.telemetry import instruments as telemetry, names\ntelemetry.configure('uploader')\n"
 
 
 def run(code: str, env: dict[str, str] | None = None, *, fails: bool = False) -> str:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from uploader.claim import Claim
 from uploader.errors import InTheWay, Vanished
+from uploader.share.claim import Claim
 
 
 @pytest.fixture

@@ -14,21 +14,16 @@ import pytest
 from azure.storage.blob import ContainerClient
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel
 
 from tests.cluster import Cluster, cluster
 from tests.need import need
 from tests.programs import TOP
-from uploader.openapi.answers import Ended, Problem, Started, Status
-from uploader.openapi.document import EXTENSION_PATTERN, NAME_PATTERN, document
-from uploader.session import check_extensions, check_name
-from uploader.wire import StartRequest, StopRequest
+from uploader.session import NAME_RULE, check_extensions, check_name
+from uploader.web.openapi.document import ERRORS, MODELS, document
+from uploader.web.openapi.models import EXTENSION_PATTERN, NAME_PATTERN, Status
 
 API = TOP / "docs/api.md"
 SCHEMATHESIS = Path(sys.executable).parent / "schemathesis"
-MODELS: dict[str, type[BaseModel]] = {
-    model.__name__: model for model in (StartRequest, StopRequest, Started, Ended, Status, Problem)
-}
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +80,11 @@ def _schemathesis(url: str, folder: Path, drawn: list[str]) -> subprocess.Popen[
 
 @pytest.mark.parametrize("page", [True, False])
 def test_every_example_in_the_document_is_what_its_schema_says(*, page: bool) -> None:
-    examples = list(_examples(document(StartRequest, StopRequest, page=page)))
+    examples = list(_examples(document(router=page)))
     assert len(examples) > 15
+    models = {model.__name__: model for model in MODELS}
     for model, value in examples:
-        MODELS[model].model_validate(value)
+        models[model].model_validate(value)
 
 
 def _examples(node: Any) -> Iterator[tuple[str, Any]]:
@@ -103,6 +99,22 @@ def _examples(node: Any) -> Iterator[tuple[str, Any]]:
         yield from ((model, node[key]) for key in ("example",) if key in node)
     for part in node.values():
         yield from _examples(part)
+
+
+def test_every_error_of_a_request_stands_in_the_contract() -> None:
+    """What a shard cannot say is left out of its own."""
+    router, shard = (
+        {value["code"] for model, value in _examples(document(router=router)) if model == "Problem"}
+        for router in (True, False)
+    )
+    assert router == set(ERRORS)
+    assert router - shard == {"bad-shard"}
+
+
+def test_a_session_asked_for_follows_the_rule_of_names() -> None:
+    (asked,) = document(router=True)["paths"]["/v1/watch/status"]["get"]["parameters"]
+    assert asked["schema"]["pattern"] == NAME_PATTERN
+    assert NAME_RULE in asked["description"]
 
 
 def _allows(check: Callable[[Any], object], value: Any) -> bool:

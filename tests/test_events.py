@@ -20,8 +20,8 @@ from starlette.routing import Route
 
 from tests.clock import in_no_time
 from tests.programs import wait_for
-from uploader import events as module
-from uploader.events import Events
+from uploader.web import events as module
+from uploader.web.events import Events
 
 BUFFER = 256 * 1024  # bytes, of a socket: what the kernel would hold else depends on the machine
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.invariants.bed import Bed
-from uploader.block import MAX_BLOCKS, block_size
-from uploader.scan import MAX_BLOB_NAME, MAX_NAME
+from uploader.share.scan import MAX_BLOB_NAME, MAX_NAME
+from uploader.upload.block import MAX_BLOCKS, block_size
 
 MIB = 1024 * 1024
 ROOM = MAX_NAME - len(".processing")
@@ -37,7 +37,7 @@ def test_the_longest_name_that_can_be_claimed_is_sent_and_one_byte_more_is_shown
     assert bed.content(fits) == b"fits"
     assert bed.content("other.bin") == b"goes on"
     assert bed.names() == [fits + "a"]
-    assert "255 bytes" in bed.files.failures[fits + "a"].error
+    assert "255 bytes" in bed.error(fits + "a")
 
 
 def test_the_longest_path_is_that_of_a_blob(bed: Bed) -> None:
@@ -49,7 +49,7 @@ def test_the_longest_path_is_that_of_a_blob(bed: Bed) -> None:
     cycle(bed)
     assert bed.content(fits) == b"fits"
     assert bed.names() == [fits + "x"]
-    assert "1021 characters" in bed.files.failures[fits + "x"].error
+    assert "1021 characters" in bed.error(fits + "x")
 
 
 def test_folders_as_deep_as_a_path_can_be(bed: Bed) -> None:
@@ -65,7 +65,7 @@ def test_more_files_than_the_queue_holds_come_in_turns(tmp_path: Path) -> None:
     try:
         for number in range(30):
             bed.write(f"{number}.bin", b"x")
-        bed.backlog.wait_for_room = lambda files, timeout: bed.work()  # type: ignore[method-assign]  # noqa: ARG005
+        bed.backlog.small.wait_for_room = lambda files, timeout: bed.work()  # type: ignore[method-assign]  # noqa: ARG005
         cycle(bed)
         assert len(bed.store.writes) == 30
     finally:

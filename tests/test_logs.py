@@ -21,7 +21,7 @@ from tests.endpoint.server import Endpoint
 from tests.programs import ACCOUNT, KEY, wait_for
 from tests.receiver import over_http
 from tests.telemetry import run
-from uploader import names
+from uploader.telemetry import names
 
 SIGNATURE = "sig=c2VjcmV0LXNpZ25hdHVyZQ%3D%3D"
 LOG = "log = logging.getLogger('uploader.test')\n"

@@ -6,8 +6,9 @@ import yaml
 
 from router.settings import Settings as RouterSettings
 from tests.programs import TOP
-from uploader import errors, names, telemetry
+from uploader import errors
 from uploader.settings import Settings
+from uploader.telemetry import instruments, names
 
 TEXT = (TOP / "docs/operations.md").read_text()
 ROWS = {
@@ -47,7 +48,7 @@ def test_every_metric_is_there_and_none_that_is_not() -> None:
     ours = {value for key, value in vars(names).items() if key.isupper() and str(value).startswith("nfs_watch.")}
     metrics = ours - {names.SESSION, names.ATTEMPT}
     assert {name for name in ROWS if name.startswith("nfs_watch.")} == metrics
-    assert telemetry.GAUGES.keys() <= metrics
+    assert instruments.GAUGES.keys() <= metrics
 
 
 def test_every_error_of_a_file_is_there() -> None:

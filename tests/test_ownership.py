@@ -20,7 +20,7 @@ from tests.kubernetes.api import Api, spec
 from tests.kubernetes.pods import Pods, content
 from tests.need import need
 from tests.programs import Server, wait_for
-from uploader import names
+from uploader.telemetry import names
 
 MIB = 1024 * 1024
 MEMORY = 16 * MIB

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from uploader.placement import rank
+from uploader.cluster.placement import rank
 
 KNOWN = ([1, 4, 3, 2, 0], [0, 2, 1])
 NAMES = [f"run-{number}" for number in range(2000)]
@@ -17,7 +17,7 @@ def test_a_rank_holds_every_shard_once() -> None:
 
 def test_the_rank_never_changes_between_processes_or_releases() -> None:
     """Known values: a change of the hash would move every session that runs."""
-    program = "from uploader.placement import rank; print(rank('run-42', 5), rank('a', 3))"
+    program = "from uploader.cluster.placement import rank; print(rank('run-42', 5), rank('a', 3))"
     said = {subprocess.check_output([sys.executable, "-c", program], env={"PYTHONHASHSEED": seed}) for seed in "12"}
     assert said == {f"{rank('run-42', 5)} {rank('a', 3)}\n".encode()}
     assert (rank("run-42", 5), rank("a", 3)) == KNOWN

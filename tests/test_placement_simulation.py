@@ -6,7 +6,7 @@ from multiprocessing import get_context
 
 import pytest
 
-from uploader.placement import rank
+from uploader.cluster.placement import rank
 
 NAMES = 1_000_000
 SHARDS = 64

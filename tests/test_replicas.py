@@ -10,8 +10,9 @@ import trustme
 
 from tests.kubernetes.api import Api, spec
 from tests.programs import wait_for
-from uploader import replicas as module
-from uploader.replicas import FixedReplicas, KubernetesReplicas, ReplicasUnknown, replicas
+from uploader.cluster import replicas as module
+from uploader.cluster.replicas import FixedReplicas, KubernetesReplicas, ReplicasUnknown, replicas
+from uploader.errors import BadConfiguration
 
 PATH = "/apis/apps/v1/namespaces/lab/statefulsets/nfs-watch"
 
@@ -250,5 +251,5 @@ def test_in_a_pod_the_api_is_asked(monkeypatch: pytest.MonkeyPatch, host: str, u
 
 def test_outside_kubernetes_the_setting_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    with pytest.raises(ValueError, match="NFS_WATCH_REPLICAS"):
+    with pytest.raises(BadConfiguration, match="NFS_WATCH_REPLICAS"):
         replicas(None, "nfs-watch")

@@ -12,11 +12,11 @@ from tests.endpoint.faults import Alter, Refuse
 from tests.endpoint.request import Operation
 from tests.endpoint.server import Endpoint
 from tests.endpoint.store import Store
-from uploader.blob.adapter import AzureBlobs, Retries
-from uploader.block import block_id
-from uploader.checksum import crc64
+from uploader.blob.azure import AzureBlobs, Retries
+from uploader.blob.checksum import crc64
+from uploader.blob.store import Blocks, Label
 from uploader.errors import StoreAway, StoreRefused
-from uploader.stored import Blocks, Label
+from uploader.upload.block import block_id
 
 HUGE = "9" * 5000
 LIST = '<?xml version="1.0" encoding="utf-8"?><BlockList>{}</BlockList>'

@@ -20,9 +20,10 @@ from router.settings import Settings
 from router.shard import ANSWER_LIMIT, Shards
 from tests.clock import in_no_time
 from tests.programs import free_port, router, wait_for
-from uploader.events import Events
-from uploader.placement import rank
-from uploader.replicas import FixedReplicas, ReplicasUnknown
+from uploader.cluster.placement import rank
+from uploader.cluster.replicas import FixedReplicas, ReplicasUnknown
+from uploader.web.events import Events
+from uploader.web.openapi.models import Status
 
 NAME = "run-42"
 FIRST, SECOND, THIRD = rank(NAME, 3)
@@ -390,13 +391,13 @@ def gathering(*hang: int) -> Gather:
 def test_hung_shards_do_not_delay_the_status_by_more_than_two_seconds() -> None:
     """By the loop's own clock: how long it waits, whatever else the machine does."""
 
-    async def asked() -> tuple[float, dict[str, Any]]:
+    async def asked() -> tuple[float, Status]:
         status = await gathering(1, 2, 3, 4).now(5)
         return asyncio.get_running_loop().time(), status
 
     took, status = in_no_time(asked())
     assert 1 < took < 2
-    assert [shard["reachable"] for shard in status["shards"]] == [True, False, False, False, False]
+    assert [shard.reachable for shard in status.shards] == [True, False, False, False, False]
 
 
 def test_the_status_comes_while_shards_hang(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from uploader.folder import shown
-from uploader.scan import Found, Kind, Rule, scan
+from uploader.share.scan import Found, Kind, Rule, scan
+from uploader.telemetry.text import shown
 
 ALL = Rule((), "run/")
 

@@ -18,11 +18,11 @@ from tests.endpoint.server import Endpoint
 from tests.fake_store import FakeStore
 from tests.need import need
 from tests.programs import AZURITE, azurite
-from uploader.blob.adapter import AzureBlobs
-from uploader.block import block_id
-from uploader.checksum import crc64
+from uploader.blob.azure import AzureBlobs
+from uploader.blob.checksum import crc64
+from uploader.blob.store import BlobStore, Blocks, Label
 from uploader.errors import ExpiredBlocks, LeftoverBlocks, Overtaken, StoreRefused
-from uploader.stored import BlobStore, Blocks, Label
+from uploader.upload.block import block_id
 
 _numbers = itertools.count()
 

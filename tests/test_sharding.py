@@ -9,7 +9,7 @@ import pytest
 
 from tests.cluster import Cluster, cluster
 from tests.programs import CONTINUE, STOP, wait_for
-from uploader.placement import rank
+from uploader.cluster.placement import rank
 
 SHARDS = 3
 

@@ -14,13 +14,13 @@ import pytest
 from tests.programs import TOP
 from uploader import share as module
 from uploader.errors import ShareLost
-from uploader.share import Share
+from uploader.share.mount import Share
 
 WATCHED = """
 import os, sys, time
 from pathlib import Path
-from uploader import telemetry
-from uploader.share import Share
+from uploader.telemetry import instruments
+from uploader.share.mount import Share
 telemetry.configure("uploader")
 share = Share(Path(sys.argv[1]), 0, float(sys.argv[2]))
 share.watch()

@@ -20,7 +20,7 @@ from tests.endpoint.faults import Hold, Refuse, StallReply
 from tests.endpoint.request import Operation
 from tests.endpoint.server import Endpoint
 from tests.programs import Server, wait_for
-from uploader.placement import rank
+from uploader.cluster.placement import rank
 
 MIB = 1 << 20
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from uploader import store as module
 from uploader.errors import ShareLost
 from uploader.session import Session, State
-from uploader.store import Records
+from uploader.sessions import records as module
+from uploader.sessions.records import Records
 
 ONE = Session("run-1", State.ACTIVE, 0, "2026-01-01T00:00:00.000Z", (".bin",))
 
@@ -36,7 +36,7 @@ def test_a_record_is_read_as_it_was_written(records: Records) -> None:
     assert records.get("run-1") == ONE
     draining = replace(ONE, state=State.DRAINING, owner=3)
     records.replace(draining)
-    assert records.all() == {"run-1": draining}
+    assert records.all().sessions == {"run-1": draining}
     records.remove("run-1")
     records.remove("run-1")
     assert records.get("run-1") is None
@@ -53,7 +53,7 @@ def test_the_second_to_create_a_record_changes_nothing(records: Records) -> None
 def create_many(folder: Path, ordinal: int) -> list[str]:
     records = Records(folder, ordinal)
     names = [f"run-{number}" for number in range(200)]
-    return [name for name in names if records.create(replace(ONE, session=name, owner=ordinal))]
+    return [name for name in names if records.create(replace(ONE, name=name, owner=ordinal))]
 
 
 def test_of_two_processes_exactly_one_creates_each_record(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_of_two_processes_exactly_one_creates_each_record(tmp_path: Path) -> Non
         first, second = pool.map(create_many, [tmp_path] * 2, [0, 1])
     assert not set(first) & set(second)
     assert len(first) + len(second) == 200
-    owners = {name: record.owner for name, record in Records(tmp_path, 0).all().items()}
+    owners = {name: record.owner for name, record in Records(tmp_path, 0).all().sessions.items()}
     assert owners == dict.fromkeys(first, 0) | dict.fromkeys(second, 1)
 
 
@@ -100,7 +100,7 @@ def test_a_process_removes_what_its_own_ordinal_left_and_nothing_else(tmp_path: 
         (tmp_path / name).write_bytes(ONE.to_json())
     records = Records(tmp_path, 1)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".tmp-0-1-0", ".tmp-10-77-0", "run-1.json"]
-    assert list(records.all()) == ["run-1"]
+    assert list(records.all().sessions) == ["run-1"]
 
 
 def test_two_processes_of_one_ordinal_never_write_under_one_name(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_two_processes_of_one_ordinal_never_write_under_one_name(tmp_path: Path)
     paused.create(ONE)
     temporary = paused._written(replace(ONE, state=State.DRAINING))
     successor = Records(tmp_path, 0)
-    begun = [successor._written(replace(ONE, session=f"run-{number}")) for number in range(2, 5)]
+    begun = [successor._written(replace(ONE, name=f"run-{number}")) for number in range(2, 5)]
     assert temporary not in begun
     assert len(set(begun)) == 3
     with pytest.raises(FileNotFoundError):
@@ -121,7 +121,7 @@ def test_two_processes_of_one_ordinal_never_write_under_one_name(tmp_path: Path)
 def test_a_write_whose_file_a_twin_has_removed_fails_and_changes_nothing(
     records: Records, monkeypatch: pytest.MonkeyPatch, call: str, method: str
 ) -> None:
-    records.create(replace(ONE, session="run-2"))
+    records.create(replace(ONE, name="run-2"))
     real = getattr(os, call)
 
     def after_the_twin(source: Path, target: Path) -> None:
@@ -131,8 +131,8 @@ def test_a_write_whose_file_a_twin_has_removed_fails_and_changes_nothing(
     monkeypatch.setattr(os, call, after_the_twin)
     name = "run-1" if method == "create" else "run-2"
     with pytest.raises(FileNotFoundError):
-        getattr(records, method)(replace(ONE, session=name, owner=7))
-    assert records.all() == {"run-2": replace(ONE, session="run-2")}
+        getattr(records, method)(replace(ONE, name=name, owner=7))
+    assert records.all().sessions == {"run-2": replace(ONE, name="run-2")}
     assert [path.name for path in records.folder.iterdir()] == ["run-2.json"]
 
 
@@ -193,9 +193,9 @@ def test_a_record_that_cannot_be_understood_is_put_aside_and_said(
 ) -> None:
     for number in ("", "1"):
         (records.folder / "run-1.json").write_bytes(content)
-        (records.folder / "run-2.json").write_bytes(replace(ONE, session="run-2").to_json())
+        (records.folder / "run-2.json").write_bytes(replace(ONE, name="run-2").to_json())
         with caplog.at_level(logging.ERROR):
-            assert list(records.all()) == ["run-2"]
+            assert list(records.all().sessions) == ["run-2"]
         assert (records.folder / f"run-1.json.unreadable{number}").read_bytes() == content
     assert [record.message for record in caplog.records if record.name == module.__name__] == ["record.unreadable"] * 2
     assert records.create(ONE)
@@ -205,17 +205,19 @@ def test_a_record_that_cannot_be_read_now_stays_and_stops_no_other(
     records: Records, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is not gone: a shard that runs this session must not think so."""
-    records.create(replace(ONE, session="run-2"))
+    records.create(replace(ONE, name="run-2"))
     (records.folder / "run-1.json").mkdir()
     with caplog.at_level(logging.ERROR):
         for _ in range(3):
-            assert list(records.all()) == ["run-2"]
-            assert records.closed == {"run-1"}
+            found = records.all()
+            assert list(found.sessions) == ["run-2"]
+            assert found.unreadable == {"run-1"}
     assert [record.message for record in caplog.records if record.name == module.__name__] == ["record.unreadable"]
     (records.folder / "run-1.json").rmdir()
     records.create(ONE)
-    assert sorted(records.all()) == ["run-1", "run-2"]
-    assert not records.closed
+    found = records.all()
+    assert sorted(found.sessions) == ["run-1", "run-2"]
+    assert not found.unreadable
 
 
 def test_a_record_replaced_while_it_is_read_is_read_again(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from tests.endpoint.server import Endpoint
 from tests.programs import Server, free_port, wait_for
 from tests.receiver import Receiver, attributes, over_grpc, over_http
 from tests.telemetry import run
-from uploader import collector, names, otlp
+from uploader.telemetry import collector, names, otlp
 from uploader.version import VERSION
 
 BLOCK = 1 << 20

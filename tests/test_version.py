@@ -9,9 +9,8 @@ import pytest
 
 from tests.programs import TOP
 from uploader import arguments
-from uploader.openapi.document import document
 from uploader.version import VERSION
-from uploader.wire import StartRequest, StopRequest
+from uploader.web.openapi.document import document
 
 PROGRAMS = ("uploader", "router")
 # What stands before the version: an image's tag, kustomize's field for it, the image's label, the version's label in Kubernetes.
@@ -37,9 +36,9 @@ def test_no_other_place_says_another_version() -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize("page", [True, False])
-def test_the_contract_is_of_this_version(page: bool) -> None:
-    assert document(StartRequest, StopRequest, page=page)["info"]["version"] == VERSION
+@pytest.mark.parametrize("router", [True, False])
+def test_the_contract_is_of_this_version(router: bool) -> None:
+    assert document(router=router)["info"]["version"] == VERSION
 
 
 def test_the_changelog_begins_with_what_is_unreleased_and_names_this_version_or_an_older_one() -> None:

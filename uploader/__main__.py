@@ -3,23 +3,26 @@
 import logging
 import sys
 
-from uploader import arguments, names, serve, telemetry
-from uploader.api import app
-from uploader.backlog import Backlog
-from uploader.blob.adapter import AzureBlobs
+from uploader import arguments
+from uploader.app import app
+from uploader.backlog.queues import Backlog
+from uploader.blob.azure import AzureBlobs
+from uploader.cluster.replicas import replicas
+from uploader.discovery.watch import Watch
 from uploader.errors import BadConfiguration, Fatal, ShareLost, StoreAway
-from uploader.memory import Memory
-from uploader.replicas import replicas
-from uploader.service import Service
+from uploader.sessions.records import Records
+from uploader.sessions.service import Service
 from uploader.settings import Settings, load
-from uploader.share import LOST, OWN, Share
-from uploader.stage import Staging
-from uploader.store import Records
-from uploader.sweep import Sweeper
+from uploader.share.mount import LOST, OWN, Share
+from uploader.sweep.completed import Completed
+from uploader.sweep.sweeper import Sweeper
+from uploader.telemetry import instruments, names
 from uploader.thread import die
-from uploader.transfer import Transfer
-from uploader.watch import Watch
-from uploader.worker import Workers
+from uploader.upload.memory import Memory
+from uploader.upload.staging import Staging
+from uploader.upload.transfer import Transfer
+from uploader.upload.worker import Workers
+from uploader.web import server
 
 log = logging.getLogger(__name__)
 ABOUT = "A shard of nfs-watch: moves the files of its sessions from an NFS share into Azure Blob Storage."
@@ -28,23 +31,20 @@ ABOUT = "A shard of nfs-watch: moves the files of its sessions from an NFS share
 def main() -> None:
     """Run a shard until it is killed."""
     arguments.read("uploader", ABOUT, sys.argv[1:])
-    telemetry.configure("uploader")
+    instruments.configure("uploader")
     try:
         settings = load()
-        at = serve.listener(settings.host, settings.port)
+        at = server.listener(settings.host, settings.port)
         service = build(settings)
     except Fatal as error:
         die(error)
     log.info(names.PROCESS_STARTED, extra={"shard": settings.ordinal, "port": settings.port})
-    serve.run(app(service), at)
+    server.run(app(service), at)
 
 
 def build(settings: Settings) -> Service:
     """Put the parts together and start their threads. Raises Fatal."""
-    try:
-        count = replicas(settings.replicas, settings.statefulset)
-    except ValueError as error:
-        raise BadConfiguration(str(error)) from error
+    count = replicas(settings.replicas, settings.statefulset)
     try:
         share = Share(settings.root, settings.ordinal, settings.nfs_timeout)
         records = Records(settings.root / OWN / "sessions", settings.ordinal)
@@ -60,14 +60,14 @@ def build(settings: Settings) -> Service:
     share.watch()
     staging = Staging(settings.staging, settings.staging_size) if settings.staging else None
     backlog = Backlog(settings.block_size)
-    sweeper = Sweeper(settings, share, blobs, staging)
+    completed = Completed(settings, blobs)
     memory = Memory(settings.memory, settings.block_size)
     transfer = Transfer(blobs, memory, settings.connections, content_md5=settings.content_md5)
-    service = Service(settings, share, records, count, Watch(), backlog, sweeper)
-    Workers(settings, share, backlog, transfer, sweeper, staging).start()
-    sweeper.start()
+    service = Service(settings, share, records, count, Watch(), backlog)
+    Workers(settings, share, backlog, transfer, completed, staging).start()
+    Sweeper(settings, share, completed, service, staging).start()
     service.begin()
-    telemetry.observe(service.gauges)
+    instruments.observe(service.gauges)
     return service
 
 

@@ -25,9 +25,12 @@ UploaderError
     ├── ShardFull         409
     ├── NotOwner          421
     ├── UnknownSession    404
-    └── NotReady          503
+    ├── NotReady          503
+    ├── BadShard          502: the router only
+    └── Unexpected        500
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -163,3 +166,25 @@ class NotReady(Refused):
 
     status = 503
     code = "not-ready"
+
+
+class BadShard(Refused):
+    """A shard answered the router something that no shard says: a person has to look."""
+
+    status = 502
+    code = "bad-shard"
+
+
+class Unexpected(Refused):
+    """Any other exception while a request is answered."""
+
+    status = 500
+    code = "internal-error"
+
+
+def sentence(error: Mapping[str, Any], name: str, missing: str = "is missing") -> str:
+    """Return what pydantic found wrong with what is called `name`, or with all of it where there is no name."""
+    if error["type"] == "missing":
+        return f"{name} {missing}"
+    said = str(error["msg"]).removeprefix("Value error, ")
+    return f"{name}: {said}" if name else said

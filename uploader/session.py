@@ -35,7 +35,7 @@ class Session:
     `drained`: it has stopped, and everything that was there was finished first.
     """
 
-    session: str
+    name: str
     state: State
     owner: int
     started_at: str
@@ -44,7 +44,8 @@ class Session:
 
     def to_json(self) -> bytes:
         """Return the record's bytes."""
-        return orjson.dumps(asdict(self), option=orjson.OPT_APPEND_NEWLINE)
+        fields = asdict(self)
+        return orjson.dumps({"session": fields.pop("name"), **fields}, option=orjson.OPT_APPEND_NEWLINE)
 
     @classmethod
     def from_json(cls, data: bytes, name: str) -> "Session":
@@ -53,7 +54,7 @@ class Session:
             fields: dict[str, Any] = orjson.loads(data)
             extensions = fields.get("extensions")
             session = cls(
-                session=check_name(fields["session"]),
+                name=check_name(fields["session"]),
                 state=State(fields["state"]),
                 owner=int(fields["owner"]),
                 started_at=str(fields["started_at"]),
@@ -63,8 +64,8 @@ class Session:
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise InvalidRecord(reason) from error
-        if session.session != name or not 0 <= session.owner <= MAX_ORDINAL:
-            raise InvalidRecord(f"it says session {session.session!r} with owner {session.owner}")
+        if session.name != name or not 0 <= session.owner <= MAX_ORDINAL:
+            raise InvalidRecord(f"it says session {session.name!r} with owner {session.owner}")
         return session
 
 

@@ -6,23 +6,21 @@ import socket
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import NoDecode
 
+from uploader.environment import PREFIX, Environment, read
 from uploader.errors import BadConfiguration
 from uploader.session import check_extensions
 
-PREFIX = "NFS_WATCH_"
 MIB = 1024 * 1024
 # Put Block takes at most 4,000 MiB: learn.microsoft.com/rest/api/storageservices/put-block
 MAX_BLOCK = 4000 * MIB
 _ORDINAL = re.compile(r".*-(\d+)")
 
 
-class Settings(BaseSettings):
+class Settings(Environment):
     """What a shard is told. Memory it needs: `memory`, plus about 1 kB for each of `queue_size` files."""
-
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, env_ignore_empty=True, extra="ignore")
 
     root: Path
     container: str = Field(pattern=r"^[a-z0-9](?:-?[a-z0-9]){2,62}$")
@@ -48,10 +46,6 @@ class Settings(BaseSettings):
     max_sessions: int = Field(default=1, ge=1, le=10_000)
     nfs_timeout: float = Field(default=30, ge=1, le=3600)
     ordinal: int = Field(default=-1, ge=0)
-    replicas: int | None = Field(default=None, ge=0)
-    statefulset: str = Field(default="nfs-watch", pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")
-    host: str = "0.0.0.0"  # noqa: S104 a pod is reached from outside
-    port: int = Field(default=8080, ge=1, le=65535)
 
     @field_validator("extensions", mode="before")
     @classmethod
@@ -107,10 +101,7 @@ def load() -> Settings:
     given: dict[str, Any] = {}
     if not os.environ.get(f"{PREFIX}ORDINAL"):
         given["ordinal"] = own_ordinal(os.environ.get("POD_NAME"), socket.gethostname())
-    try:
-        return Settings(**given)
-    except ValidationError as error:
-        raise BadConfiguration("; ".join(_sentence(dict(one)) for one in error.errors())) from None
+    return read(Settings, given)
 
 
 def own_ordinal(pod_name: str | None, hostname: str) -> int:
@@ -126,15 +117,3 @@ def own_ordinal(pod_name: str | None, hostname: str) -> int:
             f"POD_NAME={pod_name}: it has to end in -N, as a StatefulSet names its pods; or set {PREFIX}ORDINAL"
         )
     return 0
-
-
-def _sentence(error: dict[str, Any]) -> str:
-    if not error["loc"]:
-        return str(error["msg"]).removeprefix("Value error, ")
-    field = str(error["loc"][0])
-    variable = field if field.isupper() else PREFIX + field.upper()
-    if error["type"] == "missing":
-        return f"{variable} is not set"
-    said = str(error["msg"]).removeprefix("Value error, ")
-    shown = "" if field == "AZURE_STORAGE_CONNECTION_STRING" else f"={error['input']}"
-    return f"{variable}{shown}: {said}"

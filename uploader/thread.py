@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from uploader import names
 from uploader.errors import Fatal
+from uploader.telemetry import names
 
 log = logging.getLogger(__name__)
 EX_SOFTWARE = 70  # sysexits.h

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from uploader.__main__ import main
-from uploader.backlog import Backlog
-from uploader.blob.adapter import AzureBlobs
-from uploader.files import Files
+from uploader.backlog.inventory import Files
+from uploader.backlog.queues import Backlog
+from uploader.blob.azure import AzureBlobs
 
 STOPPING = "stopping"  # the file that says so
 _context = get_context("forkserver")

@@ -13,11 +13,11 @@ from tests.blobs import CONTAINER, ServiceStore, azure_blobs
 from tests.endpoint.request import Operation
 from tests.endpoint.server import Endpoint
 from tests.endpoint.store import Blob
-from uploader.blob.adapter import AzureBlobs
-from uploader.look import Look, look_at
-from uploader.memory import Memory
-from uploader.source import Source
-from uploader.transfer import Transfer
+from uploader.blob.azure import AzureBlobs
+from uploader.share.fingerprint import Look, look_at
+from uploader.upload.memory import Memory
+from uploader.upload.source import Source
+from uploader.upload.transfer import Transfer
 
 KIB = 1024
 BLOCK = 64 * KIB

@@ -14,7 +14,7 @@ from tests.endpoint.server import Endpoint
 from tests.endpoint.store import Store
 from tests.engine.sending import BLOCK, in_thread, sending
 from tests.engine.shards import MIB, noise, shard
-from uploader import rate
+from uploader.blob import rate_limit
 
 MEMORY = 128 * MIB  # NFS_WATCH_MEMORY's default
 
@@ -111,18 +111,18 @@ class Clock(SimpleNamespace):
 def test_the_upload_rate_is_exact_however_the_pieces_come(monkeypatch: pytest.MonkeyPatch) -> None:
     """Over each 10 s, large and small pieces together: within 1% of NFS_WATCH_MAX_UPLOAD_RATE and its burst."""
     clock = Clock()
-    monkeypatch.setattr(rate, "time", clock)
-    limit = rate.Rate(8_000_000)
+    monkeypatch.setattr(rate_limit, "time", clock)
+    limit = rate_limit.Rate(8_000_000)
     sent, began = 0, clock.now
     for number in range(10_000):
-        size = (rate.CHUNK, 20_000, 7)[number % 3]
+        size = (rate_limit.CHUNK, 20_000, 7)[number % 3]
         limit.wait(size)
         sent += size
         if number == 5000:
             clock.now += 60  # a pause gives no more than the burst
             sent, began = 0, clock.now
     assert clock.now - began > 10
-    assert abs(sent / (clock.now - began) - limit.limit) < 0.01 * limit.limit + rate.BURST * limit.limit / 10
+    assert abs(sent / (clock.now - began) - limit.limit) < 0.01 * limit.limit + rate_limit.BURST * limit.limit / 10
 
 
 def test_the_upload_rate_holds_and_small_files_go_along(tmp_path: Path) -> None:

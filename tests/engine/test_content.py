@@ -12,14 +12,14 @@ from tests.blobs import CONTAINER
 from tests.endpoint.faults import Do
 from tests.endpoint.request import Operation, Request
 from tests.engine.sending import BLOCK, NAME, Sending, in_thread, look_at_path, sending, upload
+from uploader.blob.checksum import crc64, crc64_header, md5_header
+from uploader.blob.store import rfc3339
 from uploader.blob.transport import ThreadTransport
-from uploader.block import MAX_BLOCKS, block_id, block_size
-from uploader.checksum import crc64, crc64_header, md5_header
 from uploader.errors import Cancelled, NotEligible, ShortRead, StoreRefused, Unsettled
-from uploader.look import Look
-from uploader.memory import Memory
-from uploader.stored import rfc3339
-from uploader.transfer import Transfer
+from uploader.share.fingerprint import Look
+from uploader.upload.block import MAX_BLOCKS, block_id, block_size
+from uploader.upload.memory import Memory
+from uploader.upload.transfer import Transfer
 
 SMALL, LARGE = 1000, 3 * BLOCK + 17
 PUTS = (Operation.PUT_BLOB, Operation.PUT_BLOCK, Operation.PUT_BLOCK_LIST)

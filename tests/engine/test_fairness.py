@@ -9,7 +9,7 @@ from tests.endpoint.request import Operation
 from tests.engine.sending import in_thread
 from tests.engine.shards import MIB, Shard, noise, shard
 from tests.programs import wait_for
-from uploader.memory import Memory
+from uploader.upload.memory import Memory
 
 RATE = 60e6  # bytes per second
 BLOCK = 8 * MIB

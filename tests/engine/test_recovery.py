@@ -16,13 +16,13 @@ from tests.endpoint.store import Block, Store
 from tests.engine.sending import BLOCK, NAME, Sending, in_thread, sending, upload
 from tests.need import need
 from tests.programs import AZURITE, azurite
-from uploader.blob.adapter import AzureBlobs
-from uploader.block import block_id
-from uploader.checksum import crc64
+from uploader.blob.azure import AzureBlobs
+from uploader.blob.checksum import crc64
+from uploader.blob.store import Label
 from uploader.errors import BadConfiguration, StoreAway, StoreRefused
-from uploader.memory import Memory
-from uploader.stored import Label
-from uploader.transfer import Transfer
+from uploader.upload.block import block_id
+from uploader.upload.memory import Memory
+from uploader.upload.transfer import Transfer
 
 PUTS = (Operation.PUT_BLOB, Operation.PUT_BLOCK, Operation.PUT_BLOCK_LIST)
 LARGE, SMALL = 5 * BLOCK + 17, 1000

@@ -12,7 +12,7 @@ from tests.endpoint.request import Operation
 from tests.endpoint.store import Store
 from tests.engine.shards import MIB, Shard, noise, shard
 from tests.programs import wait_for
-from uploader.stage import Staging
+from uploader.upload.staging import Staging
 
 BLOCKS: dict[str, Any] = {"block_size": MIB, "memory": 8 * MIB}
 

@@ -10,9 +10,9 @@ from tests.endpoint.request import Operation
 from tests.endpoint.server import Endpoint
 from tests.endpoint.store import Block, Store
 from tests.engine.sending import BLOCK, NAME, Sending, in_thread, look_at_path, sending
-from uploader.block import block_id
-from uploader.checksum import crc64
+from uploader.blob.checksum import crc64
 from uploader.errors import Overtaken, StoreRefused, Unsettled
+from uploader.upload.block import block_id
 
 SMALL, LARGE = 1000, 9 * BLOCK + 1
 LAST = (Operation.PUT_BLOB, Operation.PUT_BLOCK_LIST)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from tests.fuzz.steps import Recorded, step
 from tests.invariants.bed import BLOCK, Bed, Hooked
+from uploader.blob.store import Label
 from uploader.errors import StoreAway
-from uploader.stored import Label
 
 PATHS = st.sampled_from(["a.bin", "d/ü.bin"])
 SIZES = st.sampled_from([0, 100, 2 * BLOCK + 9])
@@ -187,7 +187,7 @@ class Machine(Recorded):
 
     @step(owner=OWNERS)
     def give_back(self, owner: int) -> None:
-        self.beds[owner].discovery.give_back()
+        self.beds[owner].give_back()
 
     @step(owner=OWNERS)
     def crash(self, owner: int) -> None:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tests.invariants.bed import CONNECTION, Bed
-from uploader.scan import Rule
 from uploader.session import InvalidRecord, Session, State, check_name
 from uploader.settings import Settings
+from uploader.share.scan import Rule
 
 # Alphabets that hold what is special somewhere: to paths, to blobs' names, to headers, to HTML, to the shell, to UTF-8.
 SPECIAL = [*"ab.-_ %#?&+=;:,'\"<>|*()[]{}~@!$^`\\", "\n", "\t", "\x7f", "\x00", "é", "e\u0301", "数", "🚀", "\u202e", "\ufffe", "\udcff", ".tmp", ".bin",
@@ -82,7 +82,7 @@ def refused_or_good(data: bytes, name: str) -> None:
         session = Session.from_json(data, name)
     except InvalidRecord:
         return
-    assert session.session == name == check_name(name)
+    assert session.name == name == check_name(name)
     assert isinstance(session.state, State)
     assert session.owner >= 0
 

@@ -16,7 +16,7 @@ from tests.programs import Server, shard, wait_for
 # The program with shorter times, for what is tested is that there are limits, not their length; or with times that
 # do not end within a test, so that nobody who is answered can have waited for them.
 PROGRAM = """
-from uploader import serve, wire
+from uploader.web import server as serve, wire
 serve.HEAD_TIME, wire.BODY_TIME = {head}, {body}
 serve.KEEP_ALIVE = max(serve.KEEP_ALIVE, {head})
 from uploader.__main__ import main

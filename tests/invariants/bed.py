@@ -1,26 +1,30 @@
 """The parts of one shard without its threads, so that a test says what happens when; and a store with hooks."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from tests.fake_store import FakeStore
 from tests.programs import wait_for
-from uploader.backlog import Backlog
-from uploader.discover import Discovery
-from uploader.files import Files, Item
-from uploader.folder import opened, split
-from uploader.look import look
-from uploader.memory import Memory
-from uploader.scan import Rule
+from uploader.backlog.inventory import Files, Item
+from uploader.backlog.queues import Backlog
+from uploader.blob.store import BlobStore, Label, Stored
+from uploader.discovery.discover import Discovery
+from uploader.discovery.watch import Listener, Watch
+from uploader.sessions.give_back import give_back
 from uploader.settings import Settings
-from uploader.share import Share
-from uploader.stored import BlobStore, Label, Stored
-from uploader.sweep import Sweeper
-from uploader.transfer import Transfer
-from uploader.watch import Told, Watch
-from uploader.worker import Workers
+from uploader.share.fingerprint import look
+from uploader.share.mount import Share
+from uploader.share.paths import opened, split
+from uploader.share.scan import Rule
+from uploader.sweep.completed import Completed
+from uploader.sweep.sweeper import Owned, Sessions, Sweeper
+from uploader.upload.memory import Memory
+from uploader.upload.transfer import Transfer
+from uploader.upload.worker import Workers
 
 BLOCK = 64 * 1024
 CONNECTION = "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=YQ==;BlobEndpoint=http://127.0.0.1:9/a;"
@@ -60,11 +64,31 @@ class Deaf(Watch):
     def __init__(self) -> None:
         """Take no inotify instance: these are few."""
 
-    def add(self, told: Told, path: str, folder: int) -> None:
+    def add(self, listener: Listener, path: str, folder: int) -> None:
         """Watch nothing."""
 
-    def drop(self, told: Told) -> None:
+    def drop(self, listener: Listener) -> None:
         """There is nothing to drop."""
+
+
+class One:
+    """The sessions of a bed without a service: its own one. `ended` lists what the sweeper has found swept."""
+
+    def __init__(self, files: Files) -> None:
+        self.files = files
+        self.stopped = False
+        self.ended: list[str] = []
+
+    def owned(self) -> dict[str, Owned]:
+        return {self.files.session: Owned(self.files.session, self.files, self.stopped)}
+
+    def swept(self, name: str) -> None:
+        self.ended.append(name)
+
+    @contextmanager
+    def reopen(self, name: str) -> Iterator[Files | None]:
+        assert name == self.files.session
+        yield self.files
 
 
 class Bed:
@@ -81,15 +105,20 @@ class Bed:
         self.settings = Settings(**given)
         self.share = Share(root, 0, 5)
         self.backlog = Backlog(BLOCK)
-        self.sweeper = Sweeper(self.settings, self.share, self.store, None)
+        self.completed = Completed(self.settings, self.store)
         self.memory = Memory(self.settings.memory, BLOCK)
         self.transfer = Transfer(self.store, self.memory, self.settings.connections, content_md5=True)
-        self.workers = Workers(self.settings, self.share, self.backlog, self.transfer, self.sweeper, None)
+        self.workers = Workers(self.settings, self.share, self.backlog, self.transfer, self.completed, None)
         self.files = Files(session, self.settings.queue_size)
         self.backlog.add(self.files)
-        self.sweeper.sessions = {session: self.files}
+        self.session = One(self.files)
+        self.serve(self.session)
         rule = Rule(self.settings.extensions, f"{session}/")
-        self.discovery = Discovery(self.files, rule, self.settings, self.share, Deaf(), self.backlog)
+        self.discovery = Discovery(self.files, rule, self.settings, self.share, Deaf(), self.backlog, Event())
+
+    def serve(self, sessions: Sessions) -> None:
+        """Sweep these sessions from now on."""
+        self.sweeper = Sweeper(self.settings, self.share, self.completed, sessions, None)
 
     def again(self, **settings: Any) -> "Bed":
         return Bed(self.root, self.store, self.files.session, **settings)
@@ -120,50 +149,66 @@ class Bed:
         with opened(self.share.fd, f"{self.files.session}/{folder}" if folder else self.files.session) as at:
             found = look(at, name or plain)
         assert self.backlog.offer(self.files, path, found)
-        return self.backlog.take(small=found.size <= BLOCK)
+        return self.backlog.lane(found.size).take()
 
     def handle(self, item: Item) -> None:
         """Do a worker's work on it."""
-        try:
-            self.workers._handle(item)
-        finally:
-            self.backlog.done(item)
+        self.workers.handle(item)
 
     def upload(self, path: str, name: str = "") -> None:
         self.handle(self.item(path, name))
 
     def scan(self) -> None:
         """One scan of discovery."""
-        self.discovery._rescan = False
-        self.discovery._scan()
+        self.discovery.scan_once()
 
     def work(self) -> None:
         """Handle all that waits."""
-        while self.files.small or self.files.large:
-            self.handle(self.backlog.take(small=bool(self.files.small)))
+        for lane in (self.backlog.small, self.backlog.large):
+            while lane.waits(self.files):
+                self.handle(lane.take())
+
+    def give_back(self) -> None:
+        """What a stop does to the claims that are left."""
+        give_back(self.discovery.walk(), self.share, self.files)
+
+    def error(self, path: str) -> str:
+        """Return why a file has failed."""
+        failure = self.files.failure(path)
+        assert failure
+        return failure.error
+
+    def retry_now(self, path: str) -> None:
+        """Let the time be over for which a file that failed has to wait."""
+        if failure := self.files.failure(path):
+            failure.due = 0
+
+    def due_now(self, path: str) -> None:
+        """Let the time be over for which a file has to settle."""
+        settling = self.files.settling(path)
+        assert settling
+        settling.due = 0
 
     def settle(self) -> None:
         """Scan, work and sweep until nothing changes any more, backoffs aside."""
         for _ in range(20):
-            before = self.names(), self.files.completed
-            for failure in self.files.failures.values():
-                failure.due = 0
+            before = self.names(), self.files.snapshot().completed
+            for shown in self.files.snapshot(1000).current:
+                self.retry_now(shown.path)
             self.scan()
             self.work()
             self.walk()
-            if (self.names(), self.files.completed) == before:
+            if (self.names(), self.files.snapshot().completed) == before:
                 return
         raise AssertionError(f"it does not come to rest: {self.names()}")
 
     def walk(self) -> None:
         """One walk of the sweeper."""
-        self.sweeper._walk(self.files.session, self.files)
+        self.sweeper.walk_once(self.sweeper.sessions.owned()[self.files.session])
 
     def due(self) -> None:
         """The sweeper's turn on what has become due."""
-        for session, path in self.sweeper.proofs.due(float("inf")):
-            assert session == self.files.session
-            self.sweeper._attempt(self.files, path)
+        self.sweeper.collect_due(float("inf"))
 
     def names(self) -> list[str]:
         """Return every file below the session's folder."""

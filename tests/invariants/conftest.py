@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.invariants.bed import BLOCK, Bed, Deaf
-from uploader.backlog import Backlog
-from uploader.replicas import FixedReplicas
-from uploader.service import Service
-from uploader.share import OWN
-from uploader.store import Records
+from tests.invariants.bed import Bed, Deaf
+from uploader.cluster.replicas import FixedReplicas
+from uploader.sessions.records import Records
+from uploader.sessions.service import Service
+from uploader.share.mount import OWN
 
 
 @pytest.fixture
@@ -49,7 +48,9 @@ def pair(make: Callable[..., Bed]) -> tuple[Bed, Bed]:
 @pytest.fixture
 def service(bed: Bed) -> Iterator[Service]:
     records = Records(bed.root / OWN / "sessions", 0)
-    service = Service(bed.settings, bed.share, records, FixedReplicas(1), Deaf(), Backlog(BLOCK), bed.sweeper)
+    bed.backlog.remove(bed.files)
+    service = Service(bed.settings, bed.share, records, FixedReplicas(1), Deaf(), bed.backlog)
+    bed.serve(service)
     service.start("run", None, None)
     yield service
     for run in service.runs.values():

@@ -17,7 +17,7 @@ from tests.blobs import azure_blobs
 from tests.invariants.bed import Bed
 from uploader.blob.transport import ThreadTransport
 from uploader.session import Session, State
-from uploader.store import Records
+from uploader.sessions.records import Records
 
 FIRST = Session("run", State.ACTIVE, 0, "2026-01-01T00:00:00.000Z")
 SECOND = Session("run", State.DRAINING, 0, "2026-01-01T00:00:00.000Z")
@@ -92,7 +92,7 @@ def settle(root: Path, connection: str) -> None:
 
 def give_back(root: Path, connection: str) -> None:
     """What a stop does to claims."""
-    on_bed(lambda bed: bed.discovery.give_back(), root, connection)
+    on_bed(lambda bed: bed.give_back(), root, connection)
 
 
 def on_bed(work: Callable[[Bed], object], root: Path, connection: str) -> None:

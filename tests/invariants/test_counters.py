@@ -5,8 +5,10 @@ import errno
 import pytest
 
 from tests.invariants.bed import Bed
-from uploader import discover, status
+from uploader.discovery import discover
 from uploader.session import Session, State
+from uploader.sessions import status
+from uploader.web.openapi.models import Bytes
 
 SESSION = Session("run", State.ACTIVE, 0, "2026-03-01T12:00:00.000Z")
 
@@ -15,10 +17,10 @@ def test_files_that_were_done_before_are_counted_with_their_bytes(bed: Bed) -> N
     bed.write("a/x.completed", b"content")
     bed.write("y.completed", b"more")
     bed.write("z", b"waiting")
-    bed.discovery._count_completed()
-    (one,) = status.answer(0, [(SESSION, bed.files)])["sessions"]
-    assert one["files"]["completed"] == 2
-    assert one["bytes"] == {"uploaded": 11, "total": 11}
+    bed.discovery.count_completed()
+    (one,) = status.answer(0, [(SESSION, bed.files)]).sessions
+    assert one.files.completed == 2
+    assert one.bytes == Bytes(uploaded=11, total=11)
 
 
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES, errno.ESTALE])
@@ -30,5 +32,6 @@ def test_one_that_cannot_be_looked_at_ends_nothing(bed: Bed, number: int, monkey
 
     bed.write("x.completed", b"content")
     monkeypatch.setattr(discover, "size", failing)
-    bed.discovery._count_completed()
-    assert bed.files.completed == bed.files.completed_bytes == 0
+    bed.discovery.count_completed()
+    counted = bed.files.snapshot()
+    assert counted.completed == counted.bytes_uploaded == 0

@@ -1,8 +1,8 @@
 """A drain ends when every eligible file is done, and not a moment sooner."""
 
 from tests.invariants.bed import Bed
-from uploader.ready import Pass
-from uploader.scan import Found
+from uploader.discovery.readiness import Pass
+from uploader.share.scan import Found
 
 
 def test_a_name_that_comes_again_behind_the_scan_holds_the_drain(bed: Bed) -> None:
@@ -10,7 +10,6 @@ def test_a_name_that_comes_again_behind_the_scan_holds_the_drain(bed: Bed) -> No
 
     Nothing is known of the second when the scan ends: only that a worker has finished meanwhile tells to look again.
     """
-    ended: list[bool] = []
     bed.write("x", b"first")
     item = bed.item("x")
     bed.store.before["put"] = lambda _: bed.write("x", b"second")
@@ -23,10 +22,27 @@ def test_a_name_that_comes_again_behind_the_scan_holds_the_drain(bed: Bed) -> No
         del bed.store.before["put"]
 
     bed.discovery._meet = passed_by  # type: ignore[method-assign]
-    bed.discovery.drain(lambda: ended.append(True))
+    bed.discovery.drain()
     bed.scan()
     assert bed.names() == ["x", "x.completed"]
-    assert not ended
+    assert not bed.discovery.finished
     bed.settle()
-    assert ended
+    assert bed.discovery.finished
     assert bed.content("x") == b"second"
+
+
+def test_an_event_that_was_lost_during_the_last_scan_holds_the_drain(bed: Bed) -> None:
+    """The scan has left a folder behind when something happens in it: only the next scan finds out what."""
+    enter = bed.discovery._enter
+
+    def late(path: str, folder: int) -> None:
+        enter(path, folder)
+        bed.discovery._enter = enter  # type: ignore[method-assign]
+        bed.discovery.rescan()
+
+    bed.discovery._enter = late  # type: ignore[method-assign]
+    bed.discovery.drain()
+    bed.scan()
+    assert not bed.discovery.finished
+    bed.scan()
+    assert bed.discovery.finished

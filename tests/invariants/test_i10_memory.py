@@ -17,7 +17,7 @@ from tests.invariants.bed import BLOCK, Bed
 from tests.invariants.site import Site
 from tests.programs import wait_for
 from uploader.errors import StoreRefused
-from uploader.memory import Memory
+from uploader.upload.memory import Memory
 
 MIB = 2**20
 
@@ -99,9 +99,9 @@ def test_a_backlog_of_any_length_is_remembered_only_in_part(make: Callable[..., 
         bed.write(f"large/{number}", b"")
         os.truncate(bed.folder / f"large/{number}", 2 * BLOCK)
         bed.write(f"small/{number}", b"content")
-    bed.backlog.wait_for_room = lambda *_: bed.discovery._stop.set()  # type: ignore[method-assign]
+    bed.backlog.small.wait_for_room = lambda *_: bed.files.cancel()  # type: ignore[method-assign]
     bed.scan()
-    assert len(bed.files.known) <= 40
+    assert sum(bed.files.knows(f"{kind}/{number}") for kind in ("large", "small") for number in range(200)) <= 40
     assert bed.files.pending() >= 200, "what is not remembered is counted all the same"
 
 
@@ -109,18 +109,17 @@ def test_settling_files_that_are_not_remembered_hold_a_drain(
     make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that are remembered go away; the others are still to come."""
-    monkeypatch.setattr("uploader.ready.MAX_SETTLING", 5)
+    monkeypatch.setattr("uploader.backlog.settling.MAX_SETTLING", 5)
     bed = make(settle=3600, settle_empty=3600)
-    ended = []
     for number in range(5):
         bed.write(f"a/{number}", b"")
-    bed.discovery.drain(lambda: ended.append(True))
+    bed.discovery.drain()
     bed.scan()
     for path in list((bed.folder / "a").iterdir()):
         path.unlink()
     bed.write("b/last", b"")
     bed.scan()
-    assert not ended
+    assert not bed.discovery.finished
     assert bed.files.pending() >= 1
 
 
@@ -128,12 +127,12 @@ def test_a_file_that_needs_more_than_there_is_fails_alone(
     make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its blocks would have to be larger than all of the memory: it must not wait for ever, before all others."""
-    monkeypatch.setattr("uploader.block.MAX_BLOCKS", 2)
+    monkeypatch.setattr("uploader.upload.block.MAX_BLOCKS", 2)
     bed = make(memory=MIB)
     bed.write("huge", b"")
     os.truncate(bed.folder / "huge", 4 * MIB)
     bed.upload("huge")
-    assert "memory" in bed.files.failures["huge"].error.lower()
+    assert "memory" in bed.error("huge").lower()
     bed.write("x", b"content")
     bed.upload("x")
     assert bed.content("x") == b"content"
@@ -148,7 +147,7 @@ def test_an_upload_that_fails_ends_after_its_last_block(bed: Bed, monkeypatch: p
         waited.set()
         return wait(blocks)
 
-    monkeypatch.setattr("uploader.blockwise.wait", waiting)
+    monkeypatch.setattr("uploader.upload.blockwise.wait", waiting)
 
     def staged(name: str, block: str, data: memoryview, crc: int) -> None:
         if b64decode(block)[:4] == b"\0\0\0\0":
@@ -161,7 +160,7 @@ def test_an_upload_that_fails_ends_after_its_last_block(bed: Bed, monkeypatch: p
     bed.store.stage = staged
     bed.write("x", os.urandom(4 * BLOCK))
     bed.upload("x")
-    assert "no" in bed.files.failures["x"].error
+    assert "no" in bed.error("x")
     assert len(bed.store.blocks("run/x").uncommitted) == 1, "the slow one is there"
     assert bed.memory.free + bed.memory.spare == bed.memory.limit
 

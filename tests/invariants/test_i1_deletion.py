@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 
 from tests.invariants.bed import BLOCK, Bed
-from uploader import proofs, verdict
-from uploader.checksum import crc64
+from uploader.blob.checksum import crc64
+from uploader.blob.store import Label, Stored
 from uploader.errors import StoreAway
-from uploader.stored import Label, Stored
+from uploader.sweep import proofs, verdict
 
 SIZES = [0, 10, BLOCK, 2 * BLOCK + 1]
 
@@ -53,7 +53,7 @@ def test_what_the_store_does_not_have_is_kept_counted_and_logged_once(
         for _ in range(3):
             bed.walk()
     assert bed.names() == ["x.bin.completed"]
-    assert list(bed.files.kept) == ["x.bin.completed"]
+    assert list(bed.files.kept()) == ["x.bin.completed"]
     assert [record.message for record in caplog.records].count("file.unproven") == 1
 
 
@@ -76,7 +76,7 @@ def test_a_store_that_is_away_proves_nothing(bed: Bed) -> None:
     bed.store.before["head"] = away
     bed.walk()
     assert bed.names() == ["x.completed"]
-    assert not bed.files.kept, "that passes by itself"
+    assert not bed.files.kept(), "that passes by itself"
 
 
 @pytest.mark.parametrize("restarted", [False, True])
@@ -174,16 +174,16 @@ def test_a_name_that_comes_again_has_its_own_retention(
     bed.write("x", b"second")
     bed.upload("x")
     clock.now += 50
-    assert bed.sweeper.proofs.due(clock.now) == []
+    assert bed.completed.proofs.due(clock.now) == []
     clock.now += 10
-    assert bed.sweeper.proofs.due(clock.now) == [("run", "x")]
+    assert bed.completed.proofs.due(clock.now) == [("run", "x")]
 
 
 def test_what_is_no_longer_remembered_is_taken_over_by_the_walk(bed: Bed) -> None:
     """Proofs are bounded: a file whose proof fell off must not wait for ever."""
     bed.write("x", b"content")
     bed.upload("x")
-    bed.sweeper.proofs.forget(("run", "x"))
+    bed.completed.proofs.forget(("run", "x"))
     bed.walk()
     assert bed.names() == []
 
@@ -197,4 +197,4 @@ def test_a_name_that_no_blob_can_have_is_kept_and_ends_nothing(bed: Bed) -> None
         bed.write(name, b"")
     bed.walk()
     assert len(bed.names()) == 4
-    assert len(bed.files.kept) == 4
+    assert len(bed.files.kept()) == 4

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.invariants.bed import BLOCK, Bed
-from uploader.source import Source
+from uploader.upload.source import Source
 
 LARGE = 4 * BLOCK + 5
 
@@ -56,7 +56,8 @@ def test_a_large_file_that_changes_under_way_is_not_committed(
     bed.upload("x.bin")
     assert bed.store.writes == []
     assert bed.names() == ["x.bin"], "the claim is given back"
-    assert bed.files.settling["x.bin"].given_back
+    assert (settling := bed.files.settling("x.bin"))
+    assert settling.given_back
     expected = (bed.folder / "x.bin").read_bytes()
     bed.settle()
     assert bed.content("x.bin") == expected
@@ -129,11 +130,11 @@ def test_a_file_given_back_waits_although_its_ctime_says_finished(make: Callable
     bed.tick()
     bed.handle(item)
     assert path.stat().st_ctime_ns > path.stat().st_mtime_ns
-    bed.discovery._hear("", "x.bin")
-    bed.files.settling["x.bin"].due = 0
+    bed.discovery.hear("", "x.bin")
+    bed.due_now("x.bin")
     bed.scan()
     assert bed.files.pending() == 2
-    assert not bed.files.known
+    assert not bed.files.knows("x.bin")
     assert bed.names() == ["first.bin", "x.bin"]
 
 

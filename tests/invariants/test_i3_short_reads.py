@@ -5,10 +5,11 @@ import os
 import pytest
 
 from tests.invariants.bed import BLOCK, Bed
-from uploader import look, source, worker
-from uploader.block import block_id
-from uploader.checksum import crc64
-from uploader.look import Look
+from uploader.blob.checksum import crc64
+from uploader.share import fingerprint
+from uploader.share.fingerprint import Look
+from uploader.upload import source, worker
+from uploader.upload.block import block_id
 
 SIZES = [1000, BLOCK, 3 * BLOCK + 1]
 
@@ -34,7 +35,7 @@ def test_a_file_that_ends_before_its_size_is_not_committed(
     bed.write("x", os.urandom(size))
     item = bed.item("x")
     opened: list[Look] = []
-    read = look.read
+    read = fingerprint.read
 
     def shortened(folder: int, name: str) -> tuple[int, Look]:
         fd, now = read(folder, name)
@@ -46,7 +47,7 @@ def test_a_file_that_ends_before_its_size_is_not_committed(
     monkeypatch.setattr(source, "look_at", lambda _: opened[0])
     bed.handle(item)
     assert bed.store.writes == []
-    assert "ended after" in bed.files.failures["x"].error
+    assert "ended after" in bed.error("x")
 
 
 def test_a_block_that_bears_our_id_and_is_not_as_long_is_sent_again(bed: Bed) -> None:

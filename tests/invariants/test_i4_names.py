@@ -10,7 +10,7 @@ import pytest
 
 from tests.invariants.bed import BLOCK, Bed
 from uploader.errors import StoreAway
-from uploader.look import Look
+from uploader.share.fingerprint import Look
 
 LARGE = 3 * BLOCK
 
@@ -59,7 +59,7 @@ def test_a_new_file_waits_for_a_completed_one_that_nobody_can_prove(bed: Bed) ->
     bed.settle()
     assert bed.names() == ["x", "x.completed"]
     assert (bed.folder / "x.completed").read_bytes() == b"somebody's"
-    assert "stands in the way" in bed.files.failures["x"].error
+    assert "stands in the way" in bed.error("x")
     assert bed.store.writes == []
 
 
@@ -117,13 +117,13 @@ def test_a_claim_is_not_given_back_over_a_new_file(bed: Bed) -> None:
 
     def cancel(_: str) -> None:
         bed.write("x", b"second")
-        bed.files.cancelled = True
+        bed.files.cancel()
 
     bed.store.before["stage"] = cancel
     bed.upload("x")
     assert (bed.folder / "x").read_bytes() == b"second"
     assert (bed.folder / "x.processing").read_bytes() == b"first " * LARGE
-    bed.discovery.give_back()
+    bed.give_back()
     assert bed.names() == ["x", "x.processing"]
 
 
@@ -149,7 +149,7 @@ def test_no_worker_gets_a_name_that_the_sweeper_has(make: Callable[..., Bed], mo
 
     def between(path: str, *, dir_fd: int) -> None:
         bed.scan()
-        offered.append(bool(bed.files.small))
+        offered.append(bed.backlog.waits(bed.files))
         unlink(path, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "unlink", between)
@@ -182,9 +182,9 @@ def test_path_is_had_by_one_of_many_threads(bed: Bed) -> None:
     had = Had()
 
     def worker() -> None:
-        while (item := bed.backlog.take(small=True)).path == "x":
+        while (item := bed.backlog.small.take()).path == "x":
             had.hold("worker")
-            bed.backlog.done(item)
+            bed.files.done(item)
 
     threads = [threading.Thread(target=worker, daemon=True) for _ in range(3)]
     for thread in threads:
@@ -194,7 +194,7 @@ def test_path_is_had_by_one_of_many_threads(bed: Bed) -> None:
         bed.backlog.offer(bed.files, "x", Look(1, 1, 1, 1))
         for _ in range(4):
             time.sleep(0.0001)
-            with bed.files.alone("x") as alone:
+            with bed.files.reserve("x") as alone:
                 if alone:
                     had.hold("sweeper")
     for number in range(len(threads)):

@@ -11,8 +11,8 @@ from tests.endpoint.request import Operation
 from tests.endpoint.server import Endpoint
 from tests.invariants import killing
 from tests.invariants.bed import BLOCK, Bed
-from uploader.blob.adapter import AzureBlobs
-from uploader.store import Records
+from uploader.blob.azure import AzureBlobs
+from uploader.sessions.records import Records
 
 LARGE = 5 * BLOCK + 7
 IN_FLIGHT = 2  # blocks of one file: half of the bed's 4 connections
@@ -128,9 +128,9 @@ def test_a_file_that_was_given_back_settles_in_the_next_process_too(make: Callab
     assert path.stat().st_ctime_ns > path.stat().st_mtime_ns
     after = make(bed, settle=3600)
     after.scan()
-    after.files.settling["x.bin"].due = 0
+    after.due_now("x.bin")
     after.scan()
-    assert not after.files.known
+    assert not after.files.knows("x.bin")
     assert after.files.pending() == 1
 
 

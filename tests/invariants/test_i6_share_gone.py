@@ -11,7 +11,7 @@ from tests.invariants.bed import Bed
 from tests.invariants.site import Site, arrive, files, still
 from tests.programs import wait_for
 from uploader.errors import ShareLost
-from uploader.share import OWN
+from uploader.share.mount import OWN
 
 # How a share goes, and the reason that is given. `copied`: its own folder is there too, with the very same records.
 GOING = {
@@ -78,46 +78,44 @@ def test_a_share_that_is_another_is_noticed_by_whoever_finds_nothing(
     bed: Bed, tmp_path: Path, look: Callable[[Bed], None]
 ) -> None:
     """Without waiting for the watchdog: a stopped session whose folder seems gone would be forgotten."""
-    ended: list[object] = []
-    bed.discovery.drain(lambda: ended.append(True))
-    bed.sweeper.stopped, bed.sweeper.clean = {"run"}, ended.append
+    bed.discovery.drain()
+    bed.session.stopped = True
     go(bed.root, tmp_path / "away", "empty")
     with pytest.raises(ShareLost, match=GOING["empty"]):
         look(bed)
-    assert not ended
+    assert not bed.discovery.finished
+    assert not bed.session.ended
 
 
 def test_a_session_whose_folder_is_gone_does_not_end(bed: Bed, tmp_path: Path) -> None:
     """Someone moved it away for a moment; the share itself is there."""
-    ended = []
     bed.write("x", b"content")
-    bed.discovery.drain(lambda: ended.append(True))
+    bed.discovery.drain()
     bed.folder.rename(tmp_path / "away")
     for _ in range(3):
         bed.scan()
-    assert not ended
-    assert "cannot be read" in str(bed.files.last_error)
+    assert not bed.discovery.finished
+    assert "cannot be read" in str(bed.files.snapshot().last_error)
     (tmp_path / "away").rename(bed.folder)
     bed.settle()
     bed.scan()
-    assert ended
+    assert bed.discovery.finished
 
 
 def test_a_session_whose_folder_cannot_be_read_does_not_end(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the top nor one folder in it; permissions come back."""
-    ended = []
     bed.write("sub/x", b"content")
-    bed.discovery.drain(lambda: ended.append(True))
+    bed.discovery.drain()
     for bad in (bed.folder, bed.folder / "sub"):
         with monkeypatch.context() as patch:
             patch.setattr("os.scandir", _refusing(bad))
             for _ in range(3):
                 bed.scan()
             bed.walk()
-        assert not ended
+        assert not bed.discovery.finished
     bed.settle()
     bed.scan()
-    assert ended
+    assert bed.discovery.finished
     assert bed.content("sub/x") == b"content"
 
 

@@ -2,6 +2,8 @@
 
 import os
 import threading
+from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,12 +18,14 @@ from tests.endpoint.request import Operation
 from tests.invariants.bed import Bed
 from tests.invariants.site import Site, arrive, files
 from tests.programs import free_port, wait_for
-from uploader import status
+from uploader.blob.rate_limit import Rate
+from uploader.blob.store import rfc3339
 from uploader.blob.transport import ThreadTransport
 from uploader.errors import StoreRefused
-from uploader.rate import Rate
 from uploader.session import Session, State
-from uploader.stored import rfc3339
+from uploader.sessions import status
+from uploader.share.fingerprint import look
+from uploader.web.openapi.models import Current
 
 YEAR_20000 = 568_971_820_800
 
@@ -104,16 +108,16 @@ def test_a_fault_of_ours_in_one_file_is_shown_and_stops_no_other(bed: Bed) -> No
     bed.work()
     assert bed.store.writes == ["run/good"]
     session = Session("run", State.ACTIVE, 0, "2026-01-01T00:00:00.000Z")
-    (shown,) = status.answer(0, [(session, bed.files)])["sessions"]
-    assert shown["files"]["failed"] == 1
-    assert shown["current"] == [
-        {"path": "bad", "size": 3, "uploaded": 0, "attempts": 1, "error": "RuntimeError: nobody thought of this"}
+    (shown,) = status.answer(0, [(session, bed.files)]).sessions
+    assert shown.files.failed == 1
+    assert shown.current == [
+        Current(path="bad", size=3, uploaded=0, attempts=1, error="RuntimeError: nobody thought of this")
     ]
     assert bed.files.pending() == 1, "a drain waits for it"
     bed.store.before.clear()
     bed.settle()
     assert bed.content("bad") == b"bad"
-    assert bed.files.failures == {}
+    assert bed.files.snapshot().failed == 0
 
 
 def test_a_thread_whose_first_request_found_no_store_goes_on() -> None:
@@ -141,12 +145,13 @@ def test_a_file_may_bear_any_time(bed: Bed, seconds: int, said: str) -> None:
 
 
 def test_backoff_doubles_and_is_bounded(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("uploader.files.time", SimpleNamespace(monotonic=lambda: 1000.0))
+    monkeypatch.setattr("uploader.backlog.failures.time", SimpleNamespace(monotonic=lambda: 1000.0))
     waits = []
     for _ in range(12):
-        before = bed.files.failures.get("x")
+        before = bed.files.failure("x")
         bed.files.fail("x", StoreRefused("no"))
-        failure = bed.files.failures["x"]
+        failure = bed.files.failure("x")
+        assert failure
         waits.append(failure.due - 1000)
         assert failure.attempts == (before.attempts if before else 0) + 1
     assert 3.9 <= waits[0] <= 6.1
@@ -159,12 +164,40 @@ def test_a_scan_leaves_alone_what_waits_for_its_next_try(bed: Bed) -> None:
     bed.scan()
     bed.work()
     bed.scan()
-    assert not bed.files.known
+    assert not bed.files.knows("x")
     assert bed.files.pending() == 1
     del bed.store.before["put"]
     bed.settle()
     assert bed.content("x") == b"content"
-    assert bed.files.failures == {}
+    assert bed.files.snapshot().failed == 0
+
+
+def test_a_scan_passes_by_failing_files_when_enough_of_them_wait(
+    make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It neither opens the others nor waits for room among them: the good file behind them is found now."""
+    bed = make(queue_size=3)
+    bed.store.before["put"] = lambda name: None if name == "run/good" else _refused(name)
+    for number in range(20):
+        bed.write(f"bad-{number}", b"content")
+    for _ in range(10):
+        bed.backlog.small.wait_for_room = lambda *_: bed.work()  # type: ignore[method-assign]
+        bed.scan()
+        bed.work()
+    assert bed.files.snapshot().failed == 20
+    for number in range(20):
+        bed.retry_now(f"bad-{number}")
+    bed.write("good", b"content")
+    bed.backlog.small.wait_for_room = lambda *_: pytest.fail("it waits")  # type: ignore[method-assign]
+    looks = Counter[str]()
+    monkeypatch.setattr(
+        "uploader.discovery.readiness.look", lambda folder, name: looks.update([name]) or look(folder, name)
+    )
+    bed.scan()
+    assert bed.files.knows("good")
+    assert looks.total() == 3 + 1
+    bed.work()
+    assert bed.content("good") == b"content"
 
 
 def _refused(_: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.invariants.bed import Bed
 from uploader.errors import NotEligible
-from uploader.look import look, read
+from uploader.share.fingerprint import look, read
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def untouched(bed: Bed, outside: Path) -> None:
     for _ in range(2):
         bed.settle()
         bed.due()
-        bed.discovery.give_back()
+        bed.give_back()
     assert sorted(path.name for path in outside.iterdir()) == ["claimed.processing", "done.completed", "secret"]
     assert {path.read_bytes() for path in outside.iterdir()} == {b"not ours"}
     assert bed.store.writes == []
@@ -50,7 +50,7 @@ def test_a_session_whose_folder_is_a_link_has_nothing(make: Callable[..., Bed], 
     bed.folder.symlink_to(outside)
     bed.scan()
     bed.walk()
-    bed.discovery.give_back()
+    bed.give_back()
     untouched_names = sorted(path.name for path in outside.iterdir())
     assert untouched_names == ["claimed.processing", "done.completed", "secret"]
     assert bed.store.writes == []
@@ -101,8 +101,8 @@ def test_a_file_that_becomes_a_link_after_it_was_found_is_not_sent(bed: Bed, out
     path.symlink_to(outside / "secret")
     bed.handle(item)
     assert bed.store.writes == []
-    assert "symbolic link" in bed.files.failures["x"].error
-    assert not bed.files.failures["x"].eligible
+    assert "symbolic link" in bed.error("x")
+    assert bed.files.pending() == 0, "no drain waits for it"
 
 
 def test_only_regular_files_are_opened(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ import pytest
 from tests.invariants.bed import BLOCK, Bed
 from tests.invariants.site import Site, arrive, files
 from tests.programs import wait_for
-from uploader.claim import Claim
 from uploader.errors import FileError
-from uploader.folder import opened
+from uploader.share.claim import Claim
+from uploader.share.paths import opened
 
 LARGE = 4 * BLOCK
 
@@ -92,16 +92,16 @@ def test_two_that_stop_at_once_lose_nothing(pair: tuple[Bed, Bed]) -> None:
     ours, other = pair
     for number in range(10):
         ours.write(f"{number}.processing", b"%d" % number)
-    walk = ours.discovery._walk
+    walk = ours.discovery.walk
 
     def slow() -> object:
         for number, found in enumerate(walk()):
             if number == 3:
-                other.discovery.give_back()
+                other.give_back()
             yield found
 
-    ours.discovery._walk = slow  # type: ignore[method-assign, assignment]
-    ours.discovery.give_back()
+    ours.discovery.walk = slow  # type: ignore[method-assign, assignment]
+    ours.give_back()
     assert ours.names() == sorted(str(number) for number in range(10))
     assert {(ours.folder / name).read_bytes() for name in ours.names()} == {b"%d" % number for number in range(10)}
 
@@ -163,7 +163,7 @@ def test_a_stop_that_is_paused_half_way_takes_no_file_from_the_shard_that_starts
 
     def cancel(_: str) -> None:
         ours.store.before.clear()
-        ours.files.cancelled = True
+        ours.files.cancel()
 
     def killed(_: str) -> None:
         raise SystemExit
@@ -171,7 +171,7 @@ def test_a_stop_that_is_paused_half_way_takes_no_file_from_the_shard_that_starts
     def paused(*args: Any, **options: Any) -> None:
         link(*args, **options)
         monkeypatch.setattr(os, "link", link)
-        other.discovery.give_back()
+        other.give_back()
         item = other.item("x")
         ours.store.before["stage"] = killed
         with pytest.raises(SystemExit):
@@ -182,7 +182,7 @@ def test_a_stop_that_is_paused_half_way_takes_no_file_from_the_shard_that_starts
     monkeypatch.setattr(os, "link", paused)
     ours.upload("x")
     assert ours.names() == ["x.processing"]
-    ours.files.cancelled = False
+    ours = ours.again()
     ours.settle()
     assert ours.content("x") == content
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import pytest
 
 from tests.invariants.bed import Bed
-from uploader.claim import Claim
 from uploader.errors import Vanished
-from uploader.folder import opened
-from uploader.source import Source
+from uploader.share.claim import Claim
+from uploader.share.paths import opened
+from uploader.upload.source import Source
 
 DAY = 86_400
 
@@ -21,7 +21,7 @@ def test_an_item_whose_file_the_other_owner_has_completed_clears_nothing(pair: t
     other.upload("x")
     ours.handle(item)
     assert ours.names() == ["x.completed"]
-    assert ours.files.failures == {}
+    assert ours.files.snapshot().failed == 0
 
 
 def test_an_item_whose_name_now_is_that_of_an_unfinished_file_clears_nothing(pair: tuple[Bed, Bed]) -> None:
@@ -88,14 +88,16 @@ def test_a_proof_whose_time_is_over_deletes_nothing_but_what_it_proves(pair: tup
     assert ours.names() == []
 
 
-def test_a_proof_that_was_renewed_while_the_sweeper_was_busy_waits_anew(make: Callable[..., Bed]) -> None:
+def test_a_proof_that_was_renewed_while_the_sweeper_was_busy_waits_anew(
+    make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The sweeper has made its list; before it comes to this name, the next file of the name is completed."""
     bed = make(retention=DAY)
     bed.write("x", b"first")
     bed.upload("x")
-    (session, path), *_ = bed.sweeper.proofs.due(time.monotonic() + 2 * DAY)
+    (session, path), *_ = bed.completed.proofs.due(time.monotonic() + 2 * DAY)
     bed.write("x", b"second")
     bed.upload("x")
-    assert session == "run"
-    bed.sweeper._attempt(bed.files, path)
+    monkeypatch.setattr(bed.completed.proofs, "due", lambda _: [(session, path)])
+    bed.due()
     assert bed.names() == ["x.completed"]

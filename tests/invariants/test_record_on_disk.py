@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from uploader.session import Session, State
-from uploader.store import Records
+from uploader.sessions.records import Records
 
 ONE = Session("run", State.ACTIVE, 0, "2026-01-01T00:00:00.000Z")
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from tests.invariants.bed import Bed
+from uploader.cluster.replicas import FixedReplicas
 from uploader.errors import NotOwner, ShareLost
-from uploader.replicas import FixedReplicas
-from uploader.service import Service
 from uploader.session import State
+from uploader.sessions.service import Service
 
 
 def test_a_record_that_is_gone_ends_the_process(service: Service) -> None:
@@ -82,10 +82,9 @@ def test_a_claim_that_cannot_be_given_back_does_not_hold_the_stop(
     bed.write("x.processing", b"content")
     with monkeypatch.context() as patch:
         patch.setattr("os.link", _refused)
-        answer, ended = service.stop("run", drain=False)
-    assert ended
-    assert answer["state"] == "stopped"
-    assert "x" in run.files.failures
+        ended = service.stop("run", drain=False)
+    assert ended.state is State.STOPPED
+    assert run.files.failure("x")
     assert bed.names() == ["x.processing"]
 
 
@@ -96,7 +95,7 @@ def test_a_session_that_is_adopted_while_it_is_ended_stays_with_its_new_owner(
     run = service.runs["run"]
     assert run.discovery
     adopted = replace(run.session, owner=1)
-    monkeypatch.setattr(run.discovery, "give_back", lambda: service.records.replace(adopted))
+    monkeypatch.setattr(run.files, "wait_idle", lambda _: service.records.replace(adopted))
     with pytest.raises(NotOwner):
         service.stop("run", drain=False)
     assert service.records.get("run") == adopted
@@ -104,18 +103,18 @@ def test_a_session_that_is_adopted_while_it_is_ended_stays_with_its_new_owner(
 
 @pytest.mark.parametrize("change", [{"state": State.ACTIVE}, {"state": State.DRAINING}, {"owner": 1}])
 def test_a_session_that_is_started_or_adopted_while_it_is_swept_is_not_forgotten(
-    bed: Bed, service: Service, change: dict[str, Any]
+    service: Service, change: dict[str, Any]
 ) -> None:
     """The sweeper found nothing left in its folder, and says so after the record has changed."""
     service.stop("run", drain=False)
     run = service.runs["run"]
     changed = replace(run.session, **change)
     service.records.replace(changed)
-    bed.sweeper.clean("run")
+    service.swept("run")
     assert service.records.get("run") == changed
     assert service.runs["run"] is run
     service.records.replace(run.session)
-    bed.sweeper.clean("run")
+    service.swept("run")
     assert service.records.get("run") is None
     assert service.runs == {}
 

@@ -7,13 +7,13 @@ import pytest
 
 from tests.invariants.bed import BLOCK, Bed, Deaf
 from tests.programs import wait_for
-from uploader import names
-from uploader.backlog import Backlog
-from uploader.replicas import FixedReplicas
-from uploader.runs import Run
-from uploader.service import Service
-from uploader.share import OWN
-from uploader.store import Records
+from uploader.backlog.queues import Backlog
+from uploader.cluster.replicas import FixedReplicas
+from uploader.sessions.records import Records
+from uploader.sessions.runs import Run
+from uploader.sessions.service import Service
+from uploader.share.mount import OWN
+from uploader.telemetry import names
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def slow(make: Callable[..., Bed]) -> Iterator[tuple[Bed, Service]]:
     """A shard on which nothing settles within the test."""
     bed = make(settle=3600)
     records = Records(bed.root / OWN / "sessions", 0)
-    service = Service(bed.settings, bed.share, records, FixedReplicas(1), Deaf(), Backlog(BLOCK), bed.sweeper)
+    service = Service(bed.settings, bed.share, records, FixedReplicas(1), Deaf(), Backlog(BLOCK))
     yield bed, service
     for run in service.runs.values():
         if run.discovery:
@@ -35,7 +35,7 @@ def signed(bed: Bed) -> None:
 
 
 def looked_at(run: Run) -> Run:
-    wait_for(lambda: run.files.known or run.files.settling, "a look")
+    wait_for(lambda: run.files.remembers("x"), "a look")
     return run
 
 
@@ -43,7 +43,7 @@ def test_what_lies_in_a_new_session_goes_at_once(slow: tuple[Bed, Service]) -> N
     bed, service = slow
     signed(bed)
     service.start("run", None, None)
-    assert "x" in looked_at(service.runs["run"]).files.known
+    assert looked_at(service.runs["run"]).files.knows("x")
 
 
 def test_what_happened_before_a_restart_is_no_sign(slow: tuple[Bed, Service]) -> None:
@@ -52,7 +52,7 @@ def test_what_happened_before_a_restart_is_no_sign(slow: tuple[Bed, Service]) ->
     run = service.runs["run"]
     service.runs.leave(run)
     signed(bed)
-    assert "x" in looked_at(service.runs.launch(run.session, names.SESSION_RESUMED)).files.settling
+    assert looked_at(service.runs.launch(run.session, names.SESSION_RESUMED)).files.settling("x")
 
 
 def test_what_happened_before_a_stopped_session_was_started_again_is_no_sign(slow: tuple[Bed, Service]) -> None:
@@ -62,7 +62,7 @@ def test_what_happened_before_a_stopped_session_was_started_again_is_no_sign(slo
     service.stop("run", drain=False)
     signed(bed)
     service.start("run", None, None)
-    assert "x" in looked_at(service.runs["run"]).files.settling
+    assert looked_at(service.runs["run"]).files.settling("x")
 
 
 def test_what_happens_after_the_first_scan_of_a_session_taken_up_again_is_a_sign(make: Callable[..., Bed]) -> None:
@@ -72,4 +72,4 @@ def test_what_happens_after_the_first_scan_of_a_session_taken_up_again_is_a_sign
     bed.tick()
     signed(bed)
     bed.scan()
-    assert bed.files.known
+    assert bed.files.knows("x")

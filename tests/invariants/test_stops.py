@@ -9,9 +9,8 @@ import pytest
 
 from tests.invariants.bed import Bed
 from uploader.errors import NotReady
-from uploader.files import Files
-from uploader.service import Service
 from uploader.session import Session, State
+from uploader.sessions.service import Service
 
 
 def full(*_: object) -> None:
@@ -24,17 +23,13 @@ def record(service: Service) -> Session:
     return found
 
 
-def drained(bed: Bed, service: Service) -> Files:
-    """Stop the session when x is in the store; here the test is its worker, so it says itself that all is done."""
-    run = service.runs["run"]
-    assert run.discovery
-    run.discovery.stop()
+def drained(bed: Bed, service: Service) -> None:
+    """Stop the session when x is in the store; here the test is its worker."""
     service.stop("run", drain=True)
-    bed.upload("x")
-    run.drained = True
+    bed.handle(bed.backlog.small.take())
+    assert service.runs.wake.wait(10)
     service._reconcile()
     assert record(service).state is State.STOPPED
-    return run.files
 
 
 def test_a_drain_waits_for_a_new_file_whose_name_the_sweeper_has(bed: Bed) -> None:
@@ -42,23 +37,22 @@ def test_a_drain_waits_for_a_new_file_whose_name_the_sweeper_has(bed: Bed) -> No
     bed.write("x", b"first")
     bed.upload("x")
     bed.write("x", b"second")
-    ended: list[bool] = []
-    bed.discovery.drain(lambda: ended.append(True))
-    with bed.files.alone("x") as alone:
+    bed.discovery.drain()
+    with bed.files.reserve("x") as alone:
         assert alone
         bed.scan()
-    assert not ended
+    assert not bed.discovery.finished
     bed.settle()
     bed.scan()
-    assert ended
+    assert bed.discovery.finished
     assert bed.content("x") == b"second"
 
 
 def test_a_file_that_is_offered_while_the_sweeper_has_its_name_is_not_forgotten(bed: Bed) -> None:
     bed.write("x", b"content")
     item = bed.item("x")
-    bed.backlog.done(item)
-    with bed.files.alone("x"):
+    bed.files.done(item)
+    with bed.files.reserve("x"):
         assert bed.backlog.offer(bed.files, "x", item.found)
         assert bed.files.pending() == 1
 
@@ -77,7 +71,7 @@ def test_a_stop_that_cannot_be_written_down_leaves_the_session_running(
     assert discovery.thread
     assert discovery.thread.is_alive()
     assert record(service).state is State.ACTIVE
-    assert service.stop("run", drain=False)[0]["state"] == "stopped"
+    assert service.stop("run", drain=False).state is State.STOPPED
 
 
 def test_a_stop_that_cannot_read_the_record_at_its_end_leaves_the_session_running(
@@ -167,30 +161,105 @@ def test_a_claim_that_could_not_be_given_back_is_not_forgotten(bed: Bed, service
     bed.write("x", b"second")
     service.stop("run", drain=False)
     assert bed.names() == ["x", "x.processing"]
-    bed.sweeper._walk("run", service.runs["run"].files)
+    bed.walk()
     assert record(service).state is State.STOPPED
-    assert "next start" in service.runs["run"].files.kept["x.processing"]
+    assert "next start" in service.runs["run"].files.kept()["x.processing"]
 
 
 def test_a_file_written_to_after_its_drained_session_has_stopped_is_sent_again(bed: Bed, service: Service) -> None:
     """NFS may bring a writer's last bytes within the retention: the session drains once more."""
     with bed.write("x", b"half").open("ab") as writer:
-        files = drained(bed, service)
+        drained(bed, service)
         writer.write(b" and the rest")
-    bed.sweeper._walk("run", files)
+    bed.walk()
     assert record(service).state is State.DRAINING
     assert bed.names() == ["x"]
     assert service.runs["run"].discovery
 
 
+def test_a_session_whose_record_cannot_be_written_keeps_the_file_for_the_next_walk(
+    bed: Bed, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The share is full: a file that were renamed already would lie in a session that nobody runs."""
+    with bed.write("x", b"half").open("ab") as writer:
+        drained(bed, service)
+        writer.write(b" and the rest")
+    with monkeypatch.context() as patch:
+        patch.setattr(service.records, "replace", full)
+        bed.walk()
+    assert record(service).state is State.STOPPED
+    assert bed.names() == ["x.completed"]
+    bed.walk()
+    assert record(service).state is State.DRAINING
+    assert bed.names() == ["x"]
+
+
+class Killed(BaseException):
+    """SIGKILL, as far as one thread can play it."""
+
+
+def test_a_kill_between_the_record_and_the_rename_leaves_a_session_that_drains(
+    bed: Bed, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record says so on disk when the file is renamed; the next process finds both as they are, and sends it."""
+    with bed.write("x", b"half").open("ab") as writer:
+        drained(bed, service)
+        writer.write(b" and the rest")
+    states = []
+
+    def killed(*_: object, **__: object) -> None:
+        states.append(record(service).state)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", killed)
+        with pytest.raises(Killed):
+            bed.walk()
+    assert states == [State.DRAINING]
+    assert bed.names() == ["x.completed"]
+
+
+def test_no_drain_ends_before_the_file_that_reopened_it_has_its_name_back(
+    bed: Bed, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Discovery of the reopened session begins after the rename: a scan before it would find nothing left to do."""
+    with bed.write("x", b"half").open("ab") as writer:
+        drained(bed, service)
+        writer.write(b" and the rest")
+    link, seen = os.link, []
+
+    def slow(*args: Any, **options: Any) -> None:
+        discovery = service.runs["run"].discovery
+        seen.append(discovery.thread if discovery else None)
+        link(*args, **options)
+
+    monkeypatch.setattr(os, "link", slow)
+    bed.walk()
+    discovery = service.runs["run"].discovery
+    assert seen == [None]
+    assert discovery
+    assert discovery.thread
+
+
+def test_a_walk_that_began_before_a_restart_of_its_session_touches_nothing(bed: Bed, service: Service) -> None:
+    """What it knew of the session is out of date; the next walk knows better."""
+    with bed.write("x", b"half").open("ab") as writer:
+        drained(bed, service)
+        writer.write(b" and the rest")
+    before = service.owned()["run"]
+    service.start("run", None, None)
+    bed.sweeper.walk_once(before)
+    assert bed.names() == ["x.completed"]
+
+
 def test_a_session_that_was_stopped_at_once_stays_stopped(bed: Bed, service: Service) -> None:
     """Who stops without a drain wants nothing more to be sent; the file lies there under its own name."""
     bed.write("x", b"half")
-    bed.upload("x")
+    bed.handle(bed.backlog.small.take())
     service.stop("run", drain=False)
     with (bed.folder / "x.completed").open("ab") as writer:
         writer.write(b" and the rest")
-    bed.sweeper._walk("run", service.runs["run"].files)
+    bed.walk()
     assert bed.names() == ["x"]
     assert service.records.get("run") is None or record(service).state is State.STOPPED
 

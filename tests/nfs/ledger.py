@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.endpoint.store import Blob, Block, Store
-from uploader.checksum import crc64
+from uploader.blob.checksum import crc64
 
 Content = tuple[tuple[int, int], ...]  # length and CRC64 of each block, both checked by the endpoint
 

@@ -8,19 +8,20 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 import pytest
 
 from tests.nfs import bed
 from tests.nfs.bed import SOFT, V3, V4, Site
-from uploader.backlog import Backlog
-from uploader.discover import Discovery
-from uploader.files import Files
-from uploader.ready import MAX_SETTLING
-from uploader.scan import Rule
+from uploader.backlog.inventory import Files
+from uploader.backlog.queues import Backlog
+from uploader.backlog.settling import MAX_SETTLING
+from uploader.discovery.discover import Discovery
+from uploader.discovery.watch import Watch
 from uploader.settings import Settings
-from uploader.share import Share
-from uploader.watch import Watch
+from uploader.share.mount import Share
+from uploader.share.scan import Rule
 
 GUEST = "alive"
 SIZES = [int(size) for size in os.environ.get("NFS_SIZES", "2000").split(",")]
@@ -42,7 +43,7 @@ class Cost:
 def cost(discovery: Discovery, root: Path) -> Cost:
     """Scan once."""
     before, began, cpu = bed.calls(root), time.monotonic(), time.process_time()
-    discovery._scan()
+    discovery.scan_once()
     return Cost(bed.calls(root) - before, time.monotonic() - began, time.process_time() - cpu)
 
 
@@ -52,7 +53,7 @@ def discovery_on(site: Site, session: str, monkeypatch: pytest.MonkeyPatch) -> D
     settings = Settings(root=site.root, container="none", settle=3600, settle_empty=3600, ordinal=0)
     share = Share(site.root, 0, settings.nfs_timeout)
     files = Files(session, settings.queue_size)
-    return Discovery(files, Rule((), ""), settings, share, Watch(), Backlog(settings.block_size))
+    return Discovery(files, Rule((), ""), settings, share, Watch(), Backlog(settings.block_size), Event())
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -11,9 +11,9 @@ import httpx
 from tests.programs import Server, router
 from tests.scaling import model
 from tests.scaling.shards import standing_in
-from uploader.placement import rank
+from uploader.cluster.placement import rank
 from uploader.session import Session, State
-from uploader.store import Records
+from uploader.sessions.records import Records
 
 TURNS = 5
 WATCHED = 8.0  # seconds
@@ -76,7 +76,7 @@ def of_records(sessions: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         one = Session("", State.ACTIVE, 5, "2026-01-01T00:00:00.000Z")
         for number in range(sessions):
-            (Path(folder) / f"run-{number}.json").write_bytes(replace(one, session=f"run-{number}").to_json())
+            (Path(folder) / f"run-{number}.json").write_bytes(replace(one, name=f"run-{number}").to_json())
         records = Records(Path(folder), 0)
         records.all()
         before = time.process_time()

@@ -12,8 +12,8 @@ import yaml
 
 from router.app import POLL
 from tests.programs import TOP
-from uploader.replicas import KubernetesReplicas
-from uploader.service import RECONCILE
+from uploader.cluster.replicas import KubernetesReplicas
+from uploader.sessions.service import RECONCILE
 
 SIZES = (10, 100, 1000)
 TTL = float(signature(KubernetesReplicas).parameters["ttl"].default)  # seconds

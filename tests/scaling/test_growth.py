@@ -15,20 +15,20 @@ from tests.invariants.bed import BLOCK, Bed, Hooked
 from tests.programs import router, wait_for
 from tests.scaling.counting import calls, counted
 from tests.scaling.shards import Shards, standing_in
-from uploader import replicas
-from uploader.placement import rank
-from uploader.replicas import FixedReplicas, KubernetesReplicas
-from uploader.service import RECONCILE, Service
+from uploader.blob.store import Blocks
+from uploader.cluster import replicas
+from uploader.cluster.placement import rank
+from uploader.cluster.replicas import FixedReplicas, KubernetesReplicas
 from uploader.session import Session, State
-from uploader.store import Records
-from uploader.stored import Blocks
+from uploader.sessions.records import Records
+from uploader.sessions.service import RECONCILE, Service
 
 
 def service(folder: Path, ordinal: int, shards: int) -> Service:
     """Make the loop of a shard that owns none of the sessions."""
     none: Any = SimpleNamespace()
     settings: Any = SimpleNamespace(ordinal=ordinal)
-    return Service(settings, none, Records(folder, ordinal), FixedReplicas(shards), none, none, none)
+    return Service(settings, none, Records(folder, ordinal), FixedReplicas(shards), none, none)
 
 
 def looks(folder: Path, shards: int) -> dict[str, int]:
@@ -46,8 +46,8 @@ def test_every_shard_reads_every_record_once_in_each_look(tmp_path: Path, shards
     """Sessions times shards: the one product in the system."""
     one = Session("", State.ACTIVE, shards, "2026-01-01T00:00:00.000Z")
     for number in range(sessions):
-        record = replace(one, session=f"run-{number}")
-        (tmp_path / f"{record.session}.json").write_bytes(record.to_json())
+        record = replace(one, name=f"run-{number}")
+        (tmp_path / f"{record.name}.json").write_bytes(record.to_json())
     assert counted(looks, tmp_path, shards) == {"open": shards * sessions, "os.listdir": shards}
 
 

@@ -18,7 +18,7 @@ from azure.core.exceptions import HttpResponseError, ServiceRequestError, Servic
 from azure.core.pipeline.transport import HttpTransport
 from azure.core.rest import HttpRequest, HttpResponse
 
-from uploader.rate import CHUNK, Rate
+from uploader.blob.rate_limit import CHUNK, Rate
 
 PIECE = 1024 * 1024  # bytes a send: socket.sendall's time-out is for all that it is given at once
 IDLE = 30.0  # seconds after which a connection is made anew: the service closes idle ones

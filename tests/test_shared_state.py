@@ -1,0 +1,111 @@
+"""What threads share of a session's files has one lock: no reader meets a writer half-way."""
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from uploader.backlog.inventory import Files
+from uploader.backlog.settling import Settling
+from uploader.errors import StoreAway
+from uploader.session import Session, State
+from uploader.sessions import status
+from uploader.share.fingerprint import Look
+
+SESSION = Session("run", State.ACTIVE, 0, "2026-01-01T00:00:00.000Z")
+FAILING = 3000
+LOOK = Look(1, 1, 1, 1)
+
+
+class HandsOver(dict[str, Any]):
+    """Lets another thread run between any two items, as the interpreter may on Python 3.11."""
+
+    def items(self) -> Iterator[tuple[str, Any]]:  # type: ignore[override]
+        for pair in super().items():
+            time.sleep(0)
+            yield pair
+
+
+def test_status_is_read_while_thousands_of_files_fail_at_once() -> None:
+    files = Files("run", 100)
+    files._failures._known = HandsOver()
+    files.fail("first", StoreAway("not now"))
+
+    def fail(of: int) -> None:
+        for number in range(FAILING):
+            files.fail(f"{of}/{number}", StoreAway("not now"))
+
+    threads = [threading.Thread(target=fail, args=(of,)) for of in range(3)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        status.answer(0, [(SESSION, files)])
+        files.pending()
+    (one,) = status.answer(0, [(SESSION, files)]).sessions
+    assert one.files.failed == 3 * FAILING + 1
+
+
+class Guarded(Files):
+    """Refuses every look at a field that may change, and every change of one, without the lock."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in CHANGING:
+            assert object.__getattribute__(self, "_lock").locked(), f"{name} without the lock"
+        return object.__getattribute__(self, name)
+
+
+FIXED = {"_lock", "_idle", "_cancelled"}  # and a flag, which is read in one step
+CHANGING = {name for name in vars(Files("run", 1)) if name.startswith("_")} - FIXED
+
+
+def use(files: Files) -> Iterator[str]:
+    """Call every method once; give its name."""
+    calls: dict[str, tuple[Any, ...]] = {
+        "given_back": ("b", LOOK, 1.0),
+        "settle": ("s", Settling(LOOK, 0, 0)),
+        "settling": ("s",),
+        "fail": ("f", StoreAway("not now")),
+        "failure": ("f",),
+        "pace": (),
+        "note_error": ("text",),
+        "keep": ("k", "reason"),
+        "kept": (),
+        "release": ("k",),
+        "begin_scan": (),
+        "skip": ("f", 0.0),
+        "count_beyond": (3,),
+        "one_from_beyond": (1,),
+        "end_scan": (0,),
+        "count_earlier": (7,),
+        "knows": ("x",),
+        "remembers": ("x",),
+        "uploading": (),
+        "pending": (),
+        "drained": (0,),
+        "snapshot": (50,),
+        "cancel": (),
+        "wait_idle": (0.0,),
+    }
+    for name, arguments in calls.items():
+        getattr(files, name)(*arguments)
+        yield name
+    item, other = files.admit("x", LOOK), files.admit("y", LOOK)
+    assert item
+    assert other
+    for name, arguments in {
+        "begin": (item,),
+        "resize": (item, 2),
+        "count_sent": (item, 2),
+        "count_done": (item,),
+    }.items():
+        getattr(files, name)(*arguments)
+        yield name
+    files.done(item)
+    files.drop([other])
+    with files.reserve("z"):
+        yield from ("admit", "done", "drop", "reserve")
+
+
+def test_no_method_looks_at_what_changes_without_the_lock() -> None:
+    public = {name for name in vars(Files) if not name.startswith("_")} - {"cancelled"}
+    assert set(use(Guarded("run", 10))) == public

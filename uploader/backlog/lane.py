@@ -1,0 +1,113 @@
+"""The files of one kind, small or large, that wait for a worker: bounded for each session, and the sessions take turns.
+
+Memory: in each lane twice `limit` files of a session, new ones and such as failed before, about 1 kB each.
+Lock order: a lane's, then that of a session's files.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+
+from uploader.backlog.inventory import Files, Item
+from uploader.share.fingerprint import Look
+
+AGAIN = 8  # of so many files that are taken one has failed before, when there are both
+
+
+class Waiting:
+    """Those of one session: files that are new, and apart from them files that are tried again."""
+
+    def __init__(self, files: Files) -> None:
+        self.files = files
+        self.new: deque[Item] = deque()
+        self.again: deque[Item] = deque()
+        self._taken = 0
+
+    def queue(self, *, again: bool) -> deque[Item]:
+        """Return the one of the two."""
+        return self.again if again else self.new
+
+    def take(self) -> Item | None:
+        """Take a new one, however many fail; but neither kind waits for ever."""
+        self._taken += 1
+        first, then = (self.again, self.new) if self._taken % AGAIN == 0 else (self.new, self.again)
+        queue = first or then
+        return queue.popleft() if queue else None
+
+    def roomy(self) -> bool:
+        """Tell whether a quarter of the queue of new files is free."""
+        return len(self.new) <= self.files.limit * 3 // 4
+
+
+class Lane:
+    """For all threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._wanted = threading.Condition(self._lock)
+        self._room = threading.Condition(self._lock)
+        self._sessions: dict[Files, Waiting] = {}
+        self._turns: deque[Waiting] = deque()
+
+    def add(self, files: Files) -> None:
+        """Serve this session too."""
+        with self._lock:
+            waiting = self._sessions[files] = Waiting(files)
+            self._turns.append(waiting)
+
+    def remove(self, files: Files) -> None:
+        """Serve this session no more, and drop what waits of it."""
+        with self._lock:
+            if waiting := self._sessions.pop(files, None):
+                self._turns.remove(waiting)
+                files.drop([*waiting.new, *waiting.again])
+            self._room.notify_all()
+
+    def full(self, files: Files, *, again: bool) -> bool:
+        """Tell whether there is no room for one more file of this session."""
+        with self._lock:
+            return self._full(files, again=again)
+
+    def _full(self, files: Files, *, again: bool) -> bool:
+        waiting = self._sessions.get(files)
+        return waiting is None or len(waiting.queue(again=again)) >= files.limit
+
+    def offer(self, files: Files, path: str, found: Look) -> bool:
+        """Queue a file that is ready. False when there is no room for it, or the session has ended."""
+        again = files.failure(path) is not None
+        with self._lock:
+            if self._full(files, again=again):
+                return files.knows(path)
+            if item := files.admit(path, found):
+                self._sessions[files].queue(again=again).append(item)
+                self._wanted.notify()
+        return True
+
+    def wait_for_room(self, files: Files, timeout: float) -> None:
+        """Wait so many seconds until a quarter of the queue of new files is free, or the session ends."""
+        with self._lock:
+            self._room.wait_for(lambda: files not in self._sessions or self._sessions[files].roomy(), timeout)
+
+    def take(self) -> Item:
+        """Wait for a file and take it; sessions in turn."""
+        with self._lock:
+            while True:
+                for item in self._next():
+                    item.files.begin(item)
+                    return item
+                self._wanted.wait()
+
+    def _next(self) -> Iterator[Item]:
+        for _ in range(len(self._turns)):
+            waiting = self._turns[0]
+            self._turns.rotate(-1)
+            if item := waiting.take():
+                if waiting.roomy():  # to be woken for nothing costs two switches of threads
+                    self._room.notify_all()
+                yield item
+
+    def waits(self, files: Files) -> bool:
+        """Tell whether a file of this session waits here."""
+        with self._lock:
+            waiting = self._sessions.get(files)
+            return waiting is not None and bool(waiting.new or waiting.again)

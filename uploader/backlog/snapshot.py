@@ -1,0 +1,20 @@
+"""What is known of a session's files at one instant."""
+
+from dataclasses import dataclass
+
+from uploader.web.openapi.models import Current
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """The counts, and a few files. `rate`: bytes per second."""
+
+    waiting: int
+    uploading: int
+    completed: int
+    failed: int
+    bytes_uploaded: int
+    bytes_total: int
+    rate: float
+    current: list[Current]
+    last_error: str | None

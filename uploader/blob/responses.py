@@ -1,0 +1,75 @@
+"""What the service says of a blob, read with care: something on the way may have answered in its place."""
+
+import re
+from base64 import b64decode
+from collections.abc import Mapping
+from xml.etree import ElementTree as ET
+
+from uploader.blob.store import Blocks, Stored
+from uploader.errors import StoreRefused
+
+_NUMBER = re.compile(r"[0-9]{1,19}", re.ASCII)
+
+
+def stored(headers: Mapping[str, str]) -> Stored:
+    """Read the headers that describe a committed blob. Raises StoreRefused."""
+    crc, md5 = decoded(headers.get("x-ms-meta-crc64")), decoded(headers.get("Content-MD5"))
+    return Stored(
+        size=length(headers),
+        etag=etag(headers),
+        crc64=int.from_bytes(crc, "little") if crc and len(crc) == 8 else None,
+        md5=md5,
+        inode=headers.get("x-ms-meta-inode"),
+    )
+
+
+def listed(content: bytes) -> Blocks:
+    """Read a list of blocks; it does not say the etag. Raises StoreRefused."""
+    try:
+        lists = ET.fromstring(content)  # noqa: S314 the store is trusted with the files themselves
+    except (ET.ParseError, ValueError, LookupError) as error:
+        raise _unusable(f"its list of blocks is no XML ({error})") from error
+    if lists.tag != "BlockList":
+        raise _unusable(f"it is no list of blocks but {lists.tag[:100]!r}")
+    blocks = lists.findall("CommittedBlocks/Block")
+    # The content of a Put Blob is no block; some emulators list it as one without a name.
+    committed = [_id(block) for block in blocks] if any(block.findtext("Name") for block in blocks) else []
+    waiting = lists.iterfind("UncommittedBlocks/Block")
+    return Blocks({_id(block): _number(block.findtext("Size"), "a block's size") for block in waiting}, committed, None)
+
+
+def etag(headers: Mapping[str, str]) -> str:
+    """Return the version of a blob. Raises StoreRefused."""
+    if found := headers.get("ETag"):
+        return found
+    raise _unusable("it has no ETag")
+
+
+def length(headers: Mapping[str, str]) -> int:
+    """Return the bytes of a blob. Raises StoreRefused."""
+    return _number(headers.get("Content-Length"), "its Content-Length")
+
+
+def decoded(text: str | None) -> bytes | None:
+    """Read base64, which anyone may have written; None when it is not that."""
+    try:
+        return b64decode(text, validate=True) if text else None
+    except ValueError:
+        return None
+
+
+def _id(block: ET.Element) -> str:
+    name = block.findtext("Name", "")
+    if not decoded(name):
+        raise _unusable(f"a block's id is {name[:100]!r}")
+    return name
+
+
+def _number(text: str | None, what: str) -> int:
+    if text is None or not _NUMBER.fullmatch(text):
+        raise _unusable(f"{what} is {(text or '')[:100]!r}")
+    return int(text)
+
+
+def _unusable(why: str) -> StoreRefused:
+    return StoreRefused(f"the blob store's answer cannot be used: {why}; does something on the way answer for it?")

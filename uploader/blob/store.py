@@ -1,0 +1,99 @@
+"""The seam to the blob store: what the engine needs of one, what it writes beside the content, what a store says."""
+
+from base64 import b64decode
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+from uploader.blob.checksum import crc64_header
+
+FIRST_SECOND, LAST_SECOND = -30_610_224_000, 253_402_300_799  # 1000-01-01T00:00:00Z, 9999-12-31T23:59:59Z
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What goes with a blob: `crc64` of the whole content, `md5` of it or None, the source's inode and mtime in ns."""
+
+    size: int
+    crc64: int
+    md5: bytes | None
+    inode: int
+    mtime_ns: int
+    session: str
+    content_type: str
+
+    def metadata(self) -> dict[str, str]:
+        """Return the blob's metadata."""
+        return {
+            "crc64": crc64_header(self.crc64),
+            "mtime": rfc3339(self.mtime_ns),
+            "inode": str(self.inode),
+            "session": self.session,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A committed blob, as the store describes it. What another tool wrote may lack crc64, md5 and inode."""
+
+    size: int
+    etag: str
+    crc64: int | None
+    md5: bytes | None
+    inode: str | None
+
+    def holds(self, label: Label) -> bool:
+        """Tell whether its content is the one of this label."""
+        return self.size == label.size and self.crc64 == label.crc64
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """What a blob has: the sizes of its uncommitted blocks by id, its committed ids, its etag if it is committed."""
+
+    uncommitted: dict[str, int]
+    committed: list[str]
+    etag: str | None
+
+    def id_length(self, otherwise: int) -> int:
+        """Return the length in bytes of the uncommitted ids: all of a blob's have to be equally long."""
+        return next((len(b64decode(block_id)) for block_id in self.uncommitted), otherwise)
+
+    def committed_id_length(self, otherwise: int) -> int:
+        """Return the length in bytes of the committed ids."""
+        return next((len(b64decode(block_id)) for block_id in self.committed), otherwise)
+
+
+class BlobStore(Protocol):
+    """What the engine needs of a store. Every call may raise StoreError; `etag` None: the blob must not exist yet.
+
+    A write whose condition does not hold raises Overtaken and changes nothing.
+    """
+
+    def head(self, name: str) -> Stored | None:
+        """Describe a committed blob, None when there is none."""
+
+    def put(self, name: str, data: bytes, label: Label, etag: str | None) -> None:
+        """Write a whole blob; the service verifies its checksum."""
+
+    def blocks(self, name: str) -> Blocks:
+        """List the blob's blocks; none when it does not exist."""
+
+    def stage(self, name: str, block_id: str, data: memoryview, crc: int) -> None:
+        """Write one block; the service verifies its checksum."""
+
+    def commit(self, name: str, block_ids: list[str], label: Label, etag: str | None) -> None:
+        """Make the blob of these blocks, and drop all others."""
+
+    def discard(self, name: str, blocks: Blocks) -> None:
+        """Drop the uncommitted blocks and leave a committed blob as it is."""
+
+
+def rfc3339(time_ns: int) -> str:
+    """Return a time in ns as RFC 3339 in UTC with nine digits of a second, so that it sorts and loses nothing.
+
+    A file may bear any time; what lies outside the years 1000 to 9999 becomes their first or last second.
+    """
+    seconds, fraction = divmod(time_ns, 1_000_000_000)
+    seconds = min(max(seconds, FIRST_SECOND), LAST_SECOND)
+    return f"{datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()}.{fraction:09d}Z"

@@ -1,0 +1,85 @@
+"""When is a file ready? What no event calls finished goes when it was left alone for long enough.
+
+Over NFS a writer's data may sit in its own machine's cache, so that a file looks smaller
+and older than it is (docs/nfs.md).
+"""
+
+from dataclasses import dataclass
+from math import inf
+
+from uploader.backlog.inventory import Files
+from uploader.backlog.settling import Settling
+from uploader.settings import Settings
+from uploader.share.fingerprint import Look, look
+from uploader.share.scan import Found, Kind
+
+
+@dataclass
+class Pass:
+    """What one scan met. `server`: the server's time in ns when it began; `waited`: seconds for room in the queue.
+
+    `ripe`: when the first of the files that have to settle will have, monotonic seconds.
+    """
+
+    server: int
+    began: float
+    waited: float = 0.0
+    beyond: int = 0
+    counted: bool = False
+    ripe: float = inf
+
+
+class Readiness:
+    """Judges the files of one session, and remembers those that settle."""
+
+    def __init__(self, files: Files, settings: Settings) -> None:
+        self._files = files
+        self._settings = settings
+        self._trusted = 0 if files.fresh else None  # the server's time in ns; what happened before is no sign
+
+    def begin(self, server: int) -> None:
+        """Take note of the server's time in ns at each scan: only the first one's counts."""
+        if self._trusted is None:
+            self._trusted = server
+
+    def look(self, found: Found, one: Pass, now: float) -> Look | None:
+        """Return what a file is that is ready, None of one that has to settle. Raises OSError, FileError."""
+        current = look(found.folder, found.name)
+        if found.kind is Kind.PROCESSING:
+            return current
+        before = self._files.settling(found.path)
+        given_back = before is not None and before.given_back
+        since = before.since if before and before.look == current else now
+        age = (one.server - current.ctime_ns) / 1e9
+        settle = self._settings.settle if current.size else self._settings.settle_empty
+        if (signed(current, self._trusted or 0) and not given_back) or settled(age, now - since, settle):
+            return current
+        wait = rest(age, now - since, settle)
+        if not current.size:
+            wait = min(wait, self._settings.settle)  # content may come at any time, and has its own time to settle
+        one.ripe = min(one.ripe, now + max(wait, self._settings.scan_interval))
+        if not self._files.settle(found.path, Settling(current, since, now + wait, given_back)):
+            one.beyond += 1
+        return None
+
+
+def signed(file: Look, trusted: int) -> bool:
+    """Tell whether something happened to a file after its last write: a rename, or a final utimes.
+
+    `trusted`: the server's time in ns. A sign from before may be an earlier run's giving back of a claim, which only
+    that run knew.
+    """
+    return file.size > 0 and file.ctime_ns > max(file.mtime_ns, trusted)
+
+
+def settled(age: float, unchanged: float, settle: float) -> bool:
+    """Tell whether a file was left alone for `settle` seconds.
+
+    `age`: seconds since its ctime, both by the server's clock; `unchanged`: between looks of ours, by our clock.
+    """
+    return age >= settle or unchanged >= settle > 0
+
+
+def rest(age: float, unchanged: float, settle: float) -> float:
+    """Return the seconds until a file that is left alone has settled."""
+    return settle - max(age, unchanged)

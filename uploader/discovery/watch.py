@@ -1,0 +1,115 @@
+"""Raw inotify: hints that something happened. The scan is the truth; whatever is missed here it finds.
+
+Over NFS inotify reports only what this very mount did, so it is of use on the server's own folder (docs/nfs.md).
+"""
+
+import logging
+import os
+import threading
+import time
+from typing import Protocol
+
+from inotify_simple import INotify, flags
+
+from uploader.share.paths import COMPLETED, PROCESSING
+from uploader.telemetry import names
+from uploader.thread import spawn
+
+log = logging.getLogger(__name__)
+# CREATE matters for folders only, but for files it comes along; nothing else is asked for, so that the queue lasts.
+MASK = flags.CLOSE_WRITE | flags.MOVED_TO | flags.CREATE | flags.ONLYDIR
+_READY = flags.CLOSE_WRITE | flags.MOVED_TO
+_LOST = flags.Q_OVERFLOW | flags.IGNORED | flags.UNMOUNT
+
+GATHER = 0.02  # seconds in which events gather: most are of our own renames, and each wake-up stops a worker
+
+
+class Listener(Protocol):
+    """Who hears of a session's files. Neither call may block: the reader makes them."""
+
+    def arrived(self, folder: str, name: str) -> None:
+        """Hear of a file that is finished."""
+        ...
+
+    def rescan(self) -> None:
+        """Hear that events were missed or cannot tell: the folders have to be scanned."""
+        ...
+
+
+class Watch:
+    """One inotify instance for the process. Its reader only hands on and never blocks."""
+
+    def __init__(self) -> None:
+        """Without inotify (EMFILE: too many instances for this user) there is only the scan."""
+        self._lock = threading.Lock()
+        self._folders: dict[int, tuple[Listener, str]] = {}
+        self._inotify: INotify | None = None
+        self._full = False
+        try:
+            self._inotify = INotify()
+        except OSError as error:
+            log.warning(names.WATCH_UNAVAILABLE, extra={"error": error.strerror})
+            return
+        spawn("inotify", self._read, self._inotify)
+
+    def add(self, listener: Listener, path: str, folder: int) -> None:
+        """Watch the open folder; `path` is what the listener hears. One that is watched already stays as it is."""
+        if self._inotify is None:
+            return
+        with self._lock:
+            try:
+                # The kernel follows this link to the open folder itself, so that no name can lead elsewhere.
+                wd = self._inotify.add_watch(f"/proc/self/fd/{folder}", MASK)
+            except OSError as error:
+                if not self._full:
+                    log.warning(
+                        names.WATCH_UNAVAILABLE,
+                        extra={"error": error.strerror, "watches": len(self._folders)},
+                    )
+                self._full = True
+                return
+            self._folders[wd] = (listener, path)
+
+    def drop(self, listener: Listener) -> None:
+        """Watch no folder of this listener any more."""
+        with self._lock:
+            gone = [wd for wd, (other, _) in self._folders.items() if other is listener]
+            for wd in gone:
+                del self._folders[wd]
+                self._remove(wd)
+
+    def _remove(self, wd: int) -> None:
+        assert self._inotify is not None  # noqa: S101 for the type checker
+        try:
+            self._inotify.rm_watch(wd)
+        except OSError:
+            return  # the folder is gone, and its watch with it
+
+    def _read(self, inotify: INotify) -> None:
+        while True:
+            for event in inotify.read():
+                self._hand_on(event.wd, event.mask, os.fsdecode(event.name))
+            time.sleep(GATHER)
+
+    def _hand_on(self, wd: int, mask: int, name: str) -> None:
+        if mask & flags.Q_OVERFLOW:  # wd is -1: events of any folder are missing
+            log.warning(names.WATCH_OVERFLOW)
+            self._tell_all()
+            return
+        with self._lock:
+            known = self._folders.get(wd)
+            if mask & flags.IGNORED:
+                self._folders.pop(wd, None)
+        if known is None:
+            return
+        listener, path = known
+        if mask & (_LOST | flags.ISDIR):
+            listener.rescan()
+        elif mask & _READY and not name.endswith((PROCESSING, COMPLETED)):
+            listener.arrived(path, name)
+
+    def _tell_all(self) -> None:
+        with self._lock:
+            everyone = {listener for listener, _ in self._folders.values()}
+        for listener in everyone:
+            listener.rescan()

@@ -1,0 +1,50 @@
+"""What both programs read of the environment: NFS_WATCH_..., once; a wrong one is refused with its variable's name."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from uploader.errors import BadConfiguration, sentence
+
+PREFIX = "NFS_WATCH_"
+SECRETS = frozenset({"AZURE_STORAGE_CONNECTION_STRING"})
+
+
+class Environment(BaseSettings):
+    """The settings of both programs; frozen."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, env_ignore_empty=True, extra="ignore")
+
+    replicas: int | None = Field(default=None, ge=0)
+    statefulset: str = Field(default="nfs-watch", pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")
+    host: str = "0.0.0.0"  # noqa: S104 a pod is reached from outside; the cluster decides who may
+    port: int = Field(default=8080, ge=1, le=65535)
+
+
+E = TypeVar("E", bound=Environment)
+
+
+def read(settings: type[E], given: Mapping[str, Any] | None = None, allowed: Mapping[str, str] | None = None) -> E:
+    """Read the environment; `given` outranks it. `allowed`: what to say of a field instead of pydantic's own words.
+
+    Raises BadConfiguration, naming each wrong variable and what is allowed.
+    """
+    try:
+        return settings(**given or {})
+    except ValidationError as error:
+        told = [_told(dict(one), allowed or {}) for one in error.errors()]
+        raise BadConfiguration("; ".join(told)) from None
+
+
+def _told(error: dict[str, Any], allowed: Mapping[str, str]) -> str:
+    if not error["loc"]:
+        return sentence(error, "")
+    field = str(error["loc"][0])
+    variable = field if field in SECRETS else PREFIX + field.upper()
+    if error["type"] != "missing" and field not in SECRETS:
+        variable += f"={error['input']}"
+    if field in allowed:
+        error["msg"] = f"it has to be {allowed[field]}"
+    return sentence(error, variable, missing="is not set")

@@ -1,0 +1,28 @@
+"""After a stop at once: the claims that are left in a session's folder."""
+
+from collections.abc import Iterable
+
+from uploader.backlog.inventory import Files
+from uploader.errors import InTheWay
+from uploader.share.claim import Claim
+from uploader.share.mount import Share
+from uploader.share.paths import PROCESSING
+from uploader.share.scan import Found, Kind
+
+
+def give_back(found: Iterable[Found], share: Share, files: Files) -> None:
+    """Undo every claim among these names (I4 holds). One that cannot be undone stays and counts as failed."""
+    for one in found:
+        if one.kind is Kind.PROCESSING:
+            _undo(one, share, files)
+
+
+def _undo(found: Found, share: Share, files: Files) -> None:
+    try:
+        Claim(found.folder, found.name.removesuffix(PROCESSING)).give_back()
+    except FileNotFoundError:
+        pass
+    except (InTheWay, OSError) as error:  # fs.protected_hardlinks refuses to link other people's files
+        if isinstance(error, OSError):
+            share.judge(error)
+        files.fail(found.path, error)

@@ -1,0 +1,166 @@
+"""Session records on the share: `.nfs-watch/sessions/<session>.json`, created by link, changed by rename.
+
+A record appears whole or not at all, and of two that create the same one exactly one succeeds: link() fails when the
+name exists, on NFS too. rename() could not promise that (RENAME_NOREPLACE is EINVAL there).
+"""
+
+import errno
+import itertools
+import logging
+import os
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from uploader.errors import ShareLost
+from uploader.session import InvalidRecord, Session
+from uploader.telemetry import names
+
+log = logging.getLogger(__name__)
+SUFFIX = ".json"
+ASIDE = ".unreadable"
+_STALE_TRIES = 5
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The records by session; `unreadable`: sessions whose record is there but cannot be read now."""
+
+    sessions: dict[str, Session]
+    unreadable: frozenset[str]
+
+
+class Records:
+    """The records of all shards. Every method may raise OSError."""
+
+    def __init__(self, folder: Path, ordinal: int) -> None:
+        """`folder` exists. What a crashed process of this ordinal left half-written is removed.
+
+        Should that process live (I9), its write fails: no other file ever bears the name that it goes on with.
+        """
+        self.folder = folder
+        self._mark = f".tmp-{ordinal}-"
+        self._reported: frozenset[str] = frozenset()
+        for name in os.listdir(folder):
+            if name.startswith(self._mark):
+                with suppress(FileNotFoundError):
+                    os.unlink(folder / name)
+
+    def create(self, session: Session) -> bool:
+        """Write a new record; False when there is one already. It is on disk when this returns."""
+        temporary = self._written(session)
+        try:
+            os.link(temporary, self._path(session.name))
+        except OSError:
+            # A reply that was lost: two names mean that the link was made, by us.
+            if os.stat(temporary).st_nlink != 2:
+                if self._path(session.name).exists():
+                    return False
+                raise
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+        self._sync()
+        return True
+
+    def replace(self, session: Session) -> None:
+        """Change a record. It is on disk when this returns."""
+        temporary = self._written(session)
+        try:
+            os.rename(temporary, self._path(session.name))
+        except OSError:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+        self._sync()
+
+    def remove(self, name: str) -> None:
+        """Remove a record."""
+        with suppress(FileNotFoundError):
+            os.unlink(self._path(name))
+        self._sync()
+
+    def get(self, name: str) -> Session | None:
+        """Return one record, or None. One that cannot be understood is put aside, with a log line."""
+        data = self._read(self._path(name))
+        if data is None:
+            return None
+        try:
+            return Session.from_json(data, name)
+        except InvalidRecord as error:
+            self._put_aside(name, str(error))
+            return None
+
+    def all(self) -> Listed:
+        """Return every record. One that is there but cannot be read stops no other (I7).
+
+        Raises ShareLost when the folder is gone: it was there at the start, so this is not the share it was (I6).
+        """
+        try:
+            listed = os.listdir(self.folder)
+        except FileNotFoundError:
+            raise ShareLost(f"the folder of the session records, {self.folder}, is gone from the share") from None
+        sessions: dict[str, Session] = {}
+        unreadable: dict[str, str | None] = {}
+        for name in [name.removesuffix(SUFFIX) for name in listed if name.endswith(SUFFIX)]:
+            try:
+                if record := self.get(name):
+                    sessions[name] = record
+            except (PermissionError, IsADirectoryError) as error:
+                unreadable[name] = error.strerror
+        self._report(unreadable)
+        return Listed(sessions, self._reported)
+
+    def _report(self, unreadable: dict[str, str | None]) -> None:
+        """Log each of them once, until it can be read again."""
+        for name in unreadable.keys() - self._reported:
+            log.error(names.RECORD_UNREADABLE, extra={"session": name, "error": unreadable[name]})
+        self._reported = frozenset(unreadable)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / (name + SUFFIX)
+
+    def _written(self, session: Session) -> Path:
+        # A random name: in containers every process has the same id.
+        path = self.folder / f"{self._mark}{secrets.token_hex(8)}"
+        file = path.open("xb")  # one that is there is not ours to remove
+        try:
+            with file:
+                file.write(session.to_json())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:  # a full disk: what was begun must not pile up
+            with suppress(OSError):
+                os.unlink(path)
+            raise
+        return path
+
+    def _read(self, path: Path) -> bytes | None:
+        for _ in range(_STALE_TRIES):
+            try:
+                return path.read_bytes()
+            except FileNotFoundError:
+                return None
+            except OSError as error:
+                # Another shard replaced the record between our open and our read: the name leads to the new one.
+                if error.errno != errno.ESTALE:
+                    raise
+        return path.read_bytes()
+
+    def _put_aside(self, name: str, reason: str) -> None:
+        for number in itertools.count():
+            aside = self.folder / f"{name}{SUFFIX}{ASIDE}{number or ''}"
+            if aside.exists():
+                continue
+            with suppress(FileNotFoundError):  # another shard was quicker
+                os.rename(self._path(name), aside)
+                log.error(names.RECORD_UNREADABLE, extra={"session": name, "error": reason, "kept_as": aside.name})
+            return
+
+    def _sync(self) -> None:
+        fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

@@ -1,0 +1,252 @@
+"""The sessions of this shard: start, stop, status, and the loop that makes the records true.
+
+One code path serves start-up, adoption and recovery: every few seconds each record is looked at, and what it says is
+made so (level-triggered, as Kubernetes' controllers are).
+"""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from uploader.backlog.inventory import Files
+from uploader.backlog.queues import Backlog
+from uploader.cluster.placement import rank
+from uploader.cluster.replicas import Replicas, ReplicasUnknown
+from uploader.discovery.watch import Watch
+from uploader.errors import AlreadyActive, BadRequest, NotOwner, NotReady, ShardFull, ShareLost, UnknownSession
+from uploader.session import Session, State, new_name, now
+from uploader.sessions import status
+from uploader.sessions.give_back import give_back
+from uploader.sessions.records import Records
+from uploader.sessions.runs import Run, Runs
+from uploader.settings import Settings
+from uploader.share.mount import Share
+from uploader.sweep.sweeper import Owned
+from uploader.telemetry import names
+from uploader.thread import spawn
+from uploader.web.openapi.models import Ended, Started, Status
+
+log = logging.getLogger(__name__)
+RECONCILE = 2.0  # seconds between two looks at the records
+GIVE_BACK = 20.0  # seconds that a stop waits for the files under way
+
+
+class Service:
+    """What the HTTP handlers call. start, stop and the loop take turns; status answers from memory."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        share: Share,
+        records: Records,
+        replicas: Replicas,
+        watch: Watch,
+        backlog: Backlog,
+    ) -> None:
+        self.settings = settings
+        self.share = share
+        self.records = records
+        self.replicas = replicas
+        self.runs = Runs(settings, share, records, watch, backlog)
+        self.reconciled = False
+        self._lock = threading.RLock()
+
+    def begin(self) -> None:
+        """Start the loop."""
+        spawn("reconcile", self._loop)
+
+    def start(self, name: str | None, extensions: list[str] | None, shard: int | None) -> Started:
+        """Start a session; its record is on disk when this returns. Raises Refused."""
+        me = self.settings.ordinal
+        with self._share_or_503(), self._lock:
+            record = self.records.get(name) if name else None
+            if record and record.state is not State.STOPPED:
+                raise AlreadyActive(f"{name} is {record.state} on shard {record.owner}", shard=record.owner)
+            owner = record.owner if record else self._placed(name, shard)
+            if owner != me:
+                raise NotOwner(f"shard {owner} owns {name or 'what is to run there'}", shard=owner)
+            running = [run.session.name for run in self.runs.values() if run.discovery]
+            if len(running) >= self.settings.max_sessions:
+                raise ShardFull(f"shard {me} runs {', '.join(running)}", sessions=running)
+            wanted = None if extensions is None else tuple(extensions)
+            session = Session(name or new_name(), State.ACTIVE, me, now(), wanted)
+            (Path(self.share.root) / session.name).mkdir(exist_ok=True)
+            if record:
+                self.records.replace(session)
+            elif not self.records.create(session):
+                raise AlreadyActive(f"{name} was started somewhere else at the same moment")
+            self.runs.launch(session, names.SESSION_STARTED, fresh=record is None)
+        return status.started(session)
+
+    def _placed(self, name: str | None, shard: int | None) -> int:
+        """Return the shard for a new session: the one that the request names, else the first in the name's rank."""
+        count = self._count()
+        if shard is not None and shard >= count:
+            raise BadRequest(f"there is no shard {shard}: the StatefulSet has {count} replicas")
+        if shard is not None:
+            return shard
+        return rank(name, count)[0] if name else self.settings.ordinal
+
+    def _count(self) -> int:
+        try:
+            count = self.replicas.count()
+        except ReplicasUnknown as error:
+            raise NotReady(str(error)) from error
+        if count == 0:
+            raise NotReady("the StatefulSet is scaled to 0")
+        return count
+
+    def stop(self, name: str, *, drain: bool) -> Ended:
+        """Stop a session; return how far that has come. Raises Refused."""
+        with self._share_or_503(), self._lock:
+            record = self._own_record(name)
+            if record.state is State.STOPPED:
+                return status.ended(record)
+            run = self.runs.get(name) or self.runs.launch(record, names.SESSION_RESUMED)
+            if drain:
+                self.runs.drain(run)
+                return _ended(run, State.DRAINING)
+        with self._share_or_503():
+            return self._end(run)
+
+    def _end(self, run: Run) -> Ended:
+        """End a session at once and give its claims back; other requests do not wait for that."""
+        with run.ending:
+            if discovery := run.discovery:
+                discovery.stop()
+                run.files.wait_idle(GIVE_BACK)
+                give_back(discovery.walk(), self.share, run.files)
+            with self._lock:
+                try:
+                    record = self._own_record(run.session.name)  # it may have been adopted while we waited
+                    if self.runs.get(record.name) is run and run.discovery:
+                        self.runs.stopped(run)
+                except OSError:
+                    self.runs.leave(run)  # the record says that it runs: so it is taken up again
+                    raise
+            return _ended(run, State.STOPPED)
+
+    def _own_record(self, name: str) -> Session:
+        record = self.records.get(name)
+        if record is None:
+            raise UnknownSession(f"there is no session {name}")
+        if record.owner != self.settings.ordinal:
+            raise NotOwner(f"shard {record.owner} owns {name}", shard=record.owner)
+        return record
+
+    def status(self, name: str | None = None) -> Status:
+        """Describe one session, or all of this shard, from memory. Raises Refused."""
+        runs = self.runs.now()
+        if name is not None:
+            runs = [run for run in runs if run.session.name == name]
+            if not runs:
+                with self._share_or_503():
+                    self._own_record(name)
+                raise NotReady(f"{name} is about to be resumed")
+        return status.answer(self.settings.ordinal, [(run.session, run.files) for run in runs])
+
+    def gauges(self) -> dict[str, float]:
+        """Return what the metrics' gauges show, by their names. From memory."""
+        runs = self.runs.now()
+        files = [run.files.snapshot() for run in runs]
+        return {
+            names.SESSIONS_ACTIVE: sum(run.discovery is not None for run in runs),
+            names.FILES_WAITING: sum(one.waiting for one in files),
+            names.FILES_UPLOADING: sum(one.uploading for one in files),
+            names.FILES_FAILING: sum(one.failed for one in files),
+            names.SHARE_AGE: self.share.age(),
+        }
+
+    def _loop(self) -> None:
+        while True:
+            try:
+                with self._lock:
+                    self._reconcile()
+                self.reconciled = True
+            except ShareLost:
+                self.share.probe()  # where another share is mounted, that is the reason to give
+                raise
+            except OSError as error:
+                self.share.judge(error)
+                log.warning(names.RECONCILE_FAILED, extra={"error": str(error)})
+            self.runs.wake.wait(RECONCILE)
+            self.runs.wake.clear()
+
+    def _reconcile(self) -> None:
+        records = self.records.all()
+        there = records.sessions.keys() | records.unreadable
+        for run in [run for name, run in self.runs.items() if name not in there]:
+            # Records go only when a stopped session was swept; else the share is not the one it was (I6).
+            if run.session.state is not State.STOPPED:
+                raise ShareLost(f"the record of session {run.session.name} is gone from the share")
+            self.runs.leave(run)  # a second process of this ordinal has swept it (I9)
+        try:
+            count: int | None = self.replicas.count()
+        except ReplicasUnknown:
+            count = None
+        for record in records.sessions.values():
+            if record.owner == self.settings.ordinal:
+                self._own(record, names.SESSION_RESUMED)
+            elif count and record.owner >= count and rank(record.name, count)[0] == self.settings.ordinal:
+                adopted = replace(record, owner=self.settings.ordinal)
+                self.records.replace(adopted)
+                self._own(adopted, names.SESSION_ADOPTED)
+            elif record.name in self.runs:
+                self.runs.leave(self.runs[record.name])
+
+    def _own(self, record: Session, event: str) -> None:
+        """Make true what the record says of a session of ours."""
+        run = self.runs.get(record.name)
+        if run and run.session != record:  # another shard had it meanwhile: what the record says counts
+            self.runs.leave(run)
+            run = None
+        run = run or self.runs.launch(record, event)
+        if run.discovery and run.discovery.finished and run.session.state is State.DRAINING:
+            run.discovery.stop()
+            self.runs.stopped(run)
+
+    def owned(self) -> dict[str, Owned]:
+        """Return the sessions of this shard, from memory; for the sweeper."""
+        return {
+            run.session.name: Owned(run.session.name, run.files, run.session.state is State.STOPPED)
+            for run in self.runs.now()
+        }
+
+    def swept(self, name: str) -> None:
+        """Forget a stopped session that has nothing left, if its record says so too. Raises OSError."""
+        with self._lock:
+            run, record = self.runs.get(name), self.records.get(name)
+            if run and record and record.state is State.STOPPED and record.owner == self.settings.ordinal:
+                self.runs.forget(name)
+
+    @contextmanager
+    def reopen(self, name: str) -> Iterator[Files | None]:
+        """Give the files of the run that takes a file back; one that had drained drains once more. Raises OSError.
+
+        None when this shard no longer runs it. Starts, stops and the loop wait until the end.
+        """
+        with self._lock:
+            run = self.runs.get(name)
+            if run and run.session.state is State.STOPPED and run.session.drained:
+                with self.runs.reopened(run) as files:
+                    yield files
+            else:
+                yield run.files if run else None
+
+    @contextmanager
+    def _share_or_503(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.share.judge(error)
+            raise NotReady(f"the share does not do what is needed: {error.strerror}") from error
+
+
+def _ended(run: Run, wanted: State) -> Ended:
+    """Return the answer to a stop. Raises NotReady when another process changed the record first."""
+    if run.session.state is not wanted:
+        raise NotReady(f"the record of {run.session.name} was changed elsewhere at the same moment")
+    return status.ended(run.session)

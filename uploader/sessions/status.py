@@ -1,0 +1,46 @@
+"""The answers about sessions. Counters describe a session since this process took it up, as far as the disk tells."""
+
+from uploader.backlog.inventory import Files
+from uploader.session import Session
+from uploader.web.openapi import models
+
+SHOWN = 50  # files in flight or failed that one answer names
+
+
+def started(session: Session) -> models.Started:
+    """Return the answer to start."""
+    return models.Started(
+        session=session.name,
+        state=session.state,
+        shard=session.owner,
+        folder=session.name,
+        started_at=session.started_at,
+    )
+
+
+def ended(session: Session) -> models.Ended:
+    """Return the answer to stop."""
+    return models.Ended(session=session.name, state=session.state, shard=session.owner)
+
+
+def answer(shard: int, sessions: list[tuple[Session, Files]]) -> models.Status:
+    """Return the answer to status: these sessions, and this shard as the one that was asked."""
+    asked = models.ShardStatus(shard=shard, reachable=True, sessions=[session.name for session, _ in sessions])
+    return models.Status(sessions=[_session(session, files) for session, files in sessions], shards=[asked])
+
+
+def _session(session: Session, files: Files) -> models.SessionStatus:
+    now = files.snapshot(SHOWN)
+    left = now.bytes_total - now.bytes_uploaded
+    return models.SessionStatus(
+        session=session.name,
+        state=session.state,
+        shard=session.owner,
+        started_at=session.started_at,
+        files=models.Files(now.waiting, now.uploading, now.completed, now.failed),
+        bytes=models.Bytes(now.bytes_uploaded, now.bytes_total),
+        rate_bytes_per_s=round(now.rate),
+        eta_s=round(left / now.rate) if now.rate > 0 and left > 0 else None,
+        current=now.current,
+        last_error=now.last_error,
+    )

@@ -1,0 +1,85 @@
+"""A file's three names: plain, `.processing` while it is claimed, `.completed` once it is in the store.
+
+A rename never overwrites something unproven (I4): `.processing` and `.completed` are ours alone and looked at first;
+a plain name belongs to the producer, so a claim is given back by link(), which fails when the name is taken.
+"""
+
+import os
+
+from uploader.errors import InTheWay, Vanished
+from uploader.share.fingerprint import inode
+from uploader.share.paths import COMPLETED, PROCESSING
+
+
+class Claim:
+    """One file of one folder. `folder` is a descriptor; every method may raise OSError."""
+
+    def __init__(self, folder: int, name: str) -> None:
+        self.folder = folder
+        self.name = name
+        self.processing = name + PROCESSING
+        self.completed = name + COMPLETED
+
+    def held(self) -> bool:
+        """Tell whether `.processing` is there: claimed, by us or before a crash."""
+        return inode(self.folder, self.processing) is not None
+
+    def take(self) -> None:
+        """Claim the file, when `held` has said no: an older claim comes first. Raises Vanished when it is gone."""
+        try:
+            self._rename(self.name, self.processing)
+        except FileNotFoundError:
+            # A rename whose reply was lost says ENOENT when it is repeated: the target tells.
+            if not self.held():
+                raise Vanished(self.name) from None
+
+    def complete(self, claimed: int) -> None:
+        """Mark the file of inode `claimed` as completed. Raises InTheWay, Vanished."""
+        ours, there = inode(self.folder, self.processing), inode(self.folder, self.completed)
+        if ours not in {None, claimed}:
+            raise Vanished(self.processing)  # another shard finished this one and claimed the next (I9)
+        if there not in {None, claimed}:
+            # Without a claim nothing needs the room: another shard finished this one, and perhaps the next.
+            raise InTheWay(f"{self.completed} is in the way") if ours else Vanished(self.processing)
+        try:
+            self._rename(self.processing, self.completed)
+        except FileNotFoundError:
+            if inode(self.folder, self.completed) != claimed:
+                raise Vanished(self.processing) from None
+
+    def give_back(self) -> None:
+        """Undo the claim. Raises InTheWay when the producer has put a new file under the plain name."""
+        move(self.folder, self.processing, self.name)
+
+    def finish_giving_back(self) -> None:
+        """End what a crash has left half done, one file under two names. Raises Vanished when that was so."""
+        if inode(self.folder, self.processing) == inode(self.folder, self.name):
+            self.give_back()
+            raise Vanished(self.processing)
+
+    def reopen(self) -> None:
+        """Undo the completion. Raises InTheWay when the next claim is there already."""
+        try:
+            move(self.folder, self.completed, self.processing)
+        except PermissionError:  # fs.protected_hardlinks refuses to link other people's files
+            if self.held():
+                raise InTheWay(f"{self.processing} is in the way") from None
+            self._rename(self.completed, self.processing)
+
+    def _rename(self, source: str, target: str) -> None:
+        os.rename(source, target, src_dir_fd=self.folder, dst_dir_fd=self.folder)
+
+
+def move(folder: int, source: str, target: str) -> None:
+    """Rename without ever overwriting: link, then unlink. Raises InTheWay, OSError.
+
+    A crash between the two leaves one file under two names; the next call ends that.
+    """
+    try:
+        os.link(source, target, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+    except FileExistsError:
+        if inode(folder, source) != inode(folder, target):
+            raise InTheWay(f"{target} is in the way") from None
+    # Another process may have done the same meanwhile, and the file been claimed anew: then this is its only name.
+    if inode(folder, source) == inode(folder, target):
+        os.unlink(source, dir_fd=folder)

@@ -1,0 +1,106 @@
+"""The share itself: is it there, is it the same one, and what time does its server have.
+
+There are no circuit breakers (A13): when the share is lost the process ends with 75, and Kubernetes replaces the pod.
+"""
+
+import errno
+import logging
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from uploader.errors import ShareLost
+from uploader.share.paths import opened_path
+from uploader.telemetry import names
+from uploader.thread import die, spawn
+
+log = logging.getLogger(__name__)
+OWN = ".nfs-watch"
+# What a call on a lost NFS mount answers; ESTALE never heals in a mounted pod, ETIMEDOUT is softerr's word.
+LOST = frozenset({errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.ENOTCONN, errno.ENODEV})
+PROBE_INTERVAL = 1.0  # seconds between two looks of the watchdog
+
+
+class Share:
+    """The mounted share. `fd` is its root, for calls relative to it; it is O_PATH and opens nothing on the server."""
+
+    def __init__(self, root: Path, ordinal: int, timeout: float) -> None:
+        """Make our own folder where it is missing. Raises OSError when that cannot be done."""
+        self.root = str(root)
+        self.fd = opened_path(self.root)
+        self.timeout = timeout
+        self._identity = self._look()
+        (root / OWN / "sessions").mkdir(parents=True, exist_ok=True)
+        self._clock = f"{self.root}/{OWN}/clock-{ordinal}"
+        self.server_time()  # fails here, not in each scan, when the share cannot be written
+        self._good = time.monotonic()
+        if not os.path.ismount(self.root):
+            log.warning(names.SHARE_NOT_A_MOUNT, extra={"root": self.root})
+
+    def _look(self) -> tuple[int, int]:
+        status = os.stat(self.root)
+        return status.st_dev, status.st_ino
+
+    def server_time(self) -> int:
+        """Return the server's time in ns: what it writes on a file of ours that we touch. Raises OSError."""
+        try:
+            os.utime(self._clock)
+        except FileNotFoundError:
+            with open(self._clock, "wb"):
+                pass
+            os.utime(self._clock)
+        return os.stat(self._clock).st_mtime_ns
+
+    def age(self) -> float:
+        """Return the seconds since the share last answered the watchdog. From memory."""
+        return time.monotonic() - self._good
+
+    def probe(self) -> None:
+        """Ask the share whether it is there. Raises ShareLost when it fails or is another one (I6)."""
+        try:
+            os.statvfs(self.root)  # goes to the server, unlike stat: see docs/nfs.md
+            identity = self._look()
+        except OSError as error:
+            raise ShareLost(f"the share at {self.root} does not answer: {error.strerror}") from error
+        if identity != self._identity:
+            raise ShareLost(f"what is mounted at {self.root} is no longer the share that was there at the start")
+        self._good = time.monotonic()
+
+    def judge(self, error: OSError) -> None:
+        """Tell a lost share from one bad file. Raises ShareLost when the share itself fails too.
+
+        One file that another client has deleted answers ESTALE as well, and must not end the process (I7).
+        """
+        if error.errno in LOST:
+            self.probe()
+
+    def watch(self) -> None:
+        """Start the watchdog: one thread asks the share and may hang; the other looks at how long ago it answered."""
+        self._good = time.monotonic()
+        spawn("share-probe", self._ask)
+        spawn("share-age", self._check_age)
+
+    def _ask(self) -> None:
+        while True:
+            self.probe()
+            time.sleep(PROBE_INTERVAL)
+
+    def _check_age(self) -> None:
+        warned = False
+        while True:
+            age = self.age()
+            if age > self.timeout:
+                die(ShareLost(f"the share at {self.root} has not answered for {age:.0f} s"))
+            if (slow := age > self.timeout / 3) and not warned:
+                spawn("share-slow", self._warn, age, ends=True)  # a log that is blocked must not hold this thread
+            warned = slow
+            time.sleep(min(0.5, self.timeout / 10))
+
+    def _warn(self, age: float) -> None:
+        log.warning(names.SHARE_SLOW, extra={"seconds": round(age, 1)})
+
+    def close(self) -> None:
+        """Give the descriptor back; for tests."""
+        with suppress(OSError):
+            os.close(self.fd)

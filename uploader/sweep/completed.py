@@ -1,0 +1,141 @@
+"""What may become of a `.completed` file.
+
+It is deleted when it is proven to be in the store (I1), sent again when it was still being written, else kept.
+"""
+
+import logging
+import os
+import threading
+import time
+
+from uploader.backlog.inventory import Files
+from uploader.blob.store import BlobStore
+from uploader.errors import InTheWay
+from uploader.settings import Settings
+from uploader.share.claim import Claim, move
+from uploader.share.fingerprint import Look, inode, look
+from uploader.share.paths import COMPLETED
+from uploader.share.scan import Rule
+from uploader.sweep.proofs import MAX_PROOFS, Key, Proofs
+from uploader.sweep.verdict import Verdict, judge
+from uploader.telemetry import instruments, names
+from uploader.telemetry.text import shown
+
+log = logging.getLogger(__name__)
+RECHECK = 300.0  # seconds until something unproven is compared again
+MAX_UNPROVEN = MAX_PROOFS
+
+
+class Unproven:
+    """The files that the store does not have, and when each is compared again. Bounded; for all threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[Key, tuple[Look, float]] = {}
+
+    def add(self, key: Key, current: Look) -> tuple[bool, bool]:
+        """Remember a file; return whether it is new, and whether it is remembered."""
+        with self._lock:
+            new = key not in self._known
+            if remembered := not new or len(self._known) < MAX_UNPROVEN:
+                self._known[key] = (current, time.monotonic() + RECHECK)
+            return new, remembered
+
+    def rests(self, key: Key, current: Look) -> bool:
+        """Tell whether the same content was compared a short while ago."""
+        with self._lock:
+            known = self._known.get(key)
+            return known is not None and known[0].same(current) and known[1] > time.monotonic()
+
+    def forget(self, key: Key) -> None:
+        """Drop a file that is gone."""
+        with self._lock:
+            self._known.pop(key, None)
+
+
+class Completed:
+    """The `.completed` files of all sessions: workers make them and clear them away, the sweeper collects them.
+
+    Whoever calls has the path for itself: a worker its item, the sweeper a reservation.
+    """
+
+    def __init__(self, settings: Settings, store: BlobStore) -> None:
+        self.settings = settings
+        self.store = store
+        self.proofs = Proofs()
+        self._unproven = Unproven()
+
+    def remember(self, files: Files, path: str, committed: Look) -> None:
+        """Take note that this process saw the store confirm this file."""
+        self.proofs.add((files.session, path), committed, self.settings.retention)
+
+    def clear(self, files: Files, path: str, claim: Claim) -> bool:
+        """Make room for a new file of this name, which is there: nothing may overwrite an unproven `.completed` (I4).
+
+        Afterwards it is gone, or it was not finished and has become `.processing`; then it returns True.
+        Raises InTheWay, and what `judge` raises.
+        """
+        if inode(claim.folder, claim.completed) is None:
+            return False
+        verdict, current = self.judge(files, path, claim)
+        if verdict is Verdict.UNPROVEN:
+            self.keep(files, path, current)
+            raise InTheWay(f"{claim.completed} stands in the way and its content is not in the store")
+        if verdict is Verdict.PROVEN:
+            self.delete(files, path, claim)
+        else:
+            self.send_again(files, path, claim, current)
+        return claim.held()
+
+    def waits(self, files: Files, path: str) -> bool:
+        """Tell whether this process completed the file, and its time is to come."""
+        return self.proofs.waits((files.session, path))
+
+    def rests(self, files: Files, path: str, current: Look) -> bool:
+        """Tell whether the file was compared a short while ago, and is not in the store."""
+        return self._unproven.rests((files.session, path), current)
+
+    def judge(self, files: Files, path: str, claim: Claim) -> tuple[Verdict, Look]:
+        """Say what the file is, by the last look before it could be deleted. Raises OSError, FileError."""
+        parent = f"{self.settings.blob_prefix}{files.session}/"
+        blob = None if Rule((), parent).objection(path) else parent + path  # nobody can have sent such a name
+        verdict, current = judge(claim, self.proofs.get((files.session, path)), self.store, blob)
+        if verdict is Verdict.PROVEN and not look(claim.folder, claim.completed, thaw=True).same(current):
+            verdict = Verdict.CHANGED
+        return verdict, current
+
+    def delete(self, files: Files, path: str, claim: Claim) -> None:
+        """Delete a file that is proven. Raises OSError."""
+        os.unlink(claim.completed, dir_fd=claim.folder)
+        self.gone(files, path)
+        instruments.FILES_DELETED.add(1)
+        log.info(names.FILE_DELETED, extra={"session": files.session, "path": shown(path)})
+
+    def send_again(self, files: Files, path: str, claim: Claim, current: Look) -> None:
+        """Put a file that was still being written back to its plain name, or finish it before a newer one there.
+
+        `files` is the session's that sends it. Raises OSError, InTheWay.
+        """
+        files.given_back(path, current, self.settings.settle)
+        try:
+            move(claim.folder, claim.completed, claim.name)
+        except (InTheWay, PermissionError):
+            claim.reopen()
+        self.gone(files, path)
+        log.warning(names.FILE_CHANGED, extra={"session": files.session, "path": shown(path)})
+
+    def keep(self, files: Files, path: str, current: Look) -> None:
+        """Keep a file that the store does not have, and say so once."""
+        key = (files.session, path)
+        self.proofs.forget(key)  # what was proven is another file
+        new, remembered = self._unproven.add(key, current)
+        if new:
+            log.error(names.FILE_UNPROVEN, extra={"session": files.session, "path": shown(path) + COMPLETED})
+        if remembered:
+            files.keep(path + COMPLETED, "its content is not in the store; it is kept")
+
+    def gone(self, files: Files, path: str) -> None:
+        """Forget a file that is no longer there."""
+        self.proofs.forget((files.session, path))
+        self._unproven.forget((files.session, path))
+        files.release(path + COMPLETED)

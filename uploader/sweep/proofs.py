@@ -1,0 +1,57 @@
+"""The files that this process saw the store confirm, and when each may be deleted."""
+
+import threading
+import time
+from itertools import takewhile
+
+from uploader.share.fingerprint import Look
+
+MAX_PROOFS = 100_000  # about 500 bytes each; beyond it the store is asked
+Key = tuple[str, str]
+"""A session, and a path below its folder."""
+
+
+class Proofs:
+    """Bounded: of the oldest the store is asked again. For all threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[Key, tuple[Look, float]] = {}  # in the order in which they are due
+
+    def add(self, key: Key, committed: Look, wait: float) -> None:
+        """Note what a file was when it was committed; `wait`: seconds until it may be deleted."""
+        with self._lock:
+            self._add(key, committed, wait)
+
+    def _add(self, key: Key, committed: Look, wait: float) -> None:
+        self._known.pop(key, None)  # the newest stand last, even of a name that comes again
+        self._known[key] = (committed, time.monotonic() + wait)
+        if len(self._known) > MAX_PROOFS:
+            del self._known[next(iter(self._known))]
+
+    def put_off(self, key: Key, wait: float) -> None:
+        """Try a file again later, if it is still known: after those that are due by then, or at the next walk."""
+        with self._lock:
+            if known := self._known.get(key):
+                self._add(key, known[0], wait)
+
+    def due(self, now: float) -> list[Key]:
+        """Return what may be deleted at `now`, monotonic seconds. Each has to be forgotten or put off."""
+        with self._lock:
+            return [key for key, _ in takewhile(lambda one: one[1][1] <= now, self._known.items())]
+
+    def get(self, key: Key) -> Look | None:
+        """Return what the file was when it was committed."""
+        with self._lock:
+            return known[0] if (known := self._known.get(key)) else None
+
+    def waits(self, key: Key) -> bool:
+        """Tell whether its time has not come yet."""
+        with self._lock:
+            known = self._known.get(key)
+            return known is not None and known[1] > time.monotonic()
+
+    def forget(self, key: Key) -> None:
+        """Drop a file that is deleted, or no longer what was committed."""
+        with self._lock:
+            self._known.pop(key, None)

@@ -1,0 +1,229 @@
+"""The sweeper: walks the sessions of this shard, and deletes `.completed` files whose time has come.
+
+It asks what it has to know, and is told nothing: see `Sessions`.
+"""
+
+import logging
+import time
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from typing import Protocol
+
+from uploader.backlog.inventory import Files
+from uploader.errors import FileError, StoreError
+from uploader.settings import Settings
+from uploader.share.claim import Claim
+from uploader.share.fingerprint import Look, inode, look
+from uploader.share.mount import Share
+from uploader.share.paths import COMPLETED, PROCESSING, join, opened, split
+from uploader.share.scan import Found, Kind, Rule, scan
+from uploader.sweep.completed import Completed
+from uploader.sweep.verdict import Verdict
+from uploader.telemetry import names
+from uploader.telemetry.text import shown
+from uploader.thread import spawn
+
+log = logging.getLogger(__name__)
+WALK = 12  # sweeps between two walks that look for what this process did not complete itself
+PAUSE = 3  # the next walk is no sooner than this many times the last one's duration
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """A session of this shard, as it is now."""
+
+    name: str
+    files: Files
+    stopped: bool
+
+
+class Sessions(Protocol):
+    """What the sweeper asks of the sessions. Every method may raise OSError."""
+
+    def owned(self) -> dict[str, Owned]:
+        """Return the sessions of this shard by name, stopped ones too. From memory."""
+
+    def swept(self, name: str) -> None:
+        """Hear that nothing is left of a stopped session."""
+
+    def reopen(self, name: str) -> AbstractContextManager[Files | None]:
+        """Have a stopped session take a file back: give the files of the run that does, None when there is none.
+
+        When it had drained, its record says on disk that it drains again before the caller may rename the file, and
+        its discovery begins afterwards. One that was stopped at once stays stopped.
+        """
+
+
+class Leftovers(Protocol):
+    """What else is swept each time: the staging folder."""
+
+    def sweep(self) -> None:
+        """Delete what nobody needs any more."""
+
+
+class Sweeper:
+    """One thread for all sessions."""
+
+    def __init__(
+        self, settings: Settings, share: Share, completed: Completed, sessions: Sessions, staging: Leftovers | None
+    ) -> None:
+        self.settings = settings
+        self.share = share
+        self.completed = completed
+        self.sessions = sessions
+        self.staging = staging
+        self._next_walk: dict[tuple[str, bool], float] = {}  # by session, and whether it had stopped
+
+    def start(self) -> None:
+        """Begin."""
+        spawn("sweeper", self._run)
+
+    def _run(self) -> None:
+        while True:
+            self.turn(time.monotonic())
+            time.sleep(self.settings.sweep_interval)
+
+    def turn(self, now: float) -> None:
+        """Collect what is due at `now`, monotonic seconds; then walk those sessions whose walk is due."""
+        self.collect_due(now)
+        sessions = self.sessions.owned()
+        self._next_walk = {key: when for key, when in self._next_walk.items() if key[0] in sessions}
+        for session in sessions.values():
+            if time.monotonic() >= self._next_walk.get((session.name, session.stopped), 0.0):
+                self.walk_once(session)
+        if self.staging:
+            self.staging.sweep()
+
+    def collect_due(self, now: float) -> None:
+        """Collect the files that this process completed and whose retention is over."""
+        for session, path in self.completed.proofs.due(now):
+            if owned := self.sessions.owned().get(session):
+                self._attempt(owned, path)
+            else:
+                self.completed.proofs.forget((session, path))  # another shard's now
+
+    def _attempt(self, session: Owned, path: str) -> None:
+        folder, name = split(path)
+        try:
+            with opened(self.share.fd, join(session.name, folder)) as at, session.files.reserve(path) as mine:
+                if mine and self._collected_due(session, path, Claim(at, name)):
+                    return
+        except FileNotFoundError:
+            self.completed.gone(session.files, path)
+        except (FileError, OSError) as error:
+            self._failed(session.files, path, error)
+        self.completed.proofs.put_off((session.name, path), self.settings.sweep_interval)
+
+    def _collected_due(self, session: Owned, path: str, claim: Claim) -> bool:
+        """Collect the file that is due, and not the next of its name, whose own retention has only begun."""
+        key = (session.name, path)
+        known = self.completed.proofs.get(key)
+        if not known or self.completed.proofs.waits(key):
+            return True  # it was completed anew since the list of what is due was made
+        if inode(claim.folder, claim.completed) not in {None, known.inode}:
+            self.completed.proofs.forget(key)  # another shard completed it; the walk knows when it is due
+            return True
+        return self._collect(session, path, claim) is not None
+
+    def walk_once(self, session: Owned) -> None:
+        """Look for `.completed` files that this process did not complete: from before a restart, or another shard's."""
+        began = time.monotonic()
+        if not self._walked(session) and session.stopped:
+            self._swept(session.name)
+        pause = max(PAUSE * (time.monotonic() - began), (1 if session.stopped else WALK) * self.settings.sweep_interval)
+        self._next_walk[session.name, session.stopped] = time.monotonic() + pause
+
+    def _walked(self, session: Owned) -> int:
+        """Return how much is left of a session."""
+        left = session.files.uploading()  # what is under way will leave something
+        try:
+            oldest = self.share.server_time() - int(self.settings.retention * 1e9)
+            with opened(self.share.fd, session.name) as top:
+                for found in scan(top, Rule((), "")):
+                    left += self._meet(session, found, oldest)
+        except OSError as error:
+            self.share.judge(error)
+            self.share.probe()  # gone is not empty (I6)
+            left += not isinstance(error, FileNotFoundError)
+        return left
+
+    def _meet(self, session: Owned, found: Found, oldest: int) -> bool:
+        """Collect what has been left for long enough; tell whether something stays."""
+        if found.kind is Kind.COMPLETED:
+            return self._leftover(session, found, oldest)
+        if found.kind is Kind.PROCESSING and session.stopped:
+            session.files.keep(found.path + PROCESSING, "it could not be given back; the next start sends it")
+        if found.error:
+            self.share.judge(found.error)
+        return found.kind is Kind.PROCESSING or found.error is not None
+
+    def _leftover(self, session: Owned, found: Found, oldest: int) -> bool:
+        if self.completed.waits(session.files, found.path):
+            return True
+        claim = Claim(found.folder, found.name.removesuffix(COMPLETED))
+        try:
+            current = look(claim.folder, claim.completed)
+            if current.ctime_ns > oldest or self.completed.rests(session.files, found.path, current):
+                return True
+            with session.files.reserve(found.path) as mine:
+                return not mine or self._collect(session, found.path, claim) in {None, Verdict.UNPROVEN}
+        except FileNotFoundError:
+            self.completed.gone(session.files, found.path)
+            return False
+        except (FileError, OSError) as error:
+            self._failed(session.files, found.path, error)
+            return True
+
+    def _collect(self, session: Owned, path: str, claim: Claim) -> Verdict | None:
+        """Do what the file's verdict asks for; None when that has to wait. The path is reserved.
+
+        Raises OSError, FileError.
+        """
+        if self.sessions.owned().get(session.name) != session:
+            return None  # the session was started again meanwhile: the next walk knows that
+        verdict, current = self.completed.judge(session.files, path, claim)
+        if verdict is Verdict.PROVEN:
+            self.completed.delete(session.files, path, claim)
+        elif verdict is Verdict.UNPROVEN:
+            self.completed.keep(session.files, path, current)
+        elif not session.stopped:
+            self.completed.send_again(session.files, path, claim, current)
+        elif not self._reopened(session, path, claim, current):
+            return None
+        return verdict
+
+    def _reopened(self, session: Owned, path: str, claim: Claim, current: Look) -> bool:
+        """Have a stopped session send a file that was still being written; False when that has to wait.
+
+        Its record comes first: a renamed file of a session that nobody runs would be forgotten.
+        """
+        with ExitStack() as stack:
+            try:
+                files = stack.enter_context(self.sessions.reopen(session.name))
+            except OSError as error:
+                self._cannot(session.name, error)
+                return False
+            if files is None or (files is not session.files and not stack.enter_context(files.reserve(path))):
+                return False
+            self.completed.send_again(files, path, claim, current)
+            return True
+
+    def _swept(self, name: str) -> None:
+        """Have a record removed; where that fails, the next walk tries again."""
+        try:
+            self.sessions.swept(name)
+        except OSError as error:
+            self._cannot(name, error)
+
+    def _cannot(self, name: str, error: OSError) -> None:
+        self.share.judge(error)
+        log.warning(names.RECONCILE_FAILED, extra={"session": name, "error": str(error)})
+
+    def _failed(self, files: Files, path: str, error: Exception) -> None:
+        """Show what keeps a file from being deleted; a store that is away passes by itself."""
+        if isinstance(error, OSError):
+            self.share.judge(error)
+        text = f"it cannot be deleted: {error}"
+        if not isinstance(error, StoreError) and files.keep(path + COMPLETED, text):
+            extra = {"session": files.session, "path": shown(path) + COMPLETED, "error": text}
+            log.warning(names.FILE_FAILED, extra=extra)

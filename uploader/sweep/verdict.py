@@ -1,0 +1,56 @@
+"""Is a `.completed` file in the store? What nobody can prove is kept (I1)."""
+
+import os
+from enum import Enum, auto
+from hashlib import md5
+
+from uploader.blob.checksum import crc64
+from uploader.blob.store import BlobStore, Stored
+from uploader.share.claim import Claim
+from uploader.share.fingerprint import Look, read
+
+CHUNK = 1024 * 1024
+
+
+class Verdict(Enum):
+    """What a `.completed` file is."""
+
+    PROVEN = auto()  # the store has it
+    CHANGED = auto()  # the very file that was sent, but it was written to afterwards
+    UNPROVEN = auto()  # nobody knows it: kept
+
+
+def judge(claim: Claim, committed: Look | None, store: BlobStore, blob: str | None) -> tuple[Verdict, Look]:
+    """Compare the file with what this process saw committed, else with the blob; None: no blob can have its name.
+
+    Returns what the file is as well. Raises OSError, FileError.
+    """
+    fd, current = read(claim.folder, claim.completed)
+    try:
+        if committed and committed.inode == current.inode:
+            return (Verdict.PROVEN if committed.same(current) else Verdict.CHANGED), current
+        stored = store.head(blob) if blob else None
+        if stored is None:
+            return Verdict.UNPROVEN, current
+        if stored.size == current.size and _matches(fd, stored):
+            return Verdict.PROVEN, current
+        same_file = stored.inode == str(current.inode)
+        return (Verdict.CHANGED if same_file else Verdict.UNPROVEN), current
+    finally:
+        os.close(fd)
+
+
+def _matches(fd: int, stored: Stored) -> bool:
+    """Compare a file of the right length with the blob's CRC64, else with its MD5; without either it is no match."""
+    digest, crc, offset = md5(usedforsecurity=False), 0, 0
+    if stored.crc64 is None and stored.md5 is None:
+        return False
+    while data := os.pread(fd, CHUNK, offset):
+        offset += len(data)
+        if stored.crc64 is not None:
+            crc = crc64(data, crc)
+        else:
+            digest.update(data)
+    if offset != stored.size:
+        return False
+    return crc == stored.crc64 if stored.crc64 is not None else digest.digest() == stored.md5

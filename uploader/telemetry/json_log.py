@@ -1,0 +1,115 @@
+"""Log records as JSON lines: one object a line, whatever a library or an exception hands over."""
+
+import json
+import logging
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+import orjson
+from opentelemetry import trace
+
+from uploader.telemetry import names
+
+OURS = ("uploader", "router", "__main__")
+SELDOM = 300.0  # seconds between two lines of one kind from the telemetry's own machinery
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def ours(record: logging.LogRecord) -> bool:
+    """Tell whether this program said it, and not a library."""
+    return record.name.partition(".")[0] in OURS
+
+
+def fields(record: logging.LogRecord) -> dict[str, Any]:
+    """Return what was passed as `extra`."""
+    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
+
+
+class JsonLines(logging.Formatter):
+    """Formats a record as one JSON object; what was passed as `extra` stands beside the event.
+
+    A library's line has the library's logger as its event, and its words as `message`.
+    """
+
+    def __init__(self, service: str) -> None:
+        super().__init__()
+        self.service = service
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line. Never raises: a line that cannot be made is a line that is lost."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": record.name,
+            "service": self.service,
+            **fields(record),
+        }
+        line["event" if ours(record) else "message"] = said(record)
+        span = trace.get_current_span().get_span_context()
+        if span.is_valid:
+            line |= {"trace_id": f"{span.trace_id:032x}", "span_id": f"{span.span_id:016x}"}
+        if record.exc_info:
+            line["trace"] = self.formatException(record.exc_info)
+        try:
+            return orjson.dumps(line, default=repr, option=orjson.OPT_NON_STR_KEYS).decode()
+        except orjson.JSONEncodeError:  # half a character, or a number beyond 64 bits: valid in Python only
+            return json.dumps(line, default=repr, skipkeys=True)
+
+
+def said(record: logging.LogRecord) -> str:
+    """Return the record's text, whatever is wrong with its format."""
+    try:
+        return record.getMessage()
+    except Exception:  # noqa: BLE001 a library's mistake in its own format string
+        return str(record.msg)
+
+
+class Seldom(logging.Filter):
+    """Lets the telemetry's own machinery say the same thing only once in a while: a collector may be away for days."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next: dict[tuple[str, int], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether the record is to be written."""
+        if not record.name.startswith(("opentelemetry", "grpc")):
+            return True
+        now, kind = time.monotonic(), (record.name, record.lineno)
+        if now < self._next.get(kind, 0.0):
+            return False
+        self._next[kind] = now + SELDOM
+        return True
+
+
+def write(service: str) -> None:
+    """Send every log record, warning and unhandled exception to stdout as JSON."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonLines(service))
+    handler.addFilter(Seldom())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    for noisy in ("azure", "httpx", "uvicorn.access", "urllib3"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    # Its "queue full", once for each record that is dropped, would cost more than the record.
+    logging.getLogger("opentelemetry.sdk._shared_internal").setLevel(logging.ERROR)
+    logging.captureWarnings(capture=True)
+    sys.excepthook = lambda _, error, at: _log(names.PROCESS_FAILED, error, at, level=logging.CRITICAL)
+    sys.unraisablehook = lambda what: _log(names.ERROR_IGNORED, what.exc_value, what.exc_traceback)
+    threading.excepthook = lambda what: _log(
+        names.THREAD_FAILED, what.exc_value, what.exc_traceback, in_thread=what.thread and what.thread.name
+    )
+
+
+def _log(
+    event: str,
+    error: BaseException | None,
+    at: TracebackType | None,
+    level: int = logging.ERROR,
+    **extra: Any,  # noqa: ANN401 any JSON
+) -> None:
+    what = (type(error), error, at) if error else None
+    logging.getLogger(__name__).log(level, event, exc_info=what, extra=extra)

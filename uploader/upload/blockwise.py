@@ -1,0 +1,173 @@
+"""One large file in blocks: read ahead, staged side by side, resumed to the block, committed once."""
+
+import logging
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from hashlib import md5
+
+from uploader.blob.checksum import crc64, joined
+from uploader.blob.store import BlobStore, Blocks, Label
+from uploader.errors import Cancelled, ExpiredBlocks, LeftoverBlocks, NotEligible, Overtaken, TooManyBlocks
+from uploader.share.fingerprint import unchanged
+from uploader.telemetry import instruments, names
+from uploader.upload.block import ID_LENGTH, MIB, SHORTEST_ID, block_id, block_size
+from uploader.upload.memory import Memory
+from uploader.upload.source import Source
+
+log = logging.getLogger(__name__)
+
+
+class Pools:
+    """What the blocks of all large files share. Each block that is held is counted in `memory`."""
+
+    def __init__(self, memory: Memory, connections: int) -> None:
+        """Start at most `connections` senders, and as many readers."""
+        count = max(1, min(connections, memory.limit // memory.block_size))
+        self.memory = memory
+        self.window = max(2, count // 2)  # blocks of one file in flight: two files fill the pool
+        self.senders = ThreadPoolExecutor(count, "sender")
+        self.readers = ThreadPoolExecutor(count, "reader")
+
+
+class Blockwise:
+    """One large file on its way."""
+
+    def __init__(self, store: BlobStore, pools: Pools, source: Source, *, content_md5: bool) -> None:
+        self.store = store
+        self.pools = pools
+        self.memory = pools.memory
+        self.source = source
+        self.content_md5 = content_md5
+        self.size = block_size(source.look.size, self.memory.block_size)
+        if self.size > self.memory.most:  # waiting for it would never end, and stop all others too
+            raise NotEligible(f"so large a file goes in blocks of {self.size} bytes: more than NFS_WATCH_MEMORY")
+        self.there = self._list()
+        self.id_length = self.there.id_length(ID_LENGTH)
+        self.in_flight: list[Future[None]] = []
+        self.failed = False
+        self.skipped = 0
+        self.confirmed = 0
+
+    def run(self) -> None:
+        """Send it; recover once from blocks that the store has lost or cannot take."""
+        try:
+            self._send()
+        except (LeftoverBlocks, TooManyBlocks, ExpiredBlocks) as error:
+            extra = {"session": self.source.session, "blob": self.source.blob, "error": str(error)}
+            log.warning(names.UPLOAD_RECOVERED, extra=extra)
+            if isinstance(error, TooManyBlocks):
+                self.store.discard(self.source.blob, self.store.blocks(self.source.blob))
+            self.there = self._list()
+            self.id_length = self.there.id_length(self.there.committed_id_length(ID_LENGTH))
+            if self.id_length < SHORTEST_ID:
+                raise
+            self.source.sent(-self.confirmed)
+            if self.source.copy:
+                self.source.copy.restart()
+            self._send()
+
+    def _list(self) -> Blocks:
+        """List what is there, without leftovers whose ids are too short to tell contents apart (I9)."""
+        store, name = self.store, self.source.blob
+        there = store.blocks(name)
+        if there.id_length(ID_LENGTH) < SHORTEST_ID:
+            store.discard(name, there)
+            there = store.blocks(name)
+        return there
+
+    def _send(self) -> None:
+        source, store = self.source, self.store
+        self.skipped = self.confirmed = 0
+        self.failed = False
+        ids, label = self._stage_all()
+        instruments.phase(names.STORED, blocks=len(ids), skipped=self.skipped)
+        unchanged(source.look, source.check())
+        if self.skipped:
+            extra = {"session": source.session, "blob": source.blob, "blocks": len(ids), "skipped": self.skipped}
+            log.info(names.UPLOAD_RESUMED, extra=extra)
+        try:
+            store.commit(source.blob, ids, label, self.there.etag)
+        except Overtaken:
+            # Our own commit whose reply was lost, or another writer: only the content tells.
+            stored = store.head(source.blob)
+            if stored is None or not stored.holds(label):
+                raise
+        instruments.phase(names.COMMITTED)
+
+    def _stage_all(self) -> tuple[list[str], Label]:
+        source = self.source
+        digest = md5(usedforsecurity=False) if self.content_md5 else None
+        whole, ids = 0, []
+        ahead = self._read_ahead(0)
+        try:
+            for index, offset in enumerate(range(0, source.look.size, self.size)):
+                if source.cancelled():
+                    raise Cancelled
+                self._await(self.pools.window - 1)
+                buffer, data, crc = ahead.result()
+                ahead = self._read_ahead(offset + self.size)
+                if digest:
+                    digest.update(data)
+                whole = joined(whole, crc, len(data))
+                ids.append(block_id(index, crc, self.id_length))
+                self._hand_over(ids[-1], data, crc, buffer)
+            self._await(0)
+        finally:
+            # Leave no thread behind that still uses our file or our buffers.
+            self.failed = bool(self.in_flight)
+            wait(self.in_flight)
+            self.in_flight.clear()
+            if not ahead.exception():  # waits for it
+                self.memory.give(ahead.result()[0])
+        return ids, source.label(whole, digest.digest() if digest else None)
+
+    def _read_ahead(self, offset: int) -> "Future[tuple[bytearray, memoryview, int]]":
+        """Read the next block while this one is hashed: neither the share nor the processor waits for the other."""
+        return self.pools.readers.submit(self._read_block, offset)
+
+    def _read_block(self, offset: int) -> tuple[bytearray, memoryview, int]:
+        """Read a block piece by piece; each is summed up, and copied, while the processor's cache holds it."""
+        left = max(0, self.source.look.size - offset)
+        buffer = self.memory.buffer(self.size) if left else bytearray()
+        crc = 0
+        try:
+            data = memoryview(buffer)[: min(self.size, left)]
+            for at in range(0, len(data), MIB):
+                piece = data[at : at + MIB]
+                self.source.fill(piece, offset + at)
+                crc = crc64(piece, crc)
+                if self.source.copy:
+                    self.source.copy.write(piece)
+        except BaseException:
+            self.memory.give(buffer)
+            raise
+        return buffer, data, crc
+
+    def _hand_over(self, name: str, data: memoryview, crc: int, buffer: bytearray) -> None:
+        if self.id_length >= ID_LENGTH and self.there.uncommitted.get(name) == len(data):
+            self.skipped += 1
+            instruments.BLOCKS_SKIPPED.add(1)
+            self._count(len(data))
+            self.memory.give(buffer)
+            return
+        self.in_flight.append(self.pools.senders.submit(self._stage, name, data, crc, buffer))
+
+    def _stage(self, name: str, data: memoryview, crc: int, buffer: bytearray) -> None:
+        try:
+            if self.failed or self.source.cancelled():
+                raise Cancelled
+            self.store.stage(self.source.blob, name, data, crc)
+            self._count(len(data))
+            instruments.BLOCKS_SENT.add(1)
+            instruments.CONTENT_SENT.add(len(data))
+        finally:
+            data.release()
+            self.memory.give(buffer)
+
+    def _count(self, size: int) -> None:
+        self.confirmed += size
+        self.source.sent(size)
+
+    def _await(self, at_most: int) -> None:
+        """Wait until at most so many blocks are in flight. Raises what a sender raised."""
+        while len(self.in_flight) > at_most:
+            self.in_flight.pop(0).result()

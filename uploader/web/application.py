@@ -1,0 +1,47 @@
+"""What a program answers over HTTP: the contract's calls, each by its operationId; those that are alike are here."""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import Lifespan
+
+from uploader.errors import Refused
+from uploader.web.events import Events
+from uploader.web.openapi.document import document
+from uploader.web.wire import answer, failed, http_error, refused
+
+Call = Callable[[Request], Awaitable[Response]]
+
+
+def application(
+    own: Mapping[str, Call], events: Events, *, router: bool, lifespan: Lifespan[Starlette] | None = None
+) -> Starlette:
+    """Return the application of a shard or of the router; `own`: the calls that it answers in its own way."""
+    contract = document(router=router)
+    text = answer(contract)
+
+    async def stream(request: Request) -> Response:
+        return events.response(request)
+
+    async def openapi(_: Request) -> Response:
+        return text
+
+    calls = {"events": stream, "contract": openapi, "livez": livez, **own}
+    return Starlette(
+        routes=[
+            Route(path, calls[operation["operationId"]], methods=[method.upper()])
+            for path, operations in contract["paths"].items()
+            for method, operation in operations.items()
+        ],
+        exception_handlers={Refused: refused, HTTPException: http_error, Exception: failed},
+        lifespan=lifespan,
+    )
+
+
+async def livez(_: Request) -> Response:
+    """GET /livez: it answers, so it lives. A share that hangs ends the process by itself."""
+    return PlainTextResponse("alive\n")

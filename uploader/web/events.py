@@ -1,0 +1,117 @@
+"""The status as server-sent events: one poller and one serialization, however many clients look on.
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Send
+
+from uploader.telemetry import names
+from uploader.web.openapi.models import encoded
+
+log = logging.getLogger(__name__)
+RETRY = 1000  # milliseconds after which a browser comes back
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # a proxy shall not collect events
+HEARTBEAT = b": still here\n\n"
+
+
+class Events:
+    """Sends what `snapshot` returns whenever it has changed.
+
+    It is asked every `interval` seconds, and only while someone is connected. Each event is the full state,
+    so a client that comes back is sent the present one at once, whatever its Last-Event-ID, and a slow one
+    skips what it has missed: nothing is queued for it. `heartbeat`: seconds between comments in a silence.
+    """
+
+    def __init__(
+        self, snapshot: Callable[[], Awaitable[object]], interval: float = 0.25, heartbeat: float = 15
+    ) -> None:
+        self._snapshot = snapshot
+        self._interval = interval
+        self._heartbeat = heartbeat
+        self._clients = 0
+        self._poller: asyncio.Task[None] | None = None
+        self._number = 0
+        self._event = b""
+        self._state = b""
+        self._changed = asyncio.Event()
+
+    def response(self, request: Request) -> Response:
+        """Answer GET with the stream, HEAD with its headers."""
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream", headers=HEADERS)
+        return _Stream(self._stream(), media_type="text/event-stream", headers=HEADERS)
+
+    async def _stream(self) -> AsyncGenerator[bytes, None]:
+        self._enter()
+        try:
+            yield b"retry: %d\n\n" % RETRY
+            sent = 0
+            while True:
+                if self._event and sent != self._number:
+                    sent = self._number
+                    yield self._event
+                elif not await self._change():
+                    yield HEARTBEAT
+        finally:
+            self._leave()
+
+    async def _change(self) -> bool:
+        try:
+            async with asyncio.timeout(self._heartbeat):
+                await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _enter(self) -> None:
+        self._clients += 1
+        if self._poller is None:
+            self._poller = asyncio.create_task(self._poll())
+
+    def _leave(self) -> None:
+        self._clients -= 1
+        if not self._clients and self._poller:
+            self._poller.cancel()
+            self._poller = None
+            self._event = self._state = b""  # the next client shall not be shown the past
+
+    async def _poll(self) -> None:
+        failing = False
+        while True:
+            try:
+                self._publish(encoded(await self._snapshot()))
+                failing = False
+            except Exception as error:  # noqa: BLE001 the one broad catch of this task: the next look may succeed
+                if not failing:  # one line, not four a second
+                    log.warning(names.SNAPSHOT_FAILED, extra={"error": f"{type(error).__name__}: {error}"})
+                failing = True
+            await asyncio.sleep(self._interval)
+
+    def _publish(self, state: bytes) -> None:
+        if state == self._state:
+            return
+        self._state = state
+        self._number += 1
+        self._event = b"id: %d\ndata: %b\n\n" % (self._number, state)
+        self._changed.set()  # wakes all that wait
+        self._changed = asyncio.Event()
+
+
+class _Stream(StreamingResponse):
+    """Ends its iterator as soon as the client is gone, not when memory is next tidied up."""
+
+    def __init__(self, content: AsyncGenerator[bytes, None], **options: Any) -> None:  # noqa: ANN401 as StreamingResponse
+        super().__init__(content, **options)
+        self._content = content
+
+    async def stream_response(self, send: Send) -> None:
+        async with aclosing(self._content):
+            await super().stream_response(send)

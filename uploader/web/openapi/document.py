@@ -1,0 +1,62 @@
+"""The contract of both programs, OpenAPI 3.1: contract.json, completed by the models' schemas and the errors' answers.
+
+In contract.json an operation names the codes of its `errors`, and `problems` has an example of each.
+"""
+
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import orjson
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from uploader.errors import BadShard, Refused
+from uploader.version import VERSION
+from uploader.web.openapi.models import Ended, Problem, Started, StartRequest, Status, StopRequest
+
+CONTRACT = Path(__file__).with_name("contract.json")
+MODELS: tuple[type[BaseModel], ...] = (StartRequest, StopRequest, Started, Ended, Status, Problem)
+ERRORS = {error.code: error for error in Refused.__subclasses__()}
+TEMPLATE = "#/components/schemas/{model}"
+
+
+def document(*, router: bool) -> dict[str, Any]:
+    """Return the contract of the router, or of a shard."""
+    contract: dict[str, Any] = orjson.loads(CONTRACT.read_bytes())
+    contract["info"]["version"] = VERSION
+    contract["info"]["description"] = "\n".join(contract["info"]["description"])
+    if not router:
+        del contract["paths"]["/"]
+    problems = contract.pop("problems")
+    for operation in [operation for path in contract["paths"].values() for operation in path.values()]:
+        codes = [code for code in operation.pop("errors", []) if router or code != BadShard.code]
+        operation["responses"] |= _responses([_problem(code, problems[code]) for code in codes])
+    _, schemas = models_json_schema([(model, "validation") for model in MODELS], ref_template=TEMPLATE)
+    return {**contract, "components": {"schemas": schemas["$defs"]}}
+
+
+def _problem(code: str, example: dict[str, Any]) -> dict[str, Any]:
+    status = ERRORS[code].status
+    problem = Problem(title=HTTPStatus(status).phrase, status=status, code=code, **example)
+    return problem.model_dump(exclude_unset=True)
+
+
+def _responses(problems: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the responses by their status: one may have several codes."""
+    statuses = sorted({problem["status"] for problem in problems})
+    return {str(status): _response([one for one in problems if one["status"] == status]) for status in statuses}
+
+
+def _response(problems: list[dict[str, Any]]) -> dict[str, Any]:
+    content = {
+        "schema": {"$ref": TEMPLATE.format(model=Problem.__name__)},
+        "examples": {problem["code"]: {"value": problem} for problem in problems},
+    }
+    response: dict[str, Any] = {
+        "description": "; ".join(problem["code"] for problem in problems),
+        "content": {"application/problem+json": content},
+    }
+    if problems[0]["status"] == HTTPStatus.SERVICE_UNAVAILABLE:
+        response["headers"] = {"Retry-After": {"description": "seconds", "schema": {"type": "string"}}}
+    return response
