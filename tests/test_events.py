@@ -194,7 +194,7 @@ def test_a_failing_snapshot_does_not_end_the_stream_and_is_logged_once(
         wait_for(lambda: it.source.asked > asked + 4, "more looks")
         it.source.state, it.source.fails = {"number": 1}, False
         assert next(stream)[1] == {"number": 1}
-    said = [record.message for record in caplog.records if record.name == "uploader.events"]
+    said = [record.message for record in caplog.records if record.name == module.__name__]
     assert said.count("events.snapshot_failed") == 1
 
 
