@@ -133,6 +133,8 @@ def test_the_sweeper_leaves_a_name_alone_that_a_worker_has(bed: Bed) -> None:
     bed.write("x", b"second")
     bed.item("x")
     bed.due()
+    assert bed.names() == ["x", "x.completed"]
+    bed.completed.proofs.forget(("run", "x"))  # as after a restart: it is the walk that finds it
     bed.walk()
     assert bed.names() == ["x", "x.completed"]
 
