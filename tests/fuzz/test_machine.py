@@ -10,7 +10,9 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -50,9 +52,11 @@ class Checked(Hooked):
 class Machine(RuleBasedStateMachine):
     """Two owners of one session, each a bed that can die and come back."""
 
+    below: ClassVar[Path]
+
     def __init__(self) -> None:
         super().__init__()
-        self.root = Path(tempfile.mkdtemp(prefix="machine-"))
+        self.root = Path(tempfile.mkdtemp(dir=self.below))
         self.store = Checked(self._took)
         self.beds = [Bed(self.root, self.store), Bed(self.root, self.store)]
         self.model: dict[str, bytes] = {}
@@ -216,6 +220,11 @@ class Machine(RuleBasedStateMachine):
             for bed in self.beds:
                 bed.close()
             shutil.rmtree(self.root)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _below(tmp_path_factory: pytest.TempPathFactory) -> None:
+    Machine.below = tmp_path_factory.mktemp("machine")
 
 
 TestMachine = Machine.TestCase
