@@ -1,4 +1,4 @@
-"""Azurite, N shards and a router together, on one share."""
+"""A blob endpoint, N shards and a router together, on one share."""
 
 import contextlib
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ class Cluster:
 
     def start(self, name: str, **fields: object) -> Path:
         """Start a session through the router and return its folder."""
-        response = httpx.post(f"{self.router.url}/v1/watch/start", json={"session": name, **fields}, timeout=30)
+        response = httpx.post(f"{self.router.url}/v1/watch/start", json={"session": name, **fields}, timeout=60)
         assert response.status_code == 201, response.text
         return self.root / str(response.json()["folder"])
 
@@ -30,21 +30,24 @@ class Cluster:
         url = f"{self.router.url}/v1/watch"
 
         def sessions() -> list[str]:
-            return [one["session"] for one in httpx.get(f"{url}/status", timeout=10).json()["sessions"]]
+            return [one["session"] for one in httpx.get(f"{url}/status", timeout=60).json()["sessions"]]
 
         for name in sessions():
-            httpx.post(f"{url}/stop", json={"session": name, "drain": False}, timeout=30)
+            httpx.post(f"{url}/stop", json={"session": name, "drain": False}, timeout=60)
         wait_for(lambda: not sessions(), "the sessions to be swept")
 
 
 @contextlib.contextmanager
-def cluster(folder: Path, count: int, **settings: object) -> Iterator[Cluster]:
-    """Run them; settings are those of the shards. Shard k listens on 127.0.1.k, so that one URL fits them all."""
+def cluster(folder: Path, count: int, connection: str = "", **settings: object) -> Iterator[Cluster]:
+    """Run them; settings are those of the shards. Shard k listens on 127.0.1.k, so that one URL fits them all.
+
+    `connection`: that of an endpoint that runs already; without one it is an Azurite's.
+    """
     root = folder / "share"
     root.mkdir()
     port = free_port()
     with contextlib.ExitStack() as stack:
-        connection = stack.enter_context(azurite(folder))
+        connection = connection or stack.enter_context(azurite(folder))
         shards = []
         for ordinal in range(count):
             host = f"127.0.1.{ordinal}"

@@ -13,7 +13,9 @@ def run(code: str, env: dict[str, str] | None = None, *, fails: bool = False) ->
     """Run it with these OTEL_ variables; return what it prints. stderr has to stay empty."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
     argv = [sys.executable, "-c", BEFORE + code]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=clean | (env or {}), cwd=TOP)
+    done = subprocess.run(
+        argv, capture_output=True, text=True, check=False, env=clean | (env or {}), cwd=TOP, timeout=120
+    )
     assert not done.stderr
     assert (done.returncode != 0) == fails, done.stdout
     return done.stdout

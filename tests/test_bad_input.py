@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -275,10 +276,16 @@ def test_the_store_is_named_once(environment: pytest.MonkeyPatch) -> None:
 def ends(program: str, **variables: str | None) -> str:
     """Run a program that cannot start; return why it says it ends. None takes a variable away."""
     required = {f"NFS_WATCH_{name}": value for name, value in REQUIRED.items()}
-    fitting = {**required, "AZURE_STORAGE_CONNECTION_STRING": CONNECTION, "NFS_WATCH_REPLICAS": "1", **variables}
-    env = {**programs.Program([], Path()).env, **{name: value for name, value in fitting.items() if value is not None}}
     argv = [sys.executable, "-m", program]
-    run = subprocess.run(argv, env=env, cwd=programs.TOP, text=True, capture_output=True, timeout=60, check=False)
+    with tempfile.TemporaryDirectory() as root:  # it may get as far as to make its own folder there
+        fitting: dict[str, str | None] = {
+            **required,
+            "NFS_WATCH_ROOT": root,
+            "AZURE_STORAGE_CONNECTION_STRING": CONNECTION,
+        }
+        fitting |= {"NFS_WATCH_REPLICAS": "1", **variables}
+        env = programs.Program([], Path()).env | {name: value for name, value in fitting.items() if value is not None}
+        run = subprocess.run(argv, env=env, cwd=programs.TOP, text=True, capture_output=True, timeout=60, check=False)
     assert run.returncode == 1, run
     assert programs.KEY not in run.stdout + run.stderr
     lines = [json.loads(line) for line in (run.stdout + run.stderr).splitlines()]  # no traceback

@@ -151,10 +151,10 @@ def test_the_documented_pattern_of_extensions_is_the_rule(extension: str) -> Non
 
 def test_the_router_has_a_page_and_a_shard_has_none(site: Cluster) -> None:
     for name, server in _servers(site).items():
-        contract = httpx.get(f"{server.url}/openapi.json").json()
+        contract = httpx.get(f"{server.url}/openapi.json", timeout=60).json()
         assert contract["openapi"] == "3.1.0"
         assert ("/" in contract["paths"]) == (name == "router")
-        assert httpx.get(server.url).status_code == (200 if name == "router" else 404)
+        assert httpx.get(server.url, timeout=60).status_code == (200 if name == "router" else 404)
 
 
 @pytest.mark.parametrize("name", ["shard", "router"])

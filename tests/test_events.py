@@ -7,7 +7,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from itertools import takewhile
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -221,11 +220,11 @@ def test_a_hundred_clients_cost_one_poller_and_one_serialization(monkeypatch: py
     """Each look at the state is one, whoever looks on; and all of them are sent what it found."""
     dumped: list[int] = []
 
-    def dumps(state: dict[str, Any]) -> bytes:
+    def encoded(state: dict[str, Any]) -> bytes:
         dumped.append(state["number"])
         return orjson.dumps(state)
 
-    monkeypatch.setattr(module, "orjson", SimpleNamespace(dumps=dumps))
+    monkeypatch.setattr(module, "encoded", encoded)
     source = Source()
 
     async def ticking() -> dict[str, Any]:

@@ -142,7 +142,7 @@ def test_the_uploader_of_the_image_uploads_a_file(root: Path, share: Path, tmp_p
             server.up("/livez")
             assert owner(server.pid) == ["Uid:\t1000\t1000\t1000\t1000", "CapEff:\t0000000000000000"]
             wait_for(lambda: server.answers("/readyz"), "the shard to be ready")
-            answer = httpx.post(f"{server.url}/v1/watch/start", json={"session": "run-1"})
+            answer = httpx.post(f"{server.url}/v1/watch/start", json={"session": "run-1"}, timeout=60)
             assert answer.status_code == 201, answer.text
             file = tmp_path / "a.bin"
             file.write_bytes(b"a" * 1000)

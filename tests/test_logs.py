@@ -130,7 +130,7 @@ def test_credentials_that_are_refused_or_wrong_are_never_shown(
     assert shard.process is not None
     if "127.0.0.1:9/" in connection:
         shard.ready()
-        httpx.post(f"{shard.url}/v1/watch/start", json={"session": "run-1"}, trust_env=False)
+        httpx.post(f"{shard.url}/v1/watch/start", json={"session": "run-1"}, trust_env=False, timeout=60)
         wait_for(lambda: names.FILE_FAILED in shard.log(), "the failure", 60)
     else:
         assert shard.wait() == 1

@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
 from tests.cluster import Cluster, cluster
+from tests.endpoint.faults import Do
+from tests.endpoint.request import Operation
+from tests.endpoint.server import Endpoint
 from tests.need import need
 from tests.programs import wait_for
 
 EVIL = "<img src=x onerror=document.title='owned'>.bin"
-RATE = 4_000_000  # bytes a second: slow enough to watch
+BLOCK = 64 * 1024
 OPTIONS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --window-size=1280,900"
@@ -26,9 +30,14 @@ OPTIONS = (
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    settings = {"max_upload_rate": RATE, "block_size": 256 * 1024}
-    with cluster(tmp_path_factory.mktemp("page"), 2, **settings) as it:
+def endpoint() -> Iterator[Endpoint]:
+    with Endpoint() as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, endpoint: Endpoint) -> Iterator[Cluster]:
+    with cluster(tmp_path_factory.mktemp("page"), 2, endpoint.connection_string, block_size=BLOCK) as it:
         yield it
 
 
@@ -55,6 +64,16 @@ def page(site: Cluster, browser: Chrome) -> Iterator[Chrome]:
     wait_for(lambda: text(browser, "#line") == "live", "the page to be live")
     yield browser
     site.clear()
+
+
+@pytest.fixture
+def turns(page: Chrome, endpoint: Endpoint) -> Iterator[threading.Semaphore]:  # noqa: ARG001 this ends before the page
+    """Each block of a file waits for a turn, so that the file is in flight until the page has been looked at."""
+    it = threading.Semaphore(0)
+    endpoint.faults.add(Do(lambda _: it.acquire()), Operation.PUT_BLOCK, times=1_000_000)
+    yield it
+    endpoint.faults.clear()
+    it.release(1_000_000)
 
 
 def emulate(browser: Chrome, width: int = 1280, height: int = 900, scheme: str = "light") -> None:
@@ -102,26 +121,34 @@ def complaints(browser: Chrome) -> list[str]:
     return [line for line in lines if "Failed to load resource" not in line and "ERR_" not in line]
 
 
-def test_a_running_upload_is_seen_to_run(page: Chrome, site: Cluster) -> None:
+def test_a_running_upload_is_seen_to_run(page: Chrome, site: Cluster, turns: threading.Semaphore) -> None:
     """The session's bar and the file's bar move; done files are counted; at the end all is done."""
     folder = site.start("seen")
     for number in range(20):
         (folder / f"small-{number}.bin").write_bytes(os.urandom(1000))
-    (folder / ".big").write_bytes(os.urandom(4 * RATE))
+    (folder / ".big").write_bytes(os.urandom(200 * BLOCK))
     (folder / ".big").rename(folder / "big.bin")
     wait_for(lambda: "big.bin" in texts(page, card("seen", "path")), "the file in flight")
     assert text(page, card("seen", "state")) == "taking files"
-    bar, row = card("seen", "bar"), ".files [data-is=bar]"
-    before = value(page, f"{bar.split(' [')[0]} > progress"), value(page, row)
-    wait_for(lambda: value(page, row) > before[1] + 0.1, "the file's bar to move")
-    wait_for(lambda: value(page, "article > progress") > before[0] + 0.1, "the session's bar to move")
-    wait_for(lambda: "left" in text(page, card("seen", "eta")), "the time left")
-    assert text(page, card("seen", "rate")).endswith("B/s")
-    assert text(page, card("seen", "rate")) != "0 B/s"
+    wait_for(lambda: text(page, card("seen", "completed")) == "20", "the small files")
+    assert value(page, ".files [data-is=bar]") == 0
+    assert value(page, "article > progress") < 0.1
+    turns.release(40)
+    wait_for(lambda: value(page, ".files [data-is=bar]") == 0.2, "the file's bar to move")
+    wait_for(lambda: value(page, "article > progress") > 0.19, "the session's bar to move")
+
+    def flows() -> bool:
+        turns.release()
+        left, rate = texts(page, f"{card('seen', 'eta')}, {card('seen', 'rate')}")
+        return "left" in left and "not known" not in left and rate.endswith("B/s") and rate != "0 B/s"
+
+    wait_for(flows, "the rate and the time left", interval=0.5)  # 120 looks at most: some blocks are left
+    turns.release(1000)
     wait_for(lambda: text(page, card("seen", "completed")) == "21", "all files done")
     wait_for(lambda: value(page, "article > progress") == 1, "the session's bar to be full")
-    assert "nothing left to do" in text(page, card("seen", "eta"))
-    assert len(ask(page, "document.querySelector('.edge').getAttribute('d')").split("L")) > 5
+    wait_for(lambda: "nothing left to do" in text(page, card("seen", "eta")), "the card to say so")
+    edge = "document.querySelector('.edge').getAttribute('d')"
+    wait_for(lambda: len(ask(page, edge).split("L")) > 5, "the rate's line to have points")
     assert complaints(page) == []
 
 
@@ -132,16 +159,17 @@ def test_a_failed_file_is_shown_with_its_reason_and_the_others_go_on(page: Chrom
     wait_for(lambda: text(page, card("failing", "completed")) == "1", "the good file")
     wait_for(lambda: text(page, card("failing", "failed")) == "1", "the failed file")
     (reason,) = texts(page, card("failing", "error"))
-    status = httpx.get(f"{site.router.url}/v1/watch/status").json()["sessions"][0]["current"][0]
+    status = httpx.get(f"{site.router.url}/v1/watch/status", timeout=60).json()["sessions"][0]["current"][0]
     assert texts(page, card("failing", "path")) == ["secret.bin"]
     assert status["error"]
     assert reason.startswith(status["error"])
     assert "1 file failed" in page.title
 
 
+@pytest.mark.usefixtures("turns")
 def test_names_from_outside_are_shown_as_text(page: Chrome, site: Cluster) -> None:
     folder = site.start("named")
-    (folder / EVIL).write_bytes(os.urandom(3 * RATE))
+    (folder / EVIL).write_bytes(os.urandom(3 * BLOCK))
     (folder / "gpj\u202e.bin").symlink_to("nowhere")
     wait_for(lambda: EVIL in texts(page, card("named", "path")), "the name as text")
     wait_for(lambda: "gpj⟨U+202E⟩.bin" in texts(page, card("named", "path")), "the sign that turns writing round")
@@ -150,7 +178,7 @@ def test_names_from_outside_are_shown_as_text(page: Chrome, site: Cluster) -> No
 
 
 def test_nothing_but_the_page_itself_can_run_in_it(page: Chrome, site: Cluster) -> None:
-    response = httpx.get(site.router.url)
+    response = httpx.get(site.router.url, timeout=60)
     policy = response.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
@@ -233,11 +261,12 @@ def test_a_dead_shard_is_shown_and_so_is_its_return(page: Chrome, site: Cluster)
     wait_for(lambda: texts(page, "#shards [data-is=state]") == ["free", "free"], "the return")
 
 
+@pytest.mark.usefixtures("turns")
 def test_a_screen_reader_is_told_what_matters_and_everything_has_a_name(page: Chrome, site: Cluster) -> None:
     assert ask(page, "document.getElementById('news').getAttribute('aria-live')") == "polite"
     folder = site.start("heard")
     wait_for(lambda: "Session heard has begun on shard" in text(page, "#news"), "the beginning to be read out")
-    (folder / "big.bin").write_bytes(os.urandom(2 * RATE))
+    (folder / "big.bin").write_bytes(os.urandom(2 * BLOCK))
     wait_for(lambda: "big.bin" in texts(page, card("heard", "path")), "the file in flight")
     for element in page.find_elements(By.CSS_SELECTOR, "button, input, progress, svg[role=img], section, dialog"):
         assert ask(page, "arguments[0].isConnected", element) is False or _name(page, element)

@@ -1,6 +1,7 @@
 """The router before real shards: placement, races, a shard that hangs, and shards that are asked directly."""
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -8,7 +9,7 @@ import httpx
 import pytest
 
 from tests.cluster import Cluster, cluster
-from tests.programs import CONTINUE, STOP, wait_for
+from tests.programs import wait_for
 from uploader.cluster.placement import rank
 
 SHARDS = 3
@@ -32,8 +33,12 @@ def names(first: int, count: int) -> list[str]:
     return [name for name in found if rank(name, SHARDS)[0] == first][:count]
 
 
+def status(url: str, **query: str) -> httpx.Response:
+    return httpx.get(f"{url}/v1/watch/status", params=query, timeout=60)
+
+
 def post(url: str, call: str, **fields: object) -> httpx.Response:
-    return httpx.post(f"{url}/v1/watch/{call}", json=fields, timeout=40)
+    return httpx.post(f"{url}/v1/watch/{call}", json=fields, timeout=60)
 
 
 def owner(site: Cluster, name: str) -> int:
@@ -49,9 +54,9 @@ def test_as_many_sessions_as_shards_run_side_by_side_whatever_their_names(site: 
     refused = post(site.router.url, "start", session=one_more)
     assert (refused.status_code, refused.json()["code"]) == (409, "shard-full")
     assert sorted(refused.json()["sessions"]) == sorted(fitting)
-    status = httpx.get(f"{site.router.url}/v1/watch/status").json()
-    assert sorted(one["session"] for one in status["sessions"]) == sorted(fitting)
-    assert all(len(shard["sessions"]) == 1 for shard in status["shards"])
+    shown = status(site.router.url).json()
+    assert sorted(one["session"] for one in shown["sessions"]) == sorted(fitting)
+    assert all(len(shard["sessions"]) == 1 for shard in shown["shards"])
 
 
 def test_of_many_starts_of_one_name_exactly_one_wins(site: Cluster) -> None:
@@ -73,36 +78,48 @@ def test_of_many_starts_of_one_name_exactly_one_wins(site: Cluster) -> None:
     assert sorted(answer.status_code for answer in answers) == [201] + [409] * (len(threads) - 1)
     (won,) = [answer.json()["shard"] for answer in answers if answer.status_code == 201]
     assert owner(site, "contested") == won
-    status = httpx.get(f"{site.router.url}/v1/watch/status").json()
-    assert [(one["session"], one["shard"]) for one in status["sessions"]] == [("contested", won)]
+    shown = status(site.router.url).json()
+    assert [(one["session"], one["shard"]) for one in shown["sessions"]] == [("contested", won)]
 
 
 def test_a_session_that_is_not_where_its_name_ranks_is_found_and_stopped(site: Cluster) -> None:
     (name,) = names(0, 1)
     assert post(site.router.url, "start", session=name, shard=2).json()["shard"] == 2
-    direct = httpx.get(f"{site.shards[0].url}/v1/watch/status", params={"session": name})
+    direct = status(site.shards[0].url, session=name)
     assert (direct.status_code, direct.json()["code"], direct.json()["shard"]) == (421, "not-owner", 2)
-    through = httpx.get(f"{site.router.url}/v1/watch/status", params={"session": name})
+    through = status(site.router.url, session=name)
     assert through.json()["sessions"][0]["shard"] == 2
     assert post(site.shards[1].url, "stop", session=name).status_code == 421
     assert post(site.router.url, "stop", session=name).status_code in {200, 202}
 
 
 def test_a_start_that_a_hung_shard_does_late_makes_no_second_session(site: Cluster) -> None:
-    """The owner is stopped, the router offers the session to the next; then the owner wakes and reads its request."""
+    """The owner takes the request and does nothing, the router offers the session to the next; then the owner does it."""
     (name,) = names(1, 1)
-    site.shards[1].signal(STOP)
-    try:
+    site.shards[1].kill()
+    with socket.create_server(("127.0.1.1", site.shards[1].port)) as hung:
         answer = post(site.router.url, "start", session=name)
-    finally:
-        site.shards[1].signal(CONTINUE)
+        request = read(hung.accept()[0])
+    site.shards[1].up()
     assert answer.status_code == 201, answer.text
     won = answer.json()["shard"]
     assert won == rank(name, SHARDS)[1]
-    status = f"{site.shards[1].url}/v1/watch/status"
-    wait_for(lambda: httpx.get(status).status_code == 200, "the shard to be back")
-    assert httpx.get(status).json()["sessions"] == []
+    assert request.startswith(b"POST /v1/watch/start")
+    assert name.encode() in request
+    late = socket.create_connection(("127.0.1.1", site.shards[1].port))
+    late.sendall(request)
+    head, _, body = read(late).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 409")
+    assert (json.loads(body)["code"], json.loads(body)["shard"]) == ("already-active", won)
+    assert status(site.shards[1].url).json()["sessions"] == []
     assert owner(site, name) == won
+
+
+def read(connection: socket.socket) -> bytes:
+    """Return all that comes until the other side closes."""
+    connection.settimeout(60)
+    with connection, connection.makefile("rb") as file:
+        return file.read()
 
 
 def test_a_dead_owner_is_named_and_its_session_goes_on_when_it_is_back(site: Cluster) -> None:
@@ -117,7 +134,7 @@ def test_a_dead_owner_is_named_and_its_session_goes_on_when_it_is_back(site: Clu
     site.shards[2].up()
 
     def completed() -> bool:
-        answer = httpx.get(f"{site.router.url}/v1/watch/status", params={"session": name})
+        answer = status(site.router.url, session=name)
         return answer.status_code == 200 and answer.json()["sessions"][0]["files"]["completed"] == 1
 
     wait_for(completed, "the file that came meanwhile")

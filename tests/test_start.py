@@ -16,7 +16,7 @@ from azure.storage.blob import ContainerClient
 
 from tests import programs
 from tests.demo.site import Site, files_in
-from tests.endpoint.faults import Hold, Refuse, StallReply
+from tests.endpoint.faults import Hold, Refuse
 from tests.endpoint.request import Operation
 from tests.endpoint.server import Endpoint
 from tests.programs import Server, wait_for
@@ -263,28 +263,6 @@ def test_a_draining_session_goes_on_draining_after_a_kill(narrow: Site, endpoint
     wait_for(lambda: not narrow.records(), "the session to end")
     assert endpoint.store.blob("uploads", f"{name}/a.bin").content == b"a"
     assert not files_in(narrow.share / name)
-
-
-def test_a_session_that_stops_after_a_long_sweep_is_forgotten_soon(tmp_path: Path, endpoint: Endpoint) -> None:
-    """The pause that follows a long walk over what a crash left is not for sessions that have stopped since."""
-    share = tmp_path / "share"
-    share.mkdir()
-    folder = share / "long-sweep"
-    shard = programs.shard(tmp_path, share, endpoint.connection_string, retention=4)
-    try:
-        shard.up()
-        httpx.post(f"{shard.url}/v1/watch/start", json={"session": folder.name})
-        (folder / ".a").write_bytes(b"a")
-        (folder / ".a").rename(folder / "a.bin")
-        wait_for(lambda: files_in(folder) == ["a.bin.completed"], "the upload")
-        shard.kill()
-        endpoint.faults.add(StallReply(8), Operation.HEAD_BLOB)
-        shard.up()
-        wait_for(lambda: not files_in(folder), "the sweep")
-        assert httpx.post(f"{shard.url}/v1/watch/stop", json={"session": folder.name}).status_code == 202
-        wait_for(lambda: not list((share / ".nfs-watch/sessions").iterdir()), "the record to go", 20)
-    finally:
-        shard.kill()
 
 
 # The container

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.logs.v1.logs_pb2 import SeverityNumber
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 from opentelemetry.sdk.trace.export import SpanExportResult
@@ -32,6 +33,9 @@ BLOCK = 1 << 20
 LARGE = 5 * BLOCK + 77
 SMALL = [number * 1001 for number in range(1, 21)]
 ALWAYS = {"OTEL_METRIC_EXPORT_INTERVAL": "300", "OTEL_BSP_SCHEDULE_DELAY": "200", "OTEL_BLRP_SCHEDULE_DELAY": "200"}
+ENDLESS = (
+    "import threading\njoin = threading.Thread.join\nthreading.Thread.join = lambda one, timeout=None: join(one)\n"
+)
 
 
 @pytest.fixture
@@ -108,7 +112,11 @@ def test_a_known_load_is_counted_exactly(
     server = shard(stack, tmp_path, connection, env, block_size=BLOCK, memory=8 * BLOCK, connections=2)
     ask(server, "start", session="run-1")
     wait_for(lambda: got.value(names.SESSIONS_ACTIVE) == 1, "the session to be counted")
-    wait_for(lambda: got.value(names.FILES_DELETED) == len(sizes), "all files to be deleted", 60)
+    wait_for(lambda: len(got.spans()) == len(sizes), "the spans")
+    wait_for(lambda: got.value(names.FILES_DELETED) == len(sizes), "all files to be deleted")
+    wait_for(lambda: got.value(names.FILES_UPLOADING) == 0, "the workers to be free")
+    wait_for(lambda: [one.count for _, one in got.points(names.DISCOVERY_DELAY)] == [len(sizes)], "discovery to say so")
+    another_push(got)
     wall = time.monotonic() - began
 
     assert got.value(names.FILES_UPLOADED) == len(sizes)
@@ -119,24 +127,44 @@ def test_a_known_load_is_counted_exactly(
     assert got.value(names.FILES_FAILED) == 0
     for gauge in (names.FILES_WAITING, names.FILES_UPLOADING, names.FILES_FAILING):
         assert got.value(gauge) == 0, gauge
-    assert 0 < got.value(names.SHARE_AGE) < 30
+    ages = [0.0]
 
-    wait_for(lambda: len(got.spans()) == len(sizes), "the spans")
-    took = sum(span.end_time_unix_nano - span.start_time_unix_nano for span in got.spans()) / 1e9
-    for name, most in ((names.UPLOAD_DURATION, took), (names.DISCOVERY_DELAY, wall * len(sizes))):
+    def renewed() -> bool:
+        ages.append(got.value(names.SHARE_AGE))
+        return 0 < ages[-1] < ages[-2]
+
+    wait_for(renewed, "an age of the share that falls again")
+
+    for name in (names.UPLOAD_DURATION, names.DISCOVERY_DELAY):
         [(_, point)] = got.points(name)
         assert point.count == sum(point.bucket_counts) == len(sizes), name
-        assert 0 < point.sum <= most, name
-    assert got.points(names.UPLOAD_DURATION)[0][1].sum > took / 2, "spans hold little besides the upload"
+        assert 0 < point.sum <= wall * len(sizes), name
+    least, most = upload_durations(got)
+    assert 0.99 * least <= got.points(names.UPLOAD_DURATION)[0][1].sum <= 1.01 * most, "two clocks are not one"
     [(_, scans)] = got.points(names.SCAN_DURATION)
     assert scans.count >= 2
-    assert 0 < scans.sum <= wall
+    assert 0 < scans.sum <= time.monotonic() - began
     assert "exemplars" not in str(got.requests), "they cost more than the measurement"
     check_spans(got, sizes)
     check_logs(got, server, sizes)
     assert not [found for found in got.metrics() if not found.startswith("nfs_watch.")]
     ask(server, "stop", session="run-1", drain=True)
     wait_for(lambda: got.value(names.SESSIONS_ACTIVE) == 0, "the session to be gone")
+
+
+def another_push(got: Receiver) -> None:
+    """Wait for metrics that were collected after this call, each of them; the push under way may be older in part."""
+    known = len(got.of(ExportMetricsServiceRequest))
+    wait_for(lambda: len(got.of(ExportMetricsServiceRequest)) >= known + 2, "another push")
+
+
+def upload_durations(got: Receiver) -> tuple[float, float]:
+    """Return the seconds of all files from claimed to completed, and those of their whole spans."""
+    inner, whole = 0, 0
+    for span in got.spans():
+        inner += span.events[-1].time_unix_nano - span.events[0].time_unix_nano
+        whole += span.end_time_unix_nano - span.start_time_unix_nano
+    return inner / 1e9, whole / 1e9
 
 
 def check_spans(got: Receiver, sizes: dict[str, int]) -> None:
@@ -199,6 +227,7 @@ def test_the_resource_says_who_it_is_and_no_metric_names_a_session_or_file(
     ask(server, "start", session="run-1")
     wait_for(lambda: got.value(names.FILES_UPLOADED) == 3 and got.spans() and got.logs(), "all signals")
     wait_for(lambda: got.value(names.FILES_FAILING) == 1, "the link to be counted")
+    wait_for(lambda: got.points(names.FILES_FAILED), "its failure to be counted")
     [(kind, point)] = got.points(names.FILES_FAILED)
     assert kind == {"error.type": "NotEligible"}
     assert point.as_int >= 1
@@ -281,7 +310,8 @@ def test_blocks_that_a_resumed_upload_skips_are_counted(tmp_path: Path, share: P
     first.kill()
     gate.set()
     shard(stack, tmp_path, endpoint.connection_string, to(got.endpoint), **settings)
-    wait_for(lambda: got.value(names.FILES_UPLOADED) == 1, "the file")
+    wait_for(lambda: got.value(names.CONTENT_UPLOADED) == 40 * BLOCK, "the file")
+    another_push(got)
     sent, skipped = got.value(names.BLOCKS_SENT), got.value(names.BLOCKS_SKIPPED)
     assert sent + skipped == 40
     assert skipped >= 12
@@ -294,15 +324,17 @@ def test_the_delay_of_discovery_is_measured_by_the_files_change(tmp_path: Path, 
     got, endpoint = stack.enter_context(over_http()), stack.enter_context(Endpoint())
     server = shard(stack, tmp_path, endpoint.connection_string, to(got.endpoint), settle=2, scan_interval=0.1)
     ask(server, "start", session="run-1")
-    wait_for(lambda: got.points(names.SCAN_DURATION), "a scan")
-    began = time.monotonic()
+    # Long before the file: a delay that were counted from the first scan would be longer than the file lay there.
+    wait_for(lambda: [one for _, one in got.points(names.SCAN_DURATION) if one.count >= 30], "thirty scans")
     with (share / "run-1" / "growing.bin").open("wb") as file:  # held open: no event says that it is finished
         file.write(b"12345")
         file.flush()
         wait_for(lambda: got.value(names.FILES_UPLOADED) == 1, "the upload")
+        wait_for(lambda: got.points(names.DISCOVERY_DELAY), "the delay")
+        lay = time.time() - os.fstat(file.fileno()).st_mtime  # what the file's times are from, tick for tick
     [(_, point)] = got.points(names.DISCOVERY_DELAY)
     assert point.count == 1
-    assert 2 <= point.sum <= time.monotonic() - began
+    assert 2 <= point.sum <= lay
 
 
 # --- nobody listens
@@ -359,7 +391,7 @@ def test_a_collector_that_is_away_slows_nothing_and_is_not_talked_about(
     """
     files = 600
     endpoint = stack.enter_context(Endpoint())
-    port = free_port()
+    port, started = free_port(), time.monotonic()
     pushing = shard(stack, tmp_path, endpoint.connection_string, to(f"http://127.0.0.1:{port}"), retention=600)
     make(share / "run-1", [5000], "first-")
     ask(pushing, "start", session="run-1")
@@ -374,7 +406,8 @@ def test_a_collector_that_is_away_slows_nothing_and_is_not_talked_about(
     completed = [line for line in lines(pushing) if line["event"] == names.FILE_COMPLETED][1:]
     assert len(completed) == files
     assert sum("trace_id" in line for line in completed) <= 2 * tries, "spans are not even made, but for a try"
-    assert sum(line["event"].startswith("opentelemetry") for line in lines(pushing)) <= 9
+    failures = 3 * (1 + (time.monotonic() - started) / 10)
+    assert sum(line["event"].startswith("opentelemetry") for line in lines(pushing)) <= failures
     with over_http(port) as got:
         wait_for(lambda: got.value(names.FILES_UPLOADED) == 1 + files, "what was counted before")
         late = (f"{number}-" for number in itertools.count())
@@ -393,18 +426,22 @@ def test_a_collector_that_is_away_slows_nothing_and_is_not_talked_about(
 def test_a_collector_that_accepts_and_never_answers_slows_nothing_either(
     tmp_path: Path, share: Path, stack: ExitStack
 ) -> None:
-    """The worst kind of away: a listener whose programs hang. Files go on, and the end is immediate."""
+    """The worst kind of away: a listener whose programs hang. Files go on, and the end waits for no push.
+
+    One that it waited for would take an hour: whoever joins a thread there has no limit of his own.
+    """
+    (tmp_path / "sitecustomize.py").write_text(ENDLESS)
     hanging = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=100))
     endpoint = stack.enter_context(Endpoint())
     url = f"http://127.0.0.1:{hanging.getsockname()[1]}"
-    env = to(url) | {"OTEL_EXPORTER_OTLP_TIMEOUT": "3600"}
+    env = to(url) | {"OTEL_EXPORTER_OTLP_TIMEOUT": "3600", "PYTHONPATH": str(tmp_path)}
     server = shard(stack, tmp_path, endpoint.connection_string, env, retention=600)
     make(share / "run-1", [5000] * 200)
     ask(server, "start", session="run-1")
     wait_for(lambda: ask(server, "status")["sessions"][0]["files"]["completed"] == 200, "all files")
     assert sum(line["event"].startswith("opentelemetry") for line in lines(server)) <= 9
     server.signal(15)
-    assert server.wait(20) == 143, "to wait for the last push takes 30 s at least"
+    assert server.wait() == 143
 
 
 @pytest.mark.parametrize(
@@ -455,10 +492,10 @@ def test_of_what_is_refused_one_is_taken_now_and_then(monkeypatch: pytest.Monkey
 
 
 def test_a_program_that_fails_ends_at_once_though_the_collector_hangs(stack: ExitStack) -> None:
-    """A push that it waited for would take an hour."""
+    """A push that it waited for would take an hour: whoever joins a thread here has no limit of his own."""
     hanging = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=100))
     env = to(f"http://127.0.0.1:{hanging.getsockname()[1]}") | {"OTEL_EXPORTER_OTLP_TIMEOUT": "3600"}
-    assert names.PROCESS_FAILED in run("telemetry.FILES_UPLOADED.add(1); raise ValueError", env, fails=True)
+    assert names.PROCESS_FAILED in run(ENDLESS + "telemetry.FILES_UPLOADED.add(1); raise ValueError", env, fails=True)
 
 
 @pytest.mark.parametrize(

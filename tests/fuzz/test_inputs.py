@@ -2,11 +2,10 @@
 
 import os
 import shutil
-import tempfile
 from contextlib import suppress
-from pathlib import Path
 
 import orjson
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -30,8 +29,10 @@ JSON = st.recursive(
 
 @given(st.lists(st.tuples(FILE_NAMES, FILE_NAMES), min_size=1, max_size=6, unique=True))
 @settings(max_examples=80)
-def test_a_name_is_sent_as_it_is_or_left_alone_or_shown_and_stops_no_other(names: list[tuple[str, str]]) -> None:
-    root = Path(tempfile.mkdtemp(prefix="names-"))
+def test_a_name_is_sent_as_it_is_or_left_alone_or_shown_and_stops_no_other(
+    tmp_path_factory: pytest.TempPathFactory, names: list[tuple[str, str]]
+) -> None:
+    root = tmp_path_factory.mktemp("names")
     bed = Bed(root)
     try:
         rule = Rule((), "run/")

@@ -2,12 +2,15 @@
 
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.invariants.bed import Bed
+from uploader import sweep
 from uploader.errors import NotReady
 from uploader.session import Session, State
 from uploader.sessions.service import Service
@@ -286,3 +289,41 @@ def test_a_record_that_another_shard_has_changed_is_not_overwritten(bed: Bed, se
     assert record(service) == theirs
     assert "run" not in service.runs
     assert run.files.cancelled
+
+
+class Clock(SimpleNamespace):
+    """Stands where the sweeper looks for the time; a sweep ends where it would sleep."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        raise InterruptedError
+
+    def pass_by(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_a_session_that_stops_after_a_long_sweep_is_forgotten_soon(
+    make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pause that follows a long walk over what a crash left is not for sessions that have stopped since."""
+    clock = Clock()
+    monkeypatch.setattr(sweep, "time", clock)
+    bed = make()
+    bed.write("x", b"content")
+    bed.upload("x")
+    bed.tick()
+    bed = make(bed, sweep_interval=5)
+    bed.store.before["head"] = lambda _: clock.pass_by(1000)
+    with pytest.raises(InterruptedError):
+        bed.sweeper._run()
+    assert bed.names() == []
+    assert bed.sweeper._next_walk["run", False] > clock.now + 2900, "an active session's next walk is far away"
+    bed.session.stopped = True
+    with pytest.raises(InterruptedError):
+        bed.sweeper._run()
+    assert bed.session.ended == ["run"]

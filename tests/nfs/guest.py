@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -21,7 +20,8 @@ class Guest:
     """One boot; `reports` gives pytest's own reports of the cases, as they come."""
 
     def __init__(self, items: list[str]) -> None:
-        self.work = Path(tempfile.mkdtemp(prefix="nfs-guest-"))
+        self._folder = tempfile.TemporaryDirectory(prefix="nfs-guest-", ignore_cleanup_errors=True)
+        self.work = Path(self._folder.name)  # removed also when there is no boot, for want of a library
         self.host = self.work / "host"
         self.host.mkdir()
         (self.work / "guest").mkdir()
@@ -79,4 +79,4 @@ class Guest:
     def close(self) -> None:
         """Kill it and remove its folder."""
         self.kill()
-        shutil.rmtree(self.work, ignore_errors=True)
+        self._folder.cleanup()
