@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from hypothesis.internal.conjecture import providers
 
 from tests.fuzz.machine import Machine
 from tests.fuzz.steps import failure, run, shortest, step
@@ -18,7 +19,7 @@ def _quiet() -> Iterator[None]:
 
 
 def test_whatever_happens_in_whatever_order_nothing_is_lost() -> None:
-    if failed := run(Machine, examples=80, length=40):
+    if failed := run(Machine, examples=300, length=40):
         pytest.fail(failed, pytrace=False)
 
 
@@ -55,3 +56,8 @@ def test_steps_are_left_out_until_the_time_is_over() -> None:
 
 def test_no_steps_are_no_failure() -> None:
     assert failure(Machine, []) is None
+
+
+def test_the_cases_do_not_depend_on_what_is_loaded() -> None:
+    """Hypothesis' own way of taking no constants from modules is not public: this says when it has changed."""
+    assert not providers.HypothesisProvider(None)._local_constants
