@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from tests.invariants.bed import Bed
-from uploader import sweep
 from uploader.errors import NotReady
 from uploader.session import Session, State
 from uploader.sessions.service import Service
+from uploader.sweep import sweeper
 
 
 def full(*_: object) -> None:
@@ -312,7 +312,7 @@ def test_a_session_that_stops_after_a_long_sweep_is_forgotten_soon(
 ) -> None:
     """The pause that follows a long walk over what a crash left is not for sessions that have stopped since."""
     clock = Clock()
-    monkeypatch.setattr(sweep, "time", clock)
+    monkeypatch.setattr(sweeper, "time", clock)
     bed = make()
     bed.write("x", b"content")
     bed.upload("x")
