@@ -11,29 +11,29 @@ import pytest
 
 from tests.programs import wait_for
 from uploader.backlog import failures
-from uploader.backlog.inventory import UNREMEMBERED, Files
+from uploader.backlog.inventory import UNREMEMBERED, Inventory
 from uploader.backlog.lane import AGAIN
-from uploader.backlog.queues import Backlog
-from uploader.backlog.throughput import Meter
+from uploader.backlog.queues import Queues
+from uploader.backlog.throughput import Throughput
 from uploader.errors import NotEligible, StoreAway
-from uploader.share.fingerprint import Look
+from uploader.share.fingerprint import Fingerprint
 
 BLOCK = 1000
-SMALL, LARGE = Look(1, 10, 0, 0), Look(1, 10 * BLOCK, 0, 0)
+SMALL, LARGE = Fingerprint(1, 10, 0, 0), Fingerprint(1, 10 * BLOCK, 0, 0)
 
 
 @pytest.fixture
-def backlog() -> Backlog:
-    return Backlog(BLOCK)
+def backlog() -> Queues:
+    return Queues(BLOCK)
 
 
-def session(backlog: Backlog, name: str = "run", limit: int = 100) -> Files:
-    files = Files(name, limit)
+def session(backlog: Queues, name: str = "run", limit: int = 100) -> Inventory:
+    files = Inventory(name, limit)
     backlog.add(files)
     return files
 
 
-def test_sessions_are_served_in_turn_whatever_their_length(backlog: Backlog) -> None:
+def test_sessions_are_served_in_turn_whatever_their_length(backlog: Queues) -> None:
     long, short = session(backlog, "long"), session(backlog, "short")
     for number in range(50):
         backlog.offer(long, f"{number}", SMALL)
@@ -44,7 +44,7 @@ def test_sessions_are_served_in_turn_whatever_their_length(backlog: Backlog) -> 
     assert [backlog.small.take().path for _ in range(3)] == ["5", "6", "7"]
 
 
-def test_small_files_do_not_wait_for_large_ones(backlog: Backlog) -> None:
+def test_small_files_do_not_wait_for_large_ones(backlog: Queues) -> None:
     files = session(backlog)
     for number in range(10):
         backlog.offer(files, f"large-{number}", LARGE)
@@ -53,7 +53,7 @@ def test_small_files_do_not_wait_for_large_ones(backlog: Backlog) -> None:
     assert backlog.large.take().path == "large-0"
 
 
-def test_queues_are_bounded_each_by_itself(backlog: Backlog) -> None:
+def test_queues_are_bounded_each_by_itself(backlog: Queues) -> None:
     files = session(backlog, limit=3)
     assert [backlog.offer(files, f"s{number}", SMALL) for number in range(5)] == [True] * 3 + [False] * 2
     assert [backlog.offer(files, f"l{number}", LARGE) for number in range(5)] == [True] * 3 + [False] * 2
@@ -63,7 +63,7 @@ def test_queues_are_bounded_each_by_itself(backlog: Backlog) -> None:
     assert backlog.offer(files, "s9", SMALL)
 
 
-def test_a_path_is_with_one_worker_at_a_time(backlog: Backlog) -> None:
+def test_a_path_is_with_one_worker_at_a_time(backlog: Queues) -> None:
     files = session(backlog)
     assert backlog.offer(files, "x", SMALL)
     item = backlog.small.take()
@@ -74,7 +74,7 @@ def test_a_path_is_with_one_worker_at_a_time(backlog: Backlog) -> None:
     assert backlog.large.waits(files)
 
 
-def test_waiting_for_room_ends_when_there_is_some_or_the_session_has_ended(backlog: Backlog) -> None:
+def test_waiting_for_room_ends_when_there_is_some_or_the_session_has_ended(backlog: Queues) -> None:
     files = session(backlog, limit=4)
     for number in range(4):
         backlog.offer(files, f"{number}", SMALL)
@@ -99,7 +99,7 @@ def test_waiting_for_room_ends_when_there_is_some_or_the_session_has_ended(backl
         backlog.offer(files, "again", SMALL)
 
 
-def test_a_removed_session_is_served_no_more(backlog: Backlog) -> None:
+def test_a_removed_session_is_served_no_more(backlog: Queues) -> None:
     files, other = session(backlog, "gone"), session(backlog, "other")
     for one in (files, other):
         backlog.offer(one, "x", SMALL)
@@ -116,7 +116,7 @@ def test_a_removed_session_is_served_no_more(backlog: Backlog) -> None:
     assert not files.knows("x")
 
 
-def test_no_worker_sleeps_while_files_wait(backlog: Backlog) -> None:
+def test_no_worker_sleeps_while_files_wait(backlog: Queues) -> None:
     """Each offer wakes one, from every session, small and large."""
     sessions = [session(backlog, f"{number}", limit=1000) for number in range(3)]
     done = Counter[str]()
@@ -144,7 +144,7 @@ def test_no_worker_sleeps_while_files_wait(backlog: Backlog) -> None:
     assert all(files.pending() == 0 for files in sessions)
 
 
-def test_pending_counts_each_file_once_and_only_what_a_drain_waits_for(backlog: Backlog) -> None:
+def test_pending_counts_each_file_once_and_only_what_a_drain_waits_for(backlog: Queues) -> None:
     files = session(backlog)
     backlog.offer(files, "queued", SMALL)
     files.fail("queued", StoreAway("not now"))
@@ -159,7 +159,7 @@ def test_pending_counts_each_file_once_and_only_what_a_drain_waits_for(backlog: 
         assert files.snapshot().waiting == 1 + 1 + 7
 
 
-def test_failures_are_bounded(backlog: Backlog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failures_are_bounded(backlog: Queues, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(failures, "MAX_FAILURES", 10)
     files = session(backlog)
     for number in range(30):
@@ -170,7 +170,7 @@ def test_failures_are_bounded(backlog: Backlog, monkeypatch: pytest.MonkeyPatch)
     assert again.attempts == 2
 
 
-def test_a_good_file_does_not_wait_behind_those_that_have_failed(backlog: Backlog) -> None:
+def test_a_good_file_does_not_wait_behind_those_that_have_failed(backlog: Queues) -> None:
     """20,000 of them, and all of them due again."""
     files = session(backlog, limit=2000)
     for number in range(20_000):
@@ -185,7 +185,7 @@ def test_a_good_file_does_not_wait_behind_those_that_have_failed(backlog: Backlo
     assert any(path.startswith("bad") for path in order), "they have their turns too"
 
 
-def test_a_file_that_has_failed_waits_not_for_ever_behind_good_ones(backlog: Backlog) -> None:
+def test_a_file_that_has_failed_waits_not_for_ever_behind_good_ones(backlog: Queues) -> None:
     files = session(backlog)
     files.fail("bad", StoreAway("not now"))
     backlog.offer(files, "bad", SMALL)
@@ -195,7 +195,7 @@ def test_a_file_that_has_failed_waits_not_for_ever_behind_good_ones(backlog: Bac
 
 
 def test_more_failing_files_than_can_be_remembered_slow_the_scan_and_no_worker(
-    backlog: Backlog, monkeypatch: pytest.MonkeyPatch
+    backlog: Queues, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The scan brings back at most UNREMEMBERED of them a second; a good one that an event brings goes at once."""
     clock = Clock()
@@ -218,7 +218,7 @@ def test_more_failing_files_than_can_be_remembered_slow_the_scan_and_no_worker(
     assert len(waited) == 1
 
 
-def test_a_session_that_ends_does_not_wait_for_the_pace(backlog: Backlog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_that_ends_does_not_wait_for_the_pace(backlog: Queues, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(failures, "MAX_FAILURES", 0)
     files = session(backlog)
     backlog.offer(files, "x", SMALL)
@@ -232,7 +232,7 @@ def test_a_session_that_ends_does_not_wait_for_the_pace(backlog: Backlog, monkey
     assert not waiter.is_alive()
 
 
-def test_a_stop_waits_for_what_is_under_way_and_no_longer(backlog: Backlog) -> None:
+def test_a_stop_waits_for_what_is_under_way_and_no_longer(backlog: Queues) -> None:
     files = session(backlog)
     backlog.offer(files, "x", SMALL)
     item = backlog.small.take()
@@ -255,7 +255,7 @@ class Clock(SimpleNamespace):
         return self.now
 
 
-def test_what_a_whole_scan_did_not_see_is_forgotten(backlog: Backlog) -> None:
+def test_what_a_whole_scan_did_not_see_is_forgotten(backlog: Queues) -> None:
     files = session(backlog)
     files.begin_scan()
     for path in ("gone", "there", "queued"):
@@ -273,7 +273,7 @@ def test_what_a_whole_scan_did_not_see_is_forgotten(backlog: Backlog) -> None:
     assert [path for path in ("gone", "there", "queued") if files.settling(path)] == ["there"]
 
 
-def test_a_note_of_what_was_given_back_outlives_a_scan_that_met_it_under_way(backlog: Backlog) -> None:
+def test_a_note_of_what_was_given_back_outlives_a_scan_that_met_it_under_way(backlog: Queues) -> None:
     """The worker has made the note and not yet let go of the path when the scan comes by."""
     files = session(backlog)
     backlog.offer(files, "x", SMALL)
@@ -296,7 +296,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
 
 
 def test_the_rate_is_that_of_the_last_seconds(clock: list[float]) -> None:
-    meter = Meter()
+    meter = Throughput()
     for _ in range(60):
         meter.add(1000)
         clock[0] += 1
@@ -310,7 +310,7 @@ def test_the_rate_is_that_of_the_last_seconds(clock: list[float]) -> None:
 
 
 def test_a_burst_leaves_no_rate_behind(clock: list[float]) -> None:
-    meter = Meter()
+    meter = Throughput()
     clock[0] += 5
     meter.add(1000)
     clock[0] += 0.3

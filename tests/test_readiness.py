@@ -3,7 +3,7 @@
 import pytest
 
 from uploader.discovery.readiness import rest, settled, signed
-from uploader.share.fingerprint import Look
+from uploader.share.fingerprint import Fingerprint
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from uploader.share.fingerprint import Look
 def test_a_change_after_the_last_write_is_a_sign(
     size: int, mtime: int, ctime: int, trusted: int, is_sign: bool
 ) -> None:
-    assert signed(Look(inode=1, size=size, mtime_ns=mtime, ctime_ns=ctime), trusted) is is_sign
+    assert signed(Fingerprint(inode=1, size=size, mtime_ns=mtime, ctime_ns=ctime), trusted) is is_sign
 
 
 @pytest.mark.parametrize(

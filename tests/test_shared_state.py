@@ -5,16 +5,16 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from uploader.backlog.inventory import Files
+from uploader.backlog.inventory import Inventory
 from uploader.backlog.settling import Settling
 from uploader.errors import StoreAway
 from uploader.session import Session, State
 from uploader.sessions import status
-from uploader.share.fingerprint import Look
+from uploader.share.fingerprint import Fingerprint
 
 SESSION = Session("run", State.ACTIVE, 0, "2026-01-01T00:00:00.000Z")
 FAILING = 3000
-LOOK = Look(1, 1, 1, 1)
+LOOK = Fingerprint(1, 1, 1, 1)
 
 
 class HandsOver(dict[str, Any]):
@@ -27,7 +27,7 @@ class HandsOver(dict[str, Any]):
 
 
 def test_status_is_read_while_thousands_of_files_fail_at_once() -> None:
-    files = Files("run", 100)
+    files = Inventory("run", 100)
     files._failures._known = HandsOver()
     files.fail("first", StoreAway("not now"))
 
@@ -45,7 +45,7 @@ def test_status_is_read_while_thousands_of_files_fail_at_once() -> None:
     assert one.files.failed == 3 * FAILING + 1
 
 
-class Guarded(Files):
+class Guarded(Inventory):
     """Refuses every look at a field that may change, and every change of one, without the lock."""
 
     def __getattribute__(self, name: str) -> Any:
@@ -55,10 +55,10 @@ class Guarded(Files):
 
 
 FIXED = {"_lock", "_idle", "_cancelled"}  # and a flag, which is read in one step
-CHANGING = {name for name in vars(Files("run", 1)) if name.startswith("_")} - FIXED
+CHANGING = {name for name in vars(Inventory("run", 1)) if name.startswith("_")} - FIXED
 
 
-def use(files: Files) -> Iterator[str]:
+def use(files: Inventory) -> Iterator[str]:
     """Call every method once; give its name."""
     calls: dict[str, tuple[Any, ...]] = {
         "given_back": ("b", LOOK, 1.0),
@@ -107,5 +107,5 @@ def use(files: Files) -> Iterator[str]:
 
 
 def test_no_method_looks_at_what_changes_without_the_lock() -> None:
-    public = {name for name in vars(Files) if not name.startswith("_")} - {"cancelled"}
+    public = {name for name in vars(Inventory) if not name.startswith("_")} - {"cancelled"}
     assert set(use(Guarded("run", 10))) == public

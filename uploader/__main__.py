@@ -5,7 +5,7 @@ import sys
 
 from uploader import arguments
 from uploader.app import app
-from uploader.backlog.queues import Backlog
+from uploader.backlog.queues import Queues
 from uploader.blob.azure import AzureBlobs
 from uploader.cluster.replicas import replicas
 from uploader.discovery.watch import Watch
@@ -59,7 +59,7 @@ def build(settings: Settings) -> Service:
         log.warning(names.STORE_AWAY, extra={"error": str(error)})  # files wait; the first write finds out
     share.watch()
     staging = Staging(settings.staging, settings.staging_size) if settings.staging else None
-    backlog = Backlog(settings.block_size)
+    backlog = Queues(settings.block_size)
     completed = Completed(settings, blobs)
     memory = Memory(settings.memory, settings.block_size)
     transfer = Transfer(blobs, memory, settings.connections, content_md5=settings.content_md5)

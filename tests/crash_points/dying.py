@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from uploader.__main__ import main
-from uploader.backlog.inventory import Files
-from uploader.backlog.queues import Backlog
+from uploader.backlog.inventory import Inventory
+from uploader.backlog.queues import Queues
 from uploader.blob.azure import AzureBlobs
 
 STOPPING = "stopping"  # the file that says so
@@ -82,13 +82,13 @@ def _arm(step: Step) -> None:
 
 def _note_stops(flag: Path) -> None:
     """Make this file as soon as a stop has told those that upload to give up."""
-    remove = Backlog.remove
+    remove = Queues.remove
 
-    def noted(backlog: Backlog, files: Files) -> None:
+    def noted(backlog: Queues, files: Inventory) -> None:
         remove(backlog, files)
         flag.touch()
 
-    Backlog.remove = noted  # type: ignore[assignment, method-assign]
+    Queues.remove = noted  # type: ignore[assignment, method-assign]
 
 
 def _run(output: Path, env: Mapping[str, str], step: Step | None) -> None:

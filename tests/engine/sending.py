@@ -14,7 +14,7 @@ from tests.endpoint.request import Operation
 from tests.endpoint.server import Endpoint
 from tests.endpoint.store import Blob
 from uploader.blob.azure import AzureBlobs
-from uploader.share.fingerprint import Look, look_at
+from uploader.share.fingerprint import Fingerprint, look_at
 from uploader.upload.memory import Memory
 from uploader.upload.source import Source
 from uploader.upload.transfer import Transfer
@@ -66,7 +66,7 @@ class Sending:
         return blob.content == data and stored.size == len(data) and stored.md5 == hashlib.md5(data).digest()
 
 
-def look_at_path(path: Path) -> Look:
+def look_at_path(path: Path) -> Fingerprint:
     """Look at a file by its name. Raises OSError."""
     fd = os.open(path, os.O_RDONLY)
     try:

@@ -112,7 +112,7 @@ def test_the_upload_rate_is_exact_however_the_pieces_come(monkeypatch: pytest.Mo
     """Over each 10 s, large and small pieces together: within 1% of NFS_WATCH_MAX_UPLOAD_RATE and its burst."""
     clock = Clock()
     monkeypatch.setattr(rate_limit, "time", clock)
-    limit = rate_limit.Rate(8_000_000)
+    limit = rate_limit.RateLimit(8_000_000)
     sent, began = 0, clock.now
     for number in range(10_000):
         size = (rate_limit.CHUNK, 20_000, 7)[number % 3]

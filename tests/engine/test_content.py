@@ -16,7 +16,7 @@ from uploader.blob.checksum import crc64, crc64_header, md5_header
 from uploader.blob.store import rfc3339
 from uploader.blob.transport import ThreadTransport
 from uploader.errors import Cancelled, NotEligible, ShortRead, StoreRefused, Unsettled
-from uploader.share.fingerprint import Look
+from uploader.share.fingerprint import Fingerprint
 from uploader.upload.block import MAX_BLOCKS, block_id, block_size
 from uploader.upload.memory import Memory
 from uploader.upload.transfer import Transfer
@@ -296,9 +296,11 @@ def test_uploads_side_by_side_share_nothing_but_the_senders(engine: Sending) -> 
 
 def test_a_look_compares_inode_size_and_mtime() -> None:
     """The ctime changes with our own renames."""
-    look = Look(1, 2, 3, 4)
-    assert look.same(Look(1, 2, 3, 5))
-    assert not any(look.same(other) for other in (Look(0, 2, 3, 4), Look(1, 0, 3, 4), Look(1, 2, 0, 4)))
+    look = Fingerprint(1, 2, 3, 4)
+    assert look.same(Fingerprint(1, 2, 3, 5))
+    assert not any(
+        look.same(other) for other in (Fingerprint(0, 2, 3, 4), Fingerprint(1, 0, 3, 4), Fingerprint(1, 2, 0, 4))
+    )
 
 
 def test_md5_and_crc64_are_written_as_headers_want_them() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 from tests.fake_store import FakeStore
 from tests.programs import wait_for
-from uploader.backlog.inventory import Files, Item
-from uploader.backlog.queues import Backlog
+from uploader.backlog.inventory import Inventory, Item
+from uploader.backlog.queues import Queues
 from uploader.blob.store import BlobStore, Label, Stored
 from uploader.discovery.discover import Discovery
 from uploader.discovery.watch import Listener, Watch
@@ -74,7 +74,7 @@ class Deaf(Watch):
 class One:
     """The sessions of a bed without a service: its own one. `ended` lists what the sweeper has found swept."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Inventory) -> None:
         self.files = files
         self.stopped = False
         self.ended: list[str] = []
@@ -86,7 +86,7 @@ class One:
         self.ended.append(name)
 
     @contextmanager
-    def reopen(self, name: str) -> Iterator[Files | None]:
+    def reopen(self, name: str) -> Iterator[Inventory | None]:
         assert name == self.files.session
         yield self.files
 
@@ -104,12 +104,12 @@ class Bed:
         given |= {"AZURE_STORAGE_CONNECTION_STRING": CONNECTION} | settings
         self.settings = Settings(**given)
         self.share = Share(root, 0, 5)
-        self.backlog = Backlog(BLOCK)
+        self.backlog = Queues(BLOCK)
         self.completed = Completed(self.settings, self.store)
         self.memory = Memory(self.settings.memory, BLOCK)
         self.transfer = Transfer(self.store, self.memory, self.settings.connections, content_md5=True)
         self.workers = Workers(self.settings, self.share, self.backlog, self.transfer, self.completed, None)
-        self.files = Files(session, self.settings.queue_size)
+        self.files = Inventory(session, self.settings.queue_size)
         self.backlog.add(self.files)
         self.session = One(self.files)
         self.serve(self.session)

@@ -7,7 +7,7 @@ import pytest
 from tests.invariants.bed import BLOCK, Bed
 from uploader.blob.checksum import crc64
 from uploader.share import fingerprint
-from uploader.share.fingerprint import Look
+from uploader.share.fingerprint import Fingerprint
 from uploader.upload import source, worker
 from uploader.upload.block import block_id
 
@@ -34,10 +34,10 @@ def test_a_file_that_ends_before_its_size_is_not_committed(
     """fstat still says the old size, as NFS' attribute cache may."""
     bed.write("x", os.urandom(size))
     item = bed.item("x")
-    opened: list[Look] = []
+    opened: list[Fingerprint] = []
     read = fingerprint.read
 
-    def shortened(folder: int, name: str) -> tuple[int, Look]:
+    def shortened(folder: int, name: str) -> tuple[int, Fingerprint]:
         fd, now = read(folder, name)
         opened.append(now)
         os.truncate(bed.folder / name, size - missing)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.invariants.bed import BLOCK, Bed
 from uploader.errors import StoreAway
-from uploader.share.fingerprint import Look
+from uploader.share.fingerprint import Fingerprint
 
 LARGE = 3 * BLOCK
 
@@ -193,14 +193,14 @@ def test_path_is_had_by_one_of_many_threads(bed: Bed) -> None:
         thread.start()
     end = time.monotonic() + 200  # bounds a hang only
     while min(had["worker"], had["sweeper"]) < 200 and time.monotonic() < end:
-        bed.backlog.offer(bed.files, "x", Look(1, 1, 1, 1))
+        bed.backlog.offer(bed.files, "x", Fingerprint(1, 1, 1, 1))
         for _ in range(4):
             time.sleep(0.0001)
             with bed.files.reserve("x") as alone:
                 if alone:
                     had.hold("sweeper")
     for number in range(len(threads)):
-        bed.backlog.offer(bed.files, f"end-{number}", Look(1, 1, 1, 1))
+        bed.backlog.offer(bed.files, f"end-{number}", Fingerprint(1, 1, 1, 1))
     for thread in threads:
         thread.join(60)
         assert not thread.is_alive()

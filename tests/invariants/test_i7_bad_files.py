@@ -18,7 +18,7 @@ from tests.endpoint.request import Operation
 from tests.invariants.bed import Bed
 from tests.invariants.site import Site, arrive, files
 from tests.programs import free_port, wait_for
-from uploader.blob.rate_limit import Rate
+from uploader.blob.rate_limit import RateLimit
 from uploader.blob.store import rfc3339
 from uploader.blob.transport import ThreadTransport
 from uploader.errors import StoreRefused
@@ -122,7 +122,7 @@ def test_a_fault_of_ours_in_one_file_is_shown_and_stops_no_other(bed: Bed) -> No
 
 def test_a_thread_whose_first_request_found_no_store_goes_on() -> None:
     """The store is away when the pod starts; each thread has its own connection."""
-    transport = ThreadTransport(2, Rate(0))
+    transport = ThreadTransport(2, RateLimit(0))
     for _ in range(3):
         with pytest.raises(ServiceRequestError, match="refused"):
             transport.send(HttpRequest("GET", f"http://127.0.0.1:{free_port()}/"))

@@ -7,7 +7,7 @@ import pytest
 
 from tests.invariants.bed import BLOCK, Bed, Deaf
 from tests.programs import wait_for
-from uploader.backlog.queues import Backlog
+from uploader.backlog.queues import Queues
 from uploader.cluster.replicas import FixedReplicas
 from uploader.sessions.records import Records
 from uploader.sessions.runs import Run
@@ -21,7 +21,7 @@ def slow(make: Callable[..., Bed]) -> Iterator[tuple[Bed, Service]]:
     """A shard on which nothing settles within the test."""
     bed = make(settle=3600)
     records = Records(bed.root / OWN / "sessions", 0)
-    service = Service(bed.settings, bed.share, records, FixedReplicas(1), Deaf(), Backlog(BLOCK))
+    service = Service(bed.settings, bed.share, records, FixedReplicas(1), Deaf(), Queues(BLOCK))
     yield bed, service
     for run in service.runs.values():
         if run.discovery:

@@ -14,8 +14,8 @@ import pytest
 
 from tests.nfs import bed
 from tests.nfs.bed import SOFT, V3, V4, Site
-from uploader.backlog.inventory import Files
-from uploader.backlog.queues import Backlog
+from uploader.backlog.inventory import Inventory
+from uploader.backlog.queues import Queues
 from uploader.backlog.settling import MAX_SETTLING
 from uploader.discovery.discover import Discovery
 from uploader.discovery.watch import Watch
@@ -52,8 +52,8 @@ def discovery_on(site: Site, session: str, monkeypatch: pytest.MonkeyPatch) -> D
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", "none")
     settings = Settings(root=site.root, container="none", settle=3600, settle_empty=3600, ordinal=0)
     share = Share(site.root, 0, settings.nfs_timeout)
-    files = Files(session, settings.queue_size)
-    return Discovery(files, Rule((), ""), settings, share, Watch(), Backlog(settings.block_size), Event())
+    files = Inventory(session, settings.queue_size)
+    return Discovery(files, Rule((), ""), settings, share, Watch(), Queues(settings.block_size), Event())
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -17,9 +17,9 @@ from itertools import islice
 from uploader.backlog.failures import Failure, Failures
 from uploader.backlog.settling import Settling, SettlingFiles
 from uploader.backlog.snapshot import Snapshot
-from uploader.backlog.throughput import Meter
+from uploader.backlog.throughput import Throughput
 from uploader.errors import FileError, NotEligible
-from uploader.share.fingerprint import Look
+from uploader.share.fingerprint import Fingerprint
 from uploader.telemetry import instruments, names
 from uploader.telemetry.text import shown
 from uploader.web.openapi.models import Current
@@ -33,9 +33,9 @@ UNREMEMBERED = 100  # files a second that a scan offers on average while more fa
 class Item:
     """One file that is ready, and how far it is. `found`: what it was then; `attempts`: those that failed."""
 
-    files: "Files"
+    files: "Inventory"
     path: str
-    found: Look
+    found: Fingerprint
     attempts: int
     size: int
     uploaded: int = 0
@@ -45,7 +45,7 @@ class Item:
         self.files.count_sent(self, size)
 
 
-class Files:
+class Inventory:
     """The files of one session, as far as they are remembered. For all threads."""
 
     def __init__(self, session: str, limit: int, *, fresh: bool = False) -> None:
@@ -56,7 +56,7 @@ class Files:
         self.session = session
         self.limit = limit
         self.fresh = fresh
-        self.meter = Meter()
+        self.meter = Throughput()
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)  # told when the session ends, and when then nothing is busy
         self._cancelled = False
@@ -95,7 +95,7 @@ class Files:
 
     # The way of one file, from the queue to its end
 
-    def admit(self, path: str, found: Look) -> Item | None:
+    def admit(self, path: str, found: Fingerprint) -> Item | None:
         """Note that a file waits; None when it does already, is under way, or the sweeper has its path."""
         with self._lock:
             self._passed_over |= path in self._reserved
@@ -198,7 +198,7 @@ class Files:
             self._settling.put(path, settling, self._scans)
             return True
 
-    def given_back(self, path: str, look: Look, settle: float) -> None:
+    def given_back(self, path: str, look: Fingerprint, settle: float) -> None:
         """Remember that it was we who renamed this file: that is no sign of its being finished. `settle`: seconds."""
         now = time.monotonic()
         with self._lock:

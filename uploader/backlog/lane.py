@@ -8,8 +8,8 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 
-from uploader.backlog.inventory import Files, Item
-from uploader.share.fingerprint import Look
+from uploader.backlog.inventory import Inventory, Item
+from uploader.share.fingerprint import Fingerprint
 
 AGAIN = 8  # of so many files that are taken one has failed before, when there are both
 
@@ -17,7 +17,7 @@ AGAIN = 8  # of so many files that are taken one has failed before, when there a
 class Waiting:
     """Those of one session: files that are new, and apart from them files that are tried again."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Inventory) -> None:
         self.files = files
         self.new: deque[Item] = deque()
         self.again: deque[Item] = deque()
@@ -46,16 +46,16 @@ class Lane:
         self._lock = threading.Lock()
         self._wanted = threading.Condition(self._lock)
         self._room = threading.Condition(self._lock)
-        self._sessions: dict[Files, Waiting] = {}
+        self._sessions: dict[Inventory, Waiting] = {}
         self._turns: deque[Waiting] = deque()
 
-    def add(self, files: Files) -> None:
+    def add(self, files: Inventory) -> None:
         """Serve this session too."""
         with self._lock:
             waiting = self._sessions[files] = Waiting(files)
             self._turns.append(waiting)
 
-    def remove(self, files: Files) -> None:
+    def remove(self, files: Inventory) -> None:
         """Serve this session no more, and drop what waits of it."""
         with self._lock:
             if waiting := self._sessions.pop(files, None):
@@ -63,16 +63,16 @@ class Lane:
                 files.drop([*waiting.new, *waiting.again])
             self._room.notify_all()
 
-    def full(self, files: Files, *, again: bool) -> bool:
+    def full(self, files: Inventory, *, again: bool) -> bool:
         """Tell whether there is no room for one more file of this session."""
         with self._lock:
             return self._full(files, again=again)
 
-    def _full(self, files: Files, *, again: bool) -> bool:
+    def _full(self, files: Inventory, *, again: bool) -> bool:
         waiting = self._sessions.get(files)
         return waiting is None or len(waiting.queue(again=again)) >= files.limit
 
-    def offer(self, files: Files, path: str, found: Look) -> bool:
+    def offer(self, files: Inventory, path: str, found: Fingerprint) -> bool:
         """Queue a file that is ready. False when there is no room for it, or the session has ended."""
         again = files.failure(path) is not None
         with self._lock:
@@ -83,7 +83,7 @@ class Lane:
                 self._wanted.notify()
         return True
 
-    def wait_for_room(self, files: Files, timeout: float) -> None:
+    def wait_for_room(self, files: Inventory, timeout: float) -> None:
         """Wait so many seconds until a quarter of the queue of new files is free, or the session ends."""
         with self._lock:
             self._room.wait_for(lambda: files not in self._sessions or self._sessions[files].roomy(), timeout)
@@ -106,7 +106,7 @@ class Lane:
                     self._room.notify_all()
                 yield item
 
-    def waits(self, files: Files) -> bool:
+    def waits(self, files: Inventory) -> bool:
         """Tell whether a file of this session waits here."""
         with self._lock:
             waiting = self._sessions.get(files)

@@ -6,7 +6,7 @@ Memory: MAX_SETTLING times about 500 bytes with the path.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from uploader.share.fingerprint import Look
+from uploader.share.fingerprint import Fingerprint
 
 MAX_SETTLING = 20_000  # the others are looked at in each scan
 
@@ -15,7 +15,7 @@ MAX_SETTLING = 20_000  # the others are looked at in each scan
 class Settling:
     """One of them. `due`: when to look again, monotonic seconds; `seen`: by which scan last."""
 
-    look: Look
+    look: Fingerprint
     since: float
     due: float
     given_back: bool = False

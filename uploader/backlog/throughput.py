@@ -7,7 +7,7 @@ from collections import deque
 METER_SECONDS = 10
 
 
-class Meter:
+class Throughput:
     """Bytes per second over the last seconds."""
 
     def __init__(self) -> None:

@@ -19,7 +19,7 @@ from azure.storage.blob import BlobServiceClient
 from uploader.blob import responses as replies
 from uploader.blob.checksum import Content, crc64, crc64_header, md5_header
 from uploader.blob.errors import code_of, translated
-from uploader.blob.rate_limit import Rate
+from uploader.blob.rate_limit import RateLimit
 from uploader.blob.store import Blocks, Label, Stored
 from uploader.blob.transport import ThreadTransport
 from uploader.environment import PREFIX
@@ -81,7 +81,7 @@ class AzureBlobs:
         """`timeout`: seconds for one send or reply. Raises BadConfiguration when the credentials cannot be made."""
         self.container = settings.container
         self.checksum = settings.checksum
-        transport = ThreadTransport(timeout, Rate(settings.max_upload_rate))
+        transport = ThreadTransport(timeout, RateLimit(settings.max_upload_rate))
         options: dict[str, Any] = {"transport": transport, "retry_policy": Retries()}
         try:
             if settings.connection_string:

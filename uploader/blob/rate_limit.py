@@ -7,7 +7,7 @@ CHUNK = 64 * 1024  # bytes that go at once when a limit is set: what a small fil
 BURST = 0.1  # seconds' worth that may go at once after a pause
 
 
-class Rate:
+class RateLimit:
     """At most `limit` bytes per second, 0: no limit. Chunks go in turn, so that a small file passes large ones."""
 
     def __init__(self, limit: int) -> None:

@@ -18,7 +18,7 @@ from azure.core.exceptions import HttpResponseError, ServiceRequestError, Servic
 from azure.core.pipeline.transport import HttpTransport
 from azure.core.rest import HttpRequest, HttpResponse
 
-from uploader.blob.rate_limit import CHUNK, Rate
+from uploader.blob.rate_limit import CHUNK, RateLimit
 
 PIECE = 1024 * 1024  # bytes a send: socket.sendall's time-out is for all that it is given at once
 IDLE = 30.0  # seconds after which a connection is made anew: the service closes idle ones
@@ -111,7 +111,7 @@ class _TlsConnection(_Connection, http.client.HTTPSConnection):
 class ThreadTransport(HttpTransport[HttpRequest, HttpResponse]):
     """No pool and no lock; for https, HTTPS_PROXY and NO_PROXY as the environment had them at the start."""
 
-    def __init__(self, timeout: float, rate: Rate) -> None:
+    def __init__(self, timeout: float, rate: RateLimit) -> None:
         """`timeout`: seconds for connecting, for each piece sent and for the reply."""
         self._local = threading.local()
         self._timeout = timeout

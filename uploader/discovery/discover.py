@@ -6,13 +6,13 @@ import time
 from collections import deque
 from collections.abc import Iterator
 
-from uploader.backlog.inventory import Files
-from uploader.backlog.queues import Backlog
+from uploader.backlog.inventory import Inventory
+from uploader.backlog.queues import Queues
 from uploader.discovery.readiness import Pass, Readiness
 from uploader.discovery.watch import Watch
 from uploader.errors import Cancelled, FileError, NotEligible
 from uploader.settings import Settings
-from uploader.share.fingerprint import Look, look, size
+from uploader.share.fingerprint import Fingerprint, look, size
 from uploader.share.mount import Share
 from uploader.share.paths import join, opened
 from uploader.share.scan import Found, Kind, Rule, scan
@@ -30,12 +30,12 @@ class Discovery:
 
     def __init__(
         self,
-        files: Files,
+        files: Inventory,
         rule: Rule,
         settings: Settings,
         share: Share,
         watch: Watch,
-        backlog: Backlog,
+        backlog: Queues,
         wake: threading.Event,
     ) -> None:
         """`wake` is set when a drain has finished."""
@@ -208,7 +208,7 @@ class Discovery:
         failure = self.files.failure(path)
         return failure is not None and self._backlog.lane(failure.size).full(self.files, again=True)
 
-    def _queue(self, path: str, found: Look, one: Pass) -> None:
+    def _queue(self, path: str, found: Fingerprint, one: Pass) -> None:
         one.waited += self.files.pace()
         while not self._backlog.offer(self.files, path, found):
             if self.files.cancelled:
@@ -239,7 +239,7 @@ class Discovery:
             sum(other.kind in wanted and not self.files.remembers(other.path) for other in self.walk())
         )
 
-    def _measure(self, path: str, found: Look) -> None:
+    def _measure(self, path: str, found: Fingerprint) -> None:
         """Record how long a file lay there, by the server's clock, before it was queued for the first time."""
         if self._first and self._last and not self.files.failure(path):
             now = self._last.server + int((time.monotonic() - self._last.began) * 1e9)

@@ -7,10 +7,10 @@ and older than it is (docs/nfs.md).
 from dataclasses import dataclass
 from math import inf
 
-from uploader.backlog.inventory import Files
+from uploader.backlog.inventory import Inventory
 from uploader.backlog.settling import Settling
 from uploader.settings import Settings
-from uploader.share.fingerprint import Look, look
+from uploader.share.fingerprint import Fingerprint, look
 from uploader.share.scan import Found, Kind
 
 
@@ -32,7 +32,7 @@ class Pass:
 class Readiness:
     """Judges the files of one session, and remembers those that settle."""
 
-    def __init__(self, files: Files, settings: Settings) -> None:
+    def __init__(self, files: Inventory, settings: Settings) -> None:
         self._files = files
         self._settings = settings
         self._trusted = 0 if files.fresh else None  # the server's time in ns; what happened before is no sign
@@ -42,7 +42,7 @@ class Readiness:
         if self._trusted is None:
             self._trusted = server
 
-    def look(self, found: Found, one: Pass, now: float) -> Look | None:
+    def look(self, found: Found, one: Pass, now: float) -> Fingerprint | None:
         """Return what a file is that is ready, None of one that has to settle. Raises OSError, FileError."""
         current = look(found.folder, found.name)
         if found.kind is Kind.PROCESSING:
@@ -63,7 +63,7 @@ class Readiness:
         return None
 
 
-def signed(file: Look, trusted: int) -> bool:
+def signed(file: Fingerprint, trusted: int) -> bool:
     """Tell whether something happened to a file after its last write: a rename, or a final utimes.
 
     `trusted`: the server's time in ns. A sign from before may be an earlier run's giving back of a claim, which only

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from uploader.backlog.inventory import Files
+from uploader.backlog.inventory import Inventory
 from uploader.errors import InTheWay
 from uploader.share.claim import Claim
 from uploader.share.mount import Share
@@ -10,14 +10,14 @@ from uploader.share.paths import PROCESSING
 from uploader.share.scan import Found, Kind
 
 
-def give_back(found: Iterable[Found], share: Share, files: Files) -> None:
+def give_back(found: Iterable[Found], share: Share, files: Inventory) -> None:
     """Undo every claim among these names (I4 holds). One that cannot be undone stays and counts as failed."""
     for one in found:
         if one.kind is Kind.PROCESSING:
             _undo(one, share, files)
 
 
-def _undo(found: Found, share: Share, files: Files) -> None:
+def _undo(found: Found, share: Share, files: Inventory) -> None:
     try:
         Claim(found.folder, found.name.removesuffix(PROCESSING)).give_back()
     except FileNotFoundError:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from uploader.backlog.inventory import Files
-from uploader.backlog.queues import Backlog
+from uploader.backlog.inventory import Inventory
+from uploader.backlog.queues import Queues
 from uploader.discovery.discover import Discovery
 from uploader.discovery.watch import Watch
 from uploader.session import Session, State
@@ -28,7 +28,7 @@ class Run:
     """
 
     session: Session
-    files: Files
+    files: Inventory
     discovery: Discovery | None = None
     ending: threading.Lock = field(default_factory=threading.Lock)
 
@@ -36,7 +36,7 @@ class Run:
 class Runs(dict[str, Run]):
     """All of them, by name. Whoever changes them holds the service's lock; whoever holds it not reads `now`."""
 
-    def __init__(self, settings: Settings, share: Share, records: Records, watch: Watch, backlog: Backlog) -> None:
+    def __init__(self, settings: Settings, share: Share, records: Records, watch: Watch, backlog: Queues) -> None:
         super().__init__()
         self.wake = threading.Event()  # set when a session has drained
         self._settings = settings
@@ -56,7 +56,7 @@ class Runs(dict[str, Run]):
         return run
 
     def _prepared(self, session: Session, *, fresh: bool) -> Run:
-        files = Files(session.name, self._settings.queue_size, fresh=fresh)
+        files = Inventory(session.name, self._settings.queue_size, fresh=fresh)
         if session.state is State.STOPPED:
             return Run(session, files)
         extensions = self._settings.extensions if session.extensions is None else session.extensions
@@ -77,7 +77,7 @@ class Runs(dict[str, Run]):
             run.discovery.drain()
 
     @contextmanager
-    def reopened(self, run: Run) -> Iterator[Files | None]:
+    def reopened(self, run: Run) -> Iterator[Inventory | None]:
         """Take up a drained session again: a file has turned out not to be finished. Raises OSError.
 
         The record is on disk when this gives the new run's files, and its discovery begins at the end: a drain that

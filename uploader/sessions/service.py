@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from uploader.backlog.inventory import Files
-from uploader.backlog.queues import Backlog
+from uploader.backlog.inventory import Inventory
+from uploader.backlog.queues import Queues
 from uploader.cluster.placement import rank
 from uploader.cluster.replicas import Replicas, ReplicasUnknown
 from uploader.discovery.watch import Watch
@@ -44,7 +44,7 @@ class Service:
         records: Records,
         replicas: Replicas,
         watch: Watch,
-        backlog: Backlog,
+        backlog: Queues,
     ) -> None:
         self.settings = settings
         self.share = share
@@ -223,7 +223,7 @@ class Service:
                 self.runs.forget(name)
 
     @contextmanager
-    def reopen(self, name: str) -> Iterator[Files | None]:
+    def reopen(self, name: str) -> Iterator[Inventory | None]:
         """Give the files of the run that takes a file back; one that had drained drains once more. Raises OSError.
 
         None when this shard no longer runs it. Starts, stops and the loop wait until the end.

@@ -1,6 +1,6 @@
 """The answers about sessions. Counters describe a session since this process took it up, as far as the disk tells."""
 
-from uploader.backlog.inventory import Files
+from uploader.backlog.inventory import Inventory
 from uploader.session import Session
 from uploader.web.openapi import models
 
@@ -23,13 +23,13 @@ def ended(session: Session) -> models.Ended:
     return models.Ended(session=session.name, state=session.state, shard=session.owner)
 
 
-def answer(shard: int, sessions: list[tuple[Session, Files]]) -> models.Status:
+def answer(shard: int, sessions: list[tuple[Session, Inventory]]) -> models.Status:
     """Return the answer to status: these sessions, and this shard as the one that was asked."""
     asked = models.ShardStatus(shard=shard, reachable=True, sessions=[session.name for session, _ in sessions])
     return models.Status(sessions=[_session(session, files) for session, files in sessions], shards=[asked])
 
 
-def _session(session: Session, files: Files) -> models.SessionStatus:
+def _session(session: Session, files: Inventory) -> models.SessionStatus:
     now = files.snapshot(SHOWN)
     left = now.bytes_total - now.bytes_uploaded
     return models.SessionStatus(

@@ -12,7 +12,7 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Fingerprint:
     """What a file was when it was looked at. Times in ns, of the server's clock."""
 
     inode: int
@@ -20,13 +20,13 @@ class Look:
     mtime_ns: int
     ctime_ns: int
 
-    def same(self, other: "Look") -> bool:
+    def same(self, other: "Fingerprint") -> bool:
         """Tell whether the content was left alone between the two: inode, size and mtime (I2)."""
         mine = (self.inode, self.size, self.mtime_ns)
         return mine == (other.inode, other.size, other.mtime_ns)
 
 
-def read(folder: int, name: str) -> tuple[int, Look]:
+def read(folder: int, name: str) -> tuple[int, Fingerprint]:
     """Open a regular file for reading; return its descriptor and what it is. Raises NotEligible, or OSError."""
     try:
         fd = os.open(name, _READ, dir_fd=folder)
@@ -56,7 +56,7 @@ def odd(folder: int, name: str) -> str | None:
     return None if stat.S_ISREG(mode) else f"not a regular file but {kinds.get(stat.S_IFMT(mode), 'a device')}"
 
 
-def look(folder: int, name: str, *, thaw: bool = False) -> Look:
+def look(folder: int, name: str, *, thaw: bool = False) -> Fingerprint:
     """Open and fstat: NFS asks the server again on open. Raises NotEligible, or OSError.
 
     `thaw`: also give up a read delegation, with which an NFSv4 client answers from its cache even on open, blind to
@@ -73,16 +73,16 @@ def look(folder: int, name: str, *, thaw: bool = False) -> Look:
         os.close(fd)
 
 
-def look_at(fd: int) -> Look:
+def look_at(fd: int) -> Fingerprint:
     """Look at an open file. Raises OSError."""
     return _look(os.fstat(fd))
 
 
-def _look(status: os.stat_result) -> Look:
-    return Look(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+def _look(status: os.stat_result) -> Fingerprint:
+    return Fingerprint(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def unchanged(before: Look, now: Look) -> None:
+def unchanged(before: Fingerprint, now: Fingerprint) -> None:
     """Raise Unsettled when the content was not left alone between the two (I2)."""
     if not now.same(before):
         raise Unsettled("it changed while it was taken; it is taken again when it has settled")

@@ -8,12 +8,12 @@ import os
 import threading
 import time
 
-from uploader.backlog.inventory import Files
+from uploader.backlog.inventory import Inventory
 from uploader.blob.store import BlobStore
 from uploader.errors import InTheWay
 from uploader.settings import Settings
 from uploader.share.claim import Claim, move
-from uploader.share.fingerprint import Look, inode, look
+from uploader.share.fingerprint import Fingerprint, inode, look
 from uploader.share.paths import COMPLETED
 from uploader.share.scan import Rule
 from uploader.sweep.proofs import MAX_PROOFS, Key, Proofs
@@ -31,9 +31,9 @@ class Unproven:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: dict[Key, tuple[Look, float]] = {}
+        self._known: dict[Key, tuple[Fingerprint, float]] = {}
 
-    def add(self, key: Key, current: Look) -> tuple[bool, bool]:
+    def add(self, key: Key, current: Fingerprint) -> tuple[bool, bool]:
         """Remember a file; return whether it is new, and whether it is remembered."""
         with self._lock:
             new = key not in self._known
@@ -41,7 +41,7 @@ class Unproven:
                 self._known[key] = (current, time.monotonic() + RECHECK)
             return new, remembered
 
-    def rests(self, key: Key, current: Look) -> bool:
+    def rests(self, key: Key, current: Fingerprint) -> bool:
         """Tell whether the same content was compared a short while ago."""
         with self._lock:
             known = self._known.get(key)
@@ -65,11 +65,11 @@ class Completed:
         self.proofs = Proofs()
         self._unproven = Unproven()
 
-    def remember(self, files: Files, path: str, committed: Look) -> None:
+    def remember(self, files: Inventory, path: str, committed: Fingerprint) -> None:
         """Take note that this process saw the store confirm this file."""
         self.proofs.add((files.session, path), committed, self.settings.retention)
 
-    def clear(self, files: Files, path: str, claim: Claim) -> bool:
+    def clear(self, files: Inventory, path: str, claim: Claim) -> bool:
         """Make room for a new file of this name, which is there: nothing may overwrite an unproven `.completed` (I4).
 
         Afterwards it is gone, or it was not finished and has become `.processing`; then it returns True.
@@ -87,15 +87,15 @@ class Completed:
             self.send_again(files, path, claim, current)
         return claim.held()
 
-    def waits(self, files: Files, path: str) -> bool:
+    def waits(self, files: Inventory, path: str) -> bool:
         """Tell whether this process completed the file, and its time is to come."""
         return self.proofs.waits((files.session, path))
 
-    def rests(self, files: Files, path: str, current: Look) -> bool:
+    def rests(self, files: Inventory, path: str, current: Fingerprint) -> bool:
         """Tell whether the file was compared a short while ago, and is not in the store."""
         return self._unproven.rests((files.session, path), current)
 
-    def judge(self, files: Files, path: str, claim: Claim) -> tuple[Verdict, Look]:
+    def judge(self, files: Inventory, path: str, claim: Claim) -> tuple[Verdict, Fingerprint]:
         """Say what the file is, by the last look before it could be deleted. Raises OSError, FileError."""
         parent = f"{self.settings.blob_prefix}{files.session}/"
         blob = None if Rule((), parent).objection(path) else parent + path  # nobody can have sent such a name
@@ -104,14 +104,14 @@ class Completed:
             verdict = Verdict.CHANGED
         return verdict, current
 
-    def delete(self, files: Files, path: str, claim: Claim) -> None:
+    def delete(self, files: Inventory, path: str, claim: Claim) -> None:
         """Delete a file that is proven. Raises OSError."""
         os.unlink(claim.completed, dir_fd=claim.folder)
         self.gone(files, path)
         instruments.FILES_DELETED.add(1)
         log.info(names.FILE_DELETED, extra={"session": files.session, "path": shown(path)})
 
-    def send_again(self, files: Files, path: str, claim: Claim, current: Look) -> None:
+    def send_again(self, files: Inventory, path: str, claim: Claim, current: Fingerprint) -> None:
         """Put a file that was still being written back to its plain name, or finish it before a newer one there.
 
         `files` is the session's that sends it. Raises OSError, InTheWay.
@@ -124,7 +124,7 @@ class Completed:
         self.gone(files, path)
         log.warning(names.FILE_CHANGED, extra={"session": files.session, "path": shown(path)})
 
-    def keep(self, files: Files, path: str, current: Look) -> None:
+    def keep(self, files: Inventory, path: str, current: Fingerprint) -> None:
         """Keep a file that the store does not have, and say so once."""
         key = (files.session, path)
         self.proofs.forget(key)  # what was proven is another file
@@ -134,7 +134,7 @@ class Completed:
         if remembered:
             files.keep(path + COMPLETED, "its content is not in the store; it is kept")
 
-    def gone(self, files: Files, path: str) -> None:
+    def gone(self, files: Inventory, path: str) -> None:
         """Forget a file that is no longer there."""
         self.proofs.forget((files.session, path))
         self._unproven.forget((files.session, path))

@@ -4,7 +4,7 @@ import threading
 import time
 from itertools import takewhile
 
-from uploader.share.fingerprint import Look
+from uploader.share.fingerprint import Fingerprint
 
 MAX_PROOFS = 100_000  # about 500 bytes each; beyond it the store is asked
 Key = tuple[str, str]
@@ -16,14 +16,14 @@ class Proofs:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: dict[Key, tuple[Look, float]] = {}  # in the order in which they are due
+        self._known: dict[Key, tuple[Fingerprint, float]] = {}  # in the order in which they are due
 
-    def add(self, key: Key, committed: Look, wait: float) -> None:
+    def add(self, key: Key, committed: Fingerprint, wait: float) -> None:
         """Note what a file was when it was committed; `wait`: seconds until it may be deleted."""
         with self._lock:
             self._add(key, committed, wait)
 
-    def _add(self, key: Key, committed: Look, wait: float) -> None:
+    def _add(self, key: Key, committed: Fingerprint, wait: float) -> None:
         self._known.pop(key, None)  # the newest stand last, even of a name that comes again
         self._known[key] = (committed, time.monotonic() + wait)
         if len(self._known) > MAX_PROOFS:
@@ -40,7 +40,7 @@ class Proofs:
         with self._lock:
             return [key for key, _ in takewhile(lambda one: one[1][1] <= now, self._known.items())]
 
-    def get(self, key: Key) -> Look | None:
+    def get(self, key: Key) -> Fingerprint | None:
         """Return what the file was when it was committed."""
         with self._lock:
             return known[0] if (known := self._known.get(key)) else None

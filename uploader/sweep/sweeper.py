@@ -9,11 +9,11 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
-from uploader.backlog.inventory import Files
+from uploader.backlog.inventory import Inventory
 from uploader.errors import FileError, StoreError
 from uploader.settings import Settings
 from uploader.share.claim import Claim
-from uploader.share.fingerprint import Look, inode, look
+from uploader.share.fingerprint import Fingerprint, inode, look
 from uploader.share.mount import Share
 from uploader.share.paths import COMPLETED, PROCESSING, join, opened, split
 from uploader.share.scan import Found, Kind, Rule, scan
@@ -33,7 +33,7 @@ class Owned:
     """A session of this shard, as it is now."""
 
     name: str
-    files: Files
+    files: Inventory
     stopped: bool
 
 
@@ -46,7 +46,7 @@ class Sessions(Protocol):
     def swept(self, name: str) -> None:
         """Hear that nothing is left of a stopped session."""
 
-    def reopen(self, name: str) -> AbstractContextManager[Files | None]:
+    def reopen(self, name: str) -> AbstractContextManager[Inventory | None]:
         """Have a stopped session take a file back: give the files of the run that does, None when there is none.
 
         When it had drained, its record says on disk that it drains again before the caller may rename the file, and
@@ -192,7 +192,7 @@ class Sweeper:
             return None
         return verdict
 
-    def _reopened(self, session: Owned, path: str, claim: Claim, current: Look) -> bool:
+    def _reopened(self, session: Owned, path: str, claim: Claim, current: Fingerprint) -> bool:
         """Have a stopped session send a file that was still being written; False when that has to wait.
 
         Its record comes first: a renamed file of a session that nobody runs would be forgotten.
@@ -219,7 +219,7 @@ class Sweeper:
         self.share.judge(error)
         log.warning(names.RECONCILE_FAILED, extra={"session": name, "error": str(error)})
 
-    def _failed(self, files: Files, path: str, error: Exception) -> None:
+    def _failed(self, files: Inventory, path: str, error: Exception) -> None:
         """Show what keeps a file from being deleted; a store that is away passes by itself."""
         if isinstance(error, OSError):
             self.share.judge(error)

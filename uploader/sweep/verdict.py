@@ -7,7 +7,7 @@ from hashlib import md5
 from uploader.blob.checksum import crc64
 from uploader.blob.store import BlobStore, Stored
 from uploader.share.claim import Claim
-from uploader.share.fingerprint import Look, read
+from uploader.share.fingerprint import Fingerprint, read
 
 CHUNK = 1024 * 1024
 
@@ -20,7 +20,9 @@ class Verdict(Enum):
     UNPROVEN = auto()  # nobody knows it: kept
 
 
-def judge(claim: Claim, committed: Look | None, store: BlobStore, blob: str | None) -> tuple[Verdict, Look]:
+def judge(
+    claim: Claim, committed: Fingerprint | None, store: BlobStore, blob: str | None
+) -> tuple[Verdict, Fingerprint]:
     """Compare the file with what this process saw committed, else with the blob; None: no blob can have its name.
 
     Returns what the file is as well. Raises OSError, FileError.

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from uploader.blob.store import Label
 from uploader.errors import ShortRead
-from uploader.share.fingerprint import Look, look_at, unchanged
+from uploader.share.fingerprint import Fingerprint, look_at, unchanged
 
 
 class Copy(Protocol):
@@ -27,11 +27,11 @@ class Source:
     """A claimed file, open for reading. `check` looks at it by its name again; `cancelled` tells to give up."""
 
     fd: int
-    look: Look
+    look: Fingerprint
     blob: str
     session: str
     retried: bool  # an earlier try may have left blocks, or the whole blob
-    check: Callable[[], Look]
+    check: Callable[[], Fingerprint]
     cancelled: Callable[[], bool]
     sent: Callable[[int], None]
     copy: Copy | None = None

@@ -5,13 +5,13 @@ import os
 import time
 from typing import Protocol
 
-from uploader.backlog.inventory import Files, Item
+from uploader.backlog.inventory import Inventory, Item
 from uploader.backlog.lane import Lane
-from uploader.backlog.queues import Backlog
+from uploader.backlog.queues import Queues
 from uploader.errors import Cancelled, Fatal, FileError, InTheWay, Unsettled, Vanished
 from uploader.settings import Settings
 from uploader.share.claim import Claim
-from uploader.share.fingerprint import Look, inode, look, read, unchanged
+from uploader.share.fingerprint import Fingerprint, inode, look, read, unchanged
 from uploader.share.mount import Share
 from uploader.share.paths import join, opened, split
 from uploader.telemetry import instruments, names
@@ -28,13 +28,13 @@ BLOCKS_A_FILE = 4  # blocks of memory that a large file needs to keep the connec
 class Completed(Protocol):
     """What becomes of files that are done, as far as workers ask."""
 
-    def clear(self, files: Files, path: str, claim: Claim) -> bool:
+    def clear(self, files: Inventory, path: str, claim: Claim) -> bool:
         """Make room for a new `.completed`; True when there is a `.processing` afterwards, to be finished first.
 
         Raises InTheWay, StoreError, OSError.
         """
 
-    def remember(self, files: Files, path: str, committed: Look) -> None:
+    def remember(self, files: Inventory, path: str, committed: Fingerprint) -> None:
         """Take note that the store has confirmed this file."""
 
 
@@ -45,7 +45,7 @@ class Workers:
         self,
         settings: Settings,
         share: Share,
-        backlog: Backlog,
+        backlog: Queues,
         transfer: Transfer,
         completed: Completed,
         staging: Staging | None,
@@ -125,7 +125,7 @@ class Workers:
             raise Vanished(claim.name)
         return self.completed.clear(item.files, item.path, claim)
 
-    def _send(self, item: Item, claim: Claim, *, leftover: bool) -> Look:
+    def _send(self, item: Item, claim: Claim, *, leftover: bool) -> Fingerprint:
         """Return what was sent, when the store has confirmed it. Raises Cancelled, Unsettled, FileError, OSError."""
         fd, current = read(claim.folder, claim.processing)
         try:
@@ -138,7 +138,7 @@ class Workers:
             os.close(fd)
         return current
 
-    def _transfer(self, item: Item, claim: Claim, fd: int, current: Look, *, retried: bool) -> None:
+    def _transfer(self, item: Item, claim: Claim, fd: int, current: Fingerprint, *, retried: bool) -> None:
         copy = self.staging.begin(item.files.session, item.path, current.size) if self.staging else None
         try:
             self.transfer.upload(
@@ -158,7 +158,7 @@ class Workers:
             if copy:
                 copy.remove()
 
-    def _complete(self, item: Item, claim: Claim, committed: Look) -> None:
+    def _complete(self, item: Item, claim: Claim, committed: Fingerprint) -> None:
         try:
             claim.complete(committed.inode)
         except InTheWay:
