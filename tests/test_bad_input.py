@@ -17,11 +17,11 @@ import httpx
 import pytest
 
 from router.settings import load as load_router
-from tests import programs
 from tests.demo.site import Site, files_in
 from tests.endpoint.server import Endpoint
 from tests.need import absent, need
-from tests.programs import Server, wait_for
+from tests.support import programs
+from tests.support.programs import Server, wait_for
 from uploader.errors import BadConfiguration
 from uploader.settings import Settings, load
 

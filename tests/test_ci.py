@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.programs import TOP
+from tests.support.programs import TOP
 
 JOBS = yaml.safe_load((TOP / ".github/workflows/ci.yml").read_text())["jobs"]
 PYTHONS = [

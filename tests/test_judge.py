@@ -7,7 +7,7 @@ import pytest
 
 from tests import judge
 from tests.judge import PYTEST, Part
-from tests.programs import TOP
+from tests.support.programs import TOP
 
 PASSES = "def test_passes(): pass\n"
 FAILS = "def test_fails(): assert 1 == 2\n"

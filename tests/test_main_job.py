@@ -11,12 +11,12 @@ import pytest
 from awscrt.checksums import crc64nvme
 from azure.storage.blob import ContainerClient
 
-from tests import programs
 from tests.demo.site import Site, files_in
 from tests.endpoint.request import Operation
 from tests.endpoint.server import Endpoint
 from tests.endpoint.store import Store
-from tests.programs import wait_for
+from tests.support import programs
+from tests.support.programs import wait_for
 
 MIB = 1 << 20
 BLOCK = 8 * MIB

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import TOP
+from tests.support.programs import TOP
 from uploader import arguments
 from uploader.version import VERSION
 from uploader.web.openapi.document import document

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import TOP
+from tests.support.programs import TOP
 from uploader.version import VERSION
 
 PACKAGES = ("uploader", "router")

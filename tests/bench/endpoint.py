@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import trustme
 
-from tests.programs import ACCOUNT
+from tests.support.programs import ACCOUNT
 
 SOURCE = Path(__file__).parent / "discard.c"
 # A shared access signature as peers want it; nobody looks at it.

@@ -12,7 +12,7 @@ import httpx
 from tests.bench.endpoint import Discard, stats
 from tests.bench.measured import Measured, cpu_of, memory_of
 from tests.bench.peers import RUNS, size
-from tests.programs import Server, free_port
+from tests.support.programs import Server, free_port
 
 LIMIT = 240  # seconds that a run may take
 Sample = tuple[float, int, int]

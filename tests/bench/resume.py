@@ -18,7 +18,7 @@ from tests.endpoint.operations import checksum
 from tests.endpoint.request import Operation
 from tests.endpoint.server import Endpoint
 from tests.endpoint.store import Store
-from tests.programs import Program, shard, wait_for
+from tests.support.programs import Program, shard, wait_for
 
 WORK = Work(
     "resume",

@@ -17,8 +17,8 @@ from tests.crash_points.dying import STOPPING, Step, ended, start
 from tests.endpoint.faults import Do
 from tests.endpoint.request import Operation, Request
 from tests.endpoint.server import Endpoint
-from tests.programs import shard, wait_for
 from tests.soak.content import pieces
+from tests.support.programs import shard, wait_for
 
 BLOCK = 64 * 1024
 SIZES = {"a/small.bin": 1000, "large.bin": 5 * BLOCK + 7, "empty.bin": 0}

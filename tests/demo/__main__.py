@@ -16,7 +16,7 @@ from azure.storage.blob import ContainerClient
 from tests.demo.progress import Progress, amount
 from tests.demo.site import Site, files_in, free_ports
 from tests.demo.sources import Sources
-from tests.programs import azurite, wait_for
+from tests.support.programs import azurite, wait_for
 
 SESSION = "demo"
 CONTAINER = "uploads"

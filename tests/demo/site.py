@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from tests.programs import Server, free_port, router, shard
+from tests.support.programs import Server, free_port, router, shard
 
 SHARDS = 2
 OFFSETS = (0, 1, *range(10, 10 + SHARDS))

@@ -17,7 +17,7 @@ from tests.endpoint.operations import perform
 from tests.endpoint.reply import Reply, refusal
 from tests.endpoint.request import Log, Request, parse
 from tests.endpoint.store import Refused, Store
-from tests.programs import ACCOUNT, connection_string
+from tests.support.programs import ACCOUNT, connection_string
 
 CLOCK_TOLERANCE = 900
 CHUNK = 64 * 1024

@@ -13,7 +13,7 @@ from azure.storage.blob._generated.models import BlockLookupList
 
 from tests.endpoint.server import Endpoint
 from tests.need import need
-from tests.programs import AZURITE, azurite
+from tests.support.programs import AZURITE, azurite
 
 
 def ident(index: int, length: int = 12) -> str:

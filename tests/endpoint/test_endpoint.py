@@ -21,7 +21,7 @@ from tests.endpoint.faults import Do, Fault, Hold, Refuse, Reset, StallReply, St
 from tests.endpoint.request import Operation
 from tests.endpoint.server import Endpoint
 from tests.endpoint.store import Store
-from tests.programs import wait_for
+from tests.support.programs import wait_for
 
 BLOCK = f"{0:012}"
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-CONTRACT = "tests/test_contract.py::test"
+CONTRACT = "tests/web/test_contract.py::test"
 TESTS = [
     "tests/fuzz/test_machine.py::test_whatever_happens_in_whatever_order_nothing_is_lost",
     "tests/fuzz/test_inputs.py",

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.endpoint.server import Endpoint
-from tests.programs import Server, shard, wait_for
+from tests.support.programs import Server, shard, wait_for
 
 # The program with shorter times, for what is tested is that there are limits, not their length; or with times that
 # do not end within a test, so that nobody who is answered can have waited for them.

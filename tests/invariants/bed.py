@@ -7,8 +7,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from tests.fake_store import FakeStore
-from tests.programs import wait_for
+from tests.support.fake_store import FakeStore
+from tests.support.programs import wait_for
 from uploader.backlog.inventory import Inventory, Item
 from uploader.backlog.queues import Queues
 from uploader.blob.store import BlobStore, Label, Stored

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tests.blobs import azure_blobs
 from tests.invariants.bed import Bed
+from tests.support.blobs import azure_blobs
 from uploader.blob.transport import ThreadTransport
 from uploader.session import Session, State
 from uploader.sessions.records import Records

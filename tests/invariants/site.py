@@ -8,9 +8,9 @@ from typing import Any
 
 import httpx
 
-from tests.blobs import ServiceStore
 from tests.endpoint.server import Endpoint
-from tests.programs import CONTINUE, STOP, Server, shard, wait_for
+from tests.support.blobs import ServiceStore
+from tests.support.programs import CONTINUE, STOP, Server, shard, wait_for
 
 
 class Site:

@@ -15,7 +15,7 @@ import pytest
 from tests.endpoint.store import Store
 from tests.invariants.bed import BLOCK, Bed
 from tests.invariants.site import Site
-from tests.programs import wait_for
+from tests.support.programs import wait_for
 from uploader.errors import StoreRefused
 from uploader.upload.memory import Memory
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.blobs import azure_blobs
 from tests.endpoint.request import Operation
 from tests.endpoint.server import Endpoint
 from tests.invariants import killing
 from tests.invariants.bed import BLOCK, Bed
+from tests.support.blobs import azure_blobs
 from uploader.blob.azure import AzureBlobs
 from uploader.sessions.records import Records
 

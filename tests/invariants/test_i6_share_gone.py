@@ -9,7 +9,7 @@ import pytest
 
 from tests.invariants.bed import Bed
 from tests.invariants.site import Site, arrive, files, still
-from tests.programs import wait_for
+from tests.support.programs import wait_for
 from uploader.errors import ShareLost
 from uploader.share.mount import OWN
 

@@ -17,7 +17,7 @@ from tests.endpoint.faults import Do, Refuse
 from tests.endpoint.request import Operation
 from tests.invariants.bed import Bed
 from tests.invariants.site import Site, arrive, files
-from tests.programs import free_port, wait_for
+from tests.support.programs import free_port, wait_for
 from uploader.blob.rate_limit import RateLimit
 from uploader.blob.store import rfc3339
 from uploader.blob.transport import ThreadTransport

@@ -11,7 +11,7 @@ import pytest
 
 from tests.invariants.bed import BLOCK, Bed
 from tests.invariants.site import Site, arrive, files
-from tests.programs import wait_for
+from tests.support.programs import wait_for
 from uploader.errors import FileError
 from uploader.share.claim import Claim
 from uploader.share.paths import opened

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.invariants.bed import BLOCK, Bed, Deaf
-from tests.programs import wait_for
+from tests.support.programs import wait_for
 from uploader.backlog.queues import Queues
 from uploader.cluster.replicas import FixedReplicas
 from uploader.sessions.records import Records

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from tests.manifests import K8S, KUBECTL, Document, build, built, one, pod_of, shards_of
+from tests.support.manifests import K8S, KUBECTL, Document, build, built, one, pod_of, shards_of
 
 NAMESPACE = "nfs-watch-test"
 CLIENT = (Path(__file__).parent / "client.py").read_bytes()

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from tests.kubernetes.api import Api, spec
-from tests.programs import Server, free_port, router, shard, wait_for
+from tests.support.programs import Server, free_port, router, shard, wait_for
 
 # A mount namespace of its own: the service account lies where the kubelet puts it, in this process' eyes only.
 ACCOUNT = """

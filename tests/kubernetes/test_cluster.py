@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.kubernetes.cluster import Cluster, eventually, get, kubectl
-from tests.manifests import KUBECTL
 from tests.need import need
+from tests.support.manifests import KUBECTL
 
 pytestmark = [
     pytest.mark.skipif(not os.environ.get("KUBECONFIG"), reason="KUBECONFIG names no cluster (docs/deploy.md)"),

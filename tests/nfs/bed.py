@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from tests.programs import Server, shard, wait_for
+from tests.support.programs import Server, shard, wait_for
 
 GUEST = Path(os.environ.get("NFS_WORK", "/nonexistent")) / "guest"
 EXPORT = GUEST / "export"  # the server's own view of what it exports

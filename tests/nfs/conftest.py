@@ -12,7 +12,7 @@ import pytest
 
 from tests.need import need
 from tests.nfs.guest import PROGRAMS, WHOLE, Guest
-from tests.programs import AZURITE
+from tests.support.programs import AZURITE
 
 HERE = Path(__file__).parent
 
@@ -111,7 +111,7 @@ class Outside:
 def azure() -> Iterator[str]:
     """Azurite's connection string."""
     from tests.nfs import bed  # noqa: PLC0415 only inside
-    from tests.programs import azurite  # noqa: PLC0415
+    from tests.support.programs import azurite  # noqa: PLC0415
 
     with azurite(bed.GUEST) as connection:
         yield connection

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.programs import TOP
+from tests.support.programs import TOP
 
 PROGRAMS = ("gcc", "linux.uml", "exportfs", "rpc.nfsd", "mount.nfs4", "rpcbind", "modprobe", "ip")
 CASE, WHOLE = 1500, 3000  # seconds: one case, and one guest with all of its cases; what bounds a hang only

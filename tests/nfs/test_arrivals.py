@@ -11,7 +11,7 @@ import pytest
 
 from tests.nfs import bed
 from tests.nfs.bed import SOFT, V3, V4, Site
-from tests.programs import Server
+from tests.support.programs import Server
 
 GUEST = "alive"
 

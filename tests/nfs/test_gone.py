@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tests.nfs import bed
 from tests.nfs.bed import SOFT, V4, Site
-from tests.programs import Server
+from tests.support.programs import Server
 
 GUEST = "dying"
 FILES = {f"file{number}.bin": random.randbytes(5000) for number in range(30)}

@@ -13,7 +13,7 @@ import pytest
 from tests.nfs import bed
 from tests.nfs.bed import HARD, V3, V4, Site
 from tests.nfs.proxy import Proxy, call
-from tests.programs import Server
+from tests.support.programs import Server
 
 GUEST = "dying"
 PORTS = {V4: 12042, V3: 12043}

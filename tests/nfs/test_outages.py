@@ -17,7 +17,7 @@ import pytest
 
 from tests.nfs import bed
 from tests.nfs.bed import HARD, SOFT, V4, Site
-from tests.programs import Server
+from tests.support.programs import Server
 
 GUEST = "dying"
 SMALL, LARGE = 20, 24 << 20

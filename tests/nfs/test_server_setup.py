@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.nfs import bed
 from tests.nfs.bed import SOFT, V3
-from tests.programs import TOP
+from tests.support.programs import TOP
 
 GUEST = "dying"
 # The guest has the host's /etc, which must stay as it is; and no systemd, whose part is only noted down.

@@ -20,7 +20,7 @@ from tests.endpoint.server import Endpoint
 from tests.nfs import bed
 from tests.nfs.bed import HARD, SOFT, V4, Site
 from tests.nfs.ledger import Ledger, holds, lengths
-from tests.programs import Server
+from tests.support.programs import Server
 
 GUEST = "alive"
 WRITE = Path(__file__).parent / "write.py"

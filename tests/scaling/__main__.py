@@ -8,9 +8,9 @@ from pathlib import Path
 
 import httpx
 
-from tests.programs import Server, router
 from tests.scaling import model
 from tests.scaling.shards import standing_in
+from tests.support.programs import Server, router
 from uploader.cluster.placement import rank
 from uploader.session import Session, State
 from uploader.sessions.records import Records

@@ -11,7 +11,7 @@ from math import ceil
 import yaml
 
 from router.app import POLL
-from tests.programs import TOP
+from tests.support.programs import TOP
 from uploader.cluster.replicas import KubernetesReplicas
 from uploader.sessions.service import RECONCILE
 

@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from tests.invariants.bed import BLOCK, Bed, Hooked
-from tests.programs import router, wait_for
 from tests.scaling.counting import calls, counted
 from tests.scaling.shards import Shards, standing_in
+from tests.support.programs import router, wait_for
 from uploader.blob.store import Blocks
 from uploader.cluster import replicas
 from uploader.cluster.placement import rank

@@ -11,8 +11,8 @@ import httpx
 
 from tests.endpoint.server import Endpoint
 from tests.endpoint.store import Store
-from tests.programs import Server, shard, wait_for
 from tests.soak.measured import Held, held, most
+from tests.support.programs import Server, shard, wait_for
 
 GIB = 2**30
 

@@ -16,7 +16,7 @@ from tests.endpoint.server import Endpoint
 from tests.endpoint.store import Refused, Store
 from tests.kubernetes.api import spec
 from tests.kubernetes.pods import Pods
-from tests.programs import CONTINUE, STOP, Server
+from tests.support.programs import CONTINUE, STOP, Server
 
 COMMITS = (Operation.PUT_BLOB, Operation.PUT_BLOCK_LIST)
 WRITES = (*COMMITS, Operation.PUT_BLOCK)

@@ -15,7 +15,6 @@ import trustme
 from tests.endpoint.server import Endpoint
 from tests.kubernetes.api import Api
 from tests.kubernetes.pods import Pods
-from tests.programs import Server, wait_for
 from tests.soak.caller import Caller
 from tests.soak.checker import Checker
 from tests.soak.content import BLOCK
@@ -23,6 +22,7 @@ from tests.soak.ledger import CheckedStore, Ledger
 from tests.soak.measured import Held, held, most
 from tests.soak.nemesis import Nemesis
 from tests.soak.producer import Producer
+from tests.support.programs import Server, wait_for
 
 MIB = 2**20
 MEMORY, CONNECTIONS, SETTLE = 8 * MIB, 8, 2.0

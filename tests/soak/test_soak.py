@@ -9,10 +9,10 @@ import pytest
 
 from tests.endpoint.store import Block
 from tests.need import need
-from tests.programs import TOP
 from tests.soak.checker import Checker
 from tests.soak.content import BLOCK, fingerprint, pieces
 from tests.soak.ledger import CheckedStore, Ledger
+from tests.support.programs import TOP
 
 PATH = "s/x.bin"
 FIRST = fingerprint(PATH, 0, BLOCK + 100)

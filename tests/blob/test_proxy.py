@@ -1,0 +1,103 @@
+"""A site whose only way out is a proxy: HTTPS_PROXY and NO_PROXY, as everywhere."""
+
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+import httpx
+import pytest
+import trustme
+
+from tests.endpoint.server import Endpoint
+from tests.support import programs
+from tests.support.programs import wait_for
+
+SIZES = {"small.bin": 1000, "middle.bin": 200_000, "large.bin": 20 << 20}
+
+
+class Tunnel:
+    """A proxy that knows CONNECT and nothing else; `asked` lists what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # ends accept(), which a close does not
+        self._listener.close()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=self._connect, args=(client,), daemon=True).start()
+
+    def _connect(self, client: socket.socket) -> None:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            if not (more := client.recv(1)):
+                return
+            head += more
+        method, target, _ = head.split(b"\r\n")[0].decode().split()
+        self.asked.append(f"{method} {target}")
+        host, _, port = target.rpartition(":")
+        with client, socket.create_connection((host, int(port))) as server:
+            client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            back = threading.Thread(target=_pass_on, args=(server, client), daemon=True)
+            back.start()
+            _pass_on(client, server)
+            back.join()
+
+
+def _pass_on(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+    for each in (source, target):
+        with suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def tunnel() -> Iterator[Tunnel]:
+    with Tunnel() as it:
+        yield it
+
+
+@pytest.mark.parametrize("bypassed", [False, True], ids=["through the proxy", "NO_PROXY"])
+def test_files_of_each_size_go_the_way_that_the_environment_says(
+    tmp_path: Path, tunnel: Tunnel, bypassed: bool
+) -> None:
+    issuer, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    issuer.issue_cert("127.0.0.1").configure_cert(context)
+    issuer.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    folder = tmp_path / "share/run"
+    folder.mkdir(parents=True)
+    contents = {name: bytes(size) for name, size in SIZES.items()}
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    with Endpoint(context=context) as endpoint:
+        server = programs.shard(tmp_path, tmp_path / "share", endpoint.connection_string)
+        server.env |= {"HTTPS_PROXY": tunnel.url, "SSL_CERT_FILE": str(tmp_path / "authority.pem")}
+        server.env |= {"NO_PROXY": "127.0.0.1"} if bypassed else {}
+        try:
+            server.up()
+            answer = httpx.post(f"{server.url}/v1/watch/start", json={"session": "run"}, timeout=10, trust_env=False)
+            assert answer.status_code == 201, answer.text
+            wanted = {f"run/{name}": content for name, content in contents.items()}
+            wait_for(lambda: endpoint.store.blobs("uploads").keys() == wanted.keys(), "all blobs")
+        finally:
+            server.kill()
+        stored = {name: blob.content for name, blob in endpoint.store.blobs("uploads").items()}
+        assert stored == wanted
+        address = endpoint.url.split("/")[2]
+    assert set(tunnel.asked) == (set() if bypassed else {f"CONNECT {address}"})

@@ -1,0 +1,154 @@
+"""Replies that cannot be used: a store's error with a text, never an exception that ends a thread."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from azure.core.pipeline import PipelineResponse
+
+from tests.endpoint.faults import Alter, Refuse
+from tests.endpoint.request import Operation
+from tests.endpoint.server import Endpoint
+from tests.endpoint.store import Store
+from tests.support.blobs import ServiceStore, azure_blobs
+from uploader.blob.azure import AzureBlobs, Retries
+from uploader.blob.checksum import crc64
+from uploader.blob.store import Blocks, Label
+from uploader.errors import StoreAway, StoreRefused
+from uploader.upload.block import block_id
+
+HUGE = "9" * 5000
+LIST = '<?xml version="1.0" encoding="utf-8"?><BlockList>{}</BlockList>'
+COMMITTED = "<CommittedBlocks>{}</CommittedBlocks>"
+WAITING = "<UncommittedBlocks>{}</UncommittedBlocks>"
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    with Endpoint(ServiceStore()) as running:
+        yield running
+
+
+@pytest.fixture
+def store(endpoint: Endpoint, tmp_path: Path) -> Iterator[AzureBlobs]:
+    with azure_blobs(endpoint.connection_string, tmp_path) as made:
+        yield made
+
+
+def commit(store: AzureBlobs) -> None:
+    data = b"content"
+    block = block_id(0, crc64(data))
+    store.stage("run/x", block, memoryview(data), crc64(data))
+    store.commit("run/x", [block], Label(7, crc64(data), None, 1, 0, "run", "x/y"), None)
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        *(("Content-Length", value) for value in (None, "", "seven", "-7", "7.0", "7, 7", "\u0667", HUGE)),
+        *(("ETag", value) for value in (None, "")),
+    ],
+)
+def test_a_description_without_length_or_version_is_refused(
+    endpoint: Endpoint, store: AzureBlobs, header: str, value: str | None
+) -> None:
+    commit(store)
+    if value:
+        value = value.encode().decode("latin-1")
+    endpoint.faults.add(Alter({header: value}), Operation.HEAD_BLOB)
+    with pytest.raises(StoreRefused, match=f"cannot be used: it.* {header}"):
+        store.head("run/x")
+    assert store.head("run/x")
+
+
+def test_metadata_that_anyone_wrote_is_no_reason_to_refuse(endpoint: Endpoint, store: AzureBlobs) -> None:
+    commit(store)
+    odd = {"x-ms-meta-crc64": "?", "Content-MD5": "=", "x-ms-meta-inode": "none"}
+    endpoint.faults.add(Alter(odd), Operation.HEAD_BLOB)
+    found = store.head("run/x")
+    assert found
+    assert (found.size, found.crc64, found.md5, found.inode) == (7, None, None, "none")
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("", "no XML"),
+        ("welcome", "no XML"),
+        ("<BlockList>", "no XML"),
+        ('<?xml version="1.0" encoding="nonsense"?><BlockList/>', "no XML"),
+        ("<html><body/></html>", "html"),
+        (LIST.format(COMMITTED.format("<Block><Name>YQ==</Name></Block><Block><Name></Name></Block>")), "id"),
+        (LIST.format(COMMITTED.format("<Block><Name>a</Name></Block>")), "id"),
+        (LIST.format(WAITING.format("<Block/>")), "id"),
+        (LIST.format(WAITING.format("<Block><Name>?</Name><Size>7</Size></Block>")), "id"),
+        (LIST.format(WAITING.format("<Block><Name>YQ==</Name></Block>")), "size"),
+        (LIST.format(WAITING.format("<Block><Name>YQ==</Name><Size>many</Size></Block>")), "size"),
+        (LIST.format(WAITING.format(f"<Block><Name>YQ==</Name><Size>{HUGE}</Size></Block>")), "size"),
+    ],
+)
+def test_a_list_of_blocks_that_is_none_is_refused(endpoint: Endpoint, store: AzureBlobs, body: str, why: str) -> None:
+    commit(store)
+    endpoint.faults.add(Alter(body=body.encode()), Operation.GET_BLOCK_LIST)
+    with pytest.raises(StoreRefused, match=f"cannot be used: .*{why}"):
+        store.blocks("run/x")
+    assert store.blocks("run/x").committed
+
+
+def test_content_that_is_listed_as_a_block_without_a_name_is_no_block(tmp_path: Path) -> None:
+    """So a commit replaces it, and discard refuses to lose it."""
+    data = b"whole"
+    with Endpoint(Store()) as endpoint, azure_blobs(endpoint.connection_string, tmp_path) as store:
+        store.put("run/x", data, Label(5, crc64(data), None, 1, 0, "run", "x/y"), None)
+        found = store.head("run/x")
+        assert found
+        assert store.blocks("run/x") == Blocks({}, [], found.etag)
+        with pytest.raises(StoreRefused, match="has no blocks"):
+            store.discard("run/x", store.blocks("run/x"))
+        assert store.head("run/x") == found
+
+
+def test_a_list_of_committed_blocks_without_version_is_refused(endpoint: Endpoint, store: AzureBlobs) -> None:
+    commit(store)
+    endpoint.faults.add(Alter({"ETag": None}), Operation.GET_BLOCK_LIST)
+    with pytest.raises(StoreRefused, match="no ETag"):
+        store.blocks("run/x")
+
+
+@pytest.mark.parametrize(
+    ("operation", "header"), [(Operation.PUT_BLOCK_LIST, "ETag"), (Operation.HEAD_BLOB, "Content-Length")]
+)
+def test_discard_needs_to_know_what_it_drops(
+    endpoint: Endpoint, store: AzureBlobs, operation: Operation, header: str
+) -> None:
+    """The empty blob that it made, or the blob that it would commit again."""
+    if operation is Operation.HEAD_BLOB:
+        store.put("run/x", b"whole", Label(5, crc64(b"whole"), None, 1, 0, "run", "x/y"), None)
+    store.stage("run/x", block_id(0, crc64(b"a")), memoryview(b"a"), crc64(b"a"))
+    there = store.blocks("run/x")
+    endpoint.faults.add(Alter({header: None}), operation)
+    with pytest.raises(StoreRefused, match="cannot be used"):
+        store.discard("run/x", there)
+
+
+@pytest.mark.parametrize("after", ["soon", "Mon, 99 Foo"])
+def test_a_request_for_patience_that_cannot_be_understood_is_a_store_that_is_away(
+    endpoint: Endpoint, store: AzureBlobs, after: str
+) -> None:
+    endpoint.faults.add(Refuse(503, headers={"Retry-After": after}), Operation.HEAD_BLOB, times=4)
+    with pytest.raises(StoreAway, match="503"):
+        store.head("run/x")
+
+
+@pytest.mark.parametrize(("after", "seconds"), [("7", 7), ("1e9", 60), ("inf", 60), ("nan", None), ("-1", None)])
+def test_no_request_for_patience_stops_a_thread_for_long(after: str, seconds: float | None) -> None:
+    reply = SimpleNamespace(headers={"Retry-After": after})
+    assert Retries().get_retry_after(PipelineResponse(None, reply, None)) == seconds  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("date", ["yesterday", "Tue, 24 Nov 2026 19:00:00 -0000", "Mon, 99 Foo 2026 00:00:00 GMT"])
+def test_a_refusal_with_a_date_that_is_none_is_a_refusal(endpoint: Endpoint, store: AzureBlobs, date: str) -> None:
+    endpoint.faults.add(Refuse(403, "AuthenticationFailed", headers={"Date": date}), Operation.HEAD_BLOB)
+    with pytest.raises(StoreRefused, match="403 AuthenticationFailed"):
+        store.head("run/x")

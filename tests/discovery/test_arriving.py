@@ -1,0 +1,181 @@
+"""Which files are taken, and that every one of them is: extensions, names that are left alone, folders, bursts."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.demo.site import Site, files_in
+from tests.endpoint.request import Operation
+from tests.endpoint.server import Endpoint
+from tests.support.programs import wait_for
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[Endpoint]:
+    with Endpoint() as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, endpoint: Endpoint) -> Iterator[Site]:
+    """Shards that take .bin and .tar.gz unless a session says otherwise, and scan seldom: events must do."""
+    limits: dict[str, Any] = {
+        "max_sessions": 20,
+        "extensions": ".bin,.tar.gz",
+        "scan_interval": 5,
+        "queue_size": 50,
+    }
+    with ExitStack() as stack:
+        yield Site(tmp_path_factory.mktemp("arriving"), stack, endpoint.connection_string, **limits)
+
+
+@pytest.fixture(scope="module")
+def scanning(tmp_path_factory: pytest.TempPathFactory, endpoint: Endpoint) -> Iterator[Site]:
+    """Shards that take every extension, with a queue that is soon full."""
+    with ExitStack() as stack:
+        folder = tmp_path_factory.mktemp("scanning")
+        yield Site(folder, stack, endpoint.connection_string, max_sessions=20, queue_size=50)
+
+
+def blobs(endpoint: Endpoint, session: str) -> dict[str, bytes]:
+    prefix = f"{session}/"
+    held = endpoint.store.blobs("uploads").items()
+    return {name.removeprefix(prefix): blob.content for name, blob in held if name.startswith(prefix)}
+
+
+def begin(site: Site, name: str, **fields: object) -> Path:
+    """Start a session and return its folder."""
+    site.call("start", session=name, **fields)
+    return site.share / name
+
+
+def drained(site: Site, name: str) -> None:
+    """Stop a session; when it is gone, every eligible file that was there has been sent and deleted."""
+    site.call("stop", session=name)
+    wait_for(lambda: f"{name}.json" not in site.records(), "the drain to end")
+
+
+def write(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+
+
+ALL = ["a.bin", "B.BIN", "c.tar.gz", "d.gz", "e.h5", "F.H5", "no-extension", "bin"]
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        (None, {"a.bin", "B.BIN", "c.tar.gz"}),
+        ([".H5"], {"e.h5", "F.H5"}),
+        ([".gz"], {"c.tar.gz", "d.gz"}),
+        ([], set(ALL)),
+    ],
+)
+def test_a_sessions_own_extensions_go_before_those_of_the_settings(
+    site: Site, endpoint: Endpoint, given: list[str] | None, taken: set[str]
+) -> None:
+    """Upper and lower case are the same; an empty list takes every file. What is not taken stays as it is."""
+    name = f"extensions-{'-'.join(given) if given else given is None}".replace("-.", "-")
+    write(site.share / name, *ALL[::2])
+    folder = begin(site, name, **({} if given is None else {"extensions": given}))
+    write(folder, *ALL[1::2])
+    wait_for(lambda: blobs(endpoint, name).keys() == taken, f"{taken} to be taken")
+    wait_for(lambda: set(files_in(folder)) == set(ALL) - taken, "the others to stay")
+    drained(site, name)
+    assert set(files_in(folder)) == set(ALL) - taken
+
+
+def test_hidden_and_temporary_names_are_left_alone_until_they_are_moved(scanning: Site, endpoint: Endpoint) -> None:
+    hidden = [".a.bin", ".folder/b.bin", ".nfs000001"]
+    temporary = ["c.tmp", "d.PART", "e.partial", "f.swp", "g.crdownload", "h.bin~"]
+    folder = begin(scanning, "temporary")
+    write(folder, *hidden, *temporary, "seen.bin")
+    assert scanning.session("temporary")["files"]["failed"] == 0
+    drained(scanning, "temporary")
+    assert blobs(endpoint, "temporary").keys() == {"seen.bin"}
+    assert set(files_in(folder)) == {*hidden, *temporary}
+    begin(scanning, "temporary")
+    (folder / "c.tmp").rename(folder / "c.bin")
+    (folder / ".folder").rename(folder / "folder")
+    wait_for(lambda: blobs(endpoint, "temporary").keys() == {"seen.bin", "c.bin", "folder/b.bin"}, "what was moved")
+    drained(scanning, "temporary")
+    assert blobs(endpoint, "temporary").keys() == {"seen.bin", "c.bin", "folder/b.bin"}
+    assert blobs(endpoint, "temporary")["folder/b.bin"] == b".folder/b.bin"
+
+
+def test_a_folder_that_is_moved_in_whole_is_taken_with_all_below_it(site: Site, endpoint: Endpoint) -> None:
+    """No event tells of the files in it; and files that come into it later are seen."""
+    outside = site.share / ".outside"
+    names = [f"{one}/{two}/{number}.bin" for one in "abc" for two in "xyz" for number in range(5)]
+    write(outside, *names)
+    folder = begin(site, "moved")
+    outside.rename(folder / "in")
+    wait_for(lambda: len(blobs(endpoint, "moved")) == len(names), "the whole folder")
+    write(folder, "in/a/x/later.bin", "in/a/new/deeper/last.bin")
+    wait_for(lambda: len(blobs(endpoint, "moved")) == len(names) + 2, "what came later")
+    expected = {f"in/{name}": name.encode() for name in names}
+    expected |= {name: name.encode() for name in ("in/a/x/later.bin", "in/a/new/deeper/last.bin")}
+    assert blobs(endpoint, "moved") == expected
+
+
+@pytest.mark.parametrize("taken", ["by events", "by scans"])
+def test_a_burst_of_thousands_is_taken_whole_and_sent_once(
+    site: Site, scanning: Site, endpoint: Endpoint, taken: str
+) -> None:
+    """Forty times what the queue holds, in new folders."""
+    at = site if taken == "by events" else scanning
+    name = f"burst-{taken.replace(' ', '-')}"
+    folder = begin(at, name)
+    names = [f"{number // 100}/{number}.bin" for number in range(2000)]
+    write(folder, *names)
+    wait_for(lambda: not files_in(folder), "an empty folder", 240)
+    assert blobs(endpoint, name) == {one: one.encode() for one in names}
+    sent = [entry for entry in endpoint.log.of(Operation.PUT_BLOB) if entry.blob.startswith(f"{name}/")]
+    assert len(sent) == 2000
+    status = at.session(name)
+    assert (status["files"], status["last_error"]) == (
+        {"waiting": 0, "uploading": 0, "completed": 2000, "failed": 0},
+        None,
+    )
+
+
+@pytest.fixture
+def patient(tmp_path: Path, endpoint: Endpoint) -> Iterator[Site]:
+    """Shards that wait for an hour until they take a file for finished that nothing tells of."""
+    with ExitStack() as stack:
+        yield Site(tmp_path, stack, endpoint.connection_string, settle=3600)
+
+
+def test_a_file_that_is_written_in_place_goes_when_it_is_closed_and_whole(patient: Site, endpoint: Endpoint) -> None:
+    """Scans meet it between two writes: no event tells of a file in a folder that is moved in, only a scan finds it."""
+    folder, outside, content = begin(patient, "in-place"), patient.share / ".outside", os.urandom(800_000)
+    with (folder / "a.bin").open("wb") as file:
+        for number in range(8):
+            file.write(content[number * 100_000 :][:100_000])
+            file.flush()
+            write(outside, f"{number}/b.bin")
+            os.utime(outside / f"{number}/b.bin", (1, 1))  # its last change is no write: it is finished
+            (outside / f"{number}").rename(folder / f"{number}")
+            wait_for(lambda n=number: f"{n}/b.bin" in blobs(endpoint, "in-place"), "a scan")
+            assert "a.bin" not in blobs(endpoint, "in-place")
+    wait_for(lambda: "a.bin" in blobs(endpoint, "in-place"), "the whole file")
+    assert blobs(endpoint, "in-place")["a.bin"] == content
+
+
+def test_a_name_that_comes_again_replaces_its_blob(scanning: Site, endpoint: Endpoint) -> None:
+    """Also while the file that came before is claimed or completed, and not deleted yet."""
+    folder = begin(scanning, "again")
+    for number in range(20):
+        content = f"version {number}".encode() * 1000
+        (folder / ".next").write_bytes(content)
+        (folder / ".next").rename(folder / "a.bin")
+        if number % 3 == 0:
+            wait_for(lambda content=content: blobs(endpoint, "again").get("a.bin") == content, "this version")
+    wait_for(lambda: not files_in(folder), "an empty folder")
+    assert blobs(endpoint, "again") == {"a.bin": content}

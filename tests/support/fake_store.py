@@ -1,0 +1,107 @@
+"""A blob store in memory that keeps the engine's contract (uploader.blob.store.BlobStore); tests/blob/test_seam.py holds it to it."""
+
+import itertools
+import threading
+from base64 import b64decode
+from dataclasses import dataclass, field
+from hashlib import md5
+
+from uploader.blob.checksum import crc64
+from uploader.blob.store import Blocks, Label, Stored
+from uploader.errors import ExpiredBlocks, LeftoverBlocks, Overtaken, StoreRefused
+
+
+@dataclass
+class Blob:
+    """One name: its committed parts, None while there are none, and what waits to be committed."""
+
+    parts: list[tuple[str, bytes]] | None = None
+    waiting: dict[str, bytes] = field(default_factory=dict)
+    label: Label | None = None
+    md5: bytes | None = None
+    etag: str = ""
+
+    @property
+    def content(self) -> bytes:
+        return b"".join(data for _, data in self.parts or [])
+
+
+class FakeStore:
+    """Every method is one atomic step. `writes` lists the names of all that was put or committed."""
+
+    def __init__(self) -> None:
+        self.writes: list[str] = []
+        self._blobs: dict[str, Blob] = {}
+        self._etags = itertools.count(1)
+        self._lock = threading.RLock()
+
+    def content(self, name: str) -> bytes:
+        """Return a committed blob's bytes."""
+        with self._lock:
+            blob = self._blobs[name]
+            assert blob.parts is not None, f"{name} is not committed"
+            return blob.content
+
+    def head(self, name: str) -> Stored | None:
+        with self._lock:
+            blob = self._blobs.get(name, Blob())
+            if blob.parts is None:
+                return None
+            label = blob.label
+            crc, inode = (label.crc64, str(label.inode)) if label else (None, None)
+            return Stored(len(blob.content), blob.etag, crc, blob.md5, inode)
+
+    def put(self, name: str, data: bytes, label: Label, etag: str | None) -> None:
+        _verify(data, label.crc64)
+        if label.md5 not in {None, md5(data).digest()}:
+            raise StoreRefused("the MD5 is not that of the body")
+        with self._lock:
+            blob = self._conditional(name, etag)
+            self._write(name, blob, [("", data)], label, md5(data).digest())
+
+    def blocks(self, name: str) -> Blocks:
+        with self._lock:
+            blob = self._blobs.get(name, Blob())
+            waiting = {block_id: len(data) for block_id, data in blob.waiting.items()}
+            committed = [block_id for block_id, _ in blob.parts or [] if block_id]
+            return Blocks(waiting, committed, blob.etag if blob.parts is not None else None)
+
+    def stage(self, name: str, block_id: str, data: memoryview, crc: int) -> None:
+        _verify(data, crc)
+        with self._lock:
+            blob = self._blobs.setdefault(name, Blob())
+            if any(len(b64decode(other)) != len(b64decode(block_id)) for other in blob.waiting):
+                raise LeftoverBlocks("ids of another length wait")
+            blob.waiting[block_id] = bytes(data)
+
+    def commit(self, name: str, block_ids: list[str], label: Label, etag: str | None) -> None:
+        with self._lock:
+            blob = self._conditional(name, etag)
+            known = dict(blob.parts or []) | blob.waiting
+            if missing := [block_id for block_id in block_ids if block_id not in known]:
+                raise ExpiredBlocks(f"{len(missing)} blocks are not there")
+            self._write(name, blob, [(block_id, known[block_id]) for block_id in block_ids], label, label.md5)
+
+    def discard(self, name: str, blocks: Blocks) -> None:
+        with self._lock:
+            blob = self._conditional(name, blocks.etag)
+            if blob.content and not blocks.committed:
+                raise StoreRefused("the blob has no blocks that could be committed again")
+            blob.waiting.clear()
+
+    def _conditional(self, name: str, etag: str | None) -> Blob:
+        blob = self._blobs.setdefault(name, Blob())
+        if etag != (blob.etag if blob.parts is not None else None):
+            raise Overtaken(f"{name} is not what the condition says")
+        return blob
+
+    def _write(self, name: str, blob: Blob, parts: list[tuple[str, bytes]], label: Label, digest: bytes | None) -> None:
+        blob.parts, blob.label, blob.md5 = parts, label, digest
+        blob.waiting.clear()
+        blob.etag = f'"{next(self._etags)}"'
+        self.writes.append(name)
+
+
+def _verify(data: bytes | memoryview, crc: int) -> None:
+    if crc64(data) != crc:
+        raise StoreRefused("the checksum is not that of the body")

@@ -1,0 +1,64 @@
+"""docs/operations.md names every setting, metric, event, error and alert, with the defaults that hold."""
+
+import re
+
+import yaml
+
+from router.settings import Settings as RouterSettings
+from tests.support.programs import TOP
+from uploader import errors
+from uploader.settings import Settings
+from uploader.telemetry import instruments, names
+
+TEXT = (TOP / "docs/operations.md").read_text()
+ROWS = {
+    name: [cell.strip() for cell in line.strip("|").split("|")]
+    for line in TEXT.splitlines()
+    if line.startswith("| `")
+    for name in re.findall(r"`([^`]+)`", line.split("|")[1])
+}
+
+
+def test_every_setting_is_there_with_its_default() -> None:
+    for kind in (Settings, RouterSettings):
+        for name, field in kind.model_fields.items():
+            variable = field.validation_alias or f"NFS_WATCH_{name.upper()}"
+            assert variable in ROWS, variable
+            default = ROWS[str(variable)][1].strip("`")
+            if isinstance(field.default, bool):
+                assert default == str(field.default).lower()
+            elif isinstance(field.default, int | float | str) and name != "ordinal":
+                assert str(field.default) in {"", *default.split(", ")} or default == "empty", variable
+
+
+def test_every_event_is_there() -> None:
+    dotted = {value for key, value in vars(names).items() if key.isupper() and re.fullmatch(r"[a-z]+\.[a-z_]+", value)}
+    attributes = {names.FILE_PATH, names.FILE_SIZE, names.ERROR_TYPE}
+    assert dotted - attributes <= ROWS.keys()
+
+
+def test_no_event_is_made_up_in_passing() -> None:
+    """Each log call says a constant."""
+    for source in [*(TOP / "uploader").rglob("*.py"), *(TOP / "router").rglob("*.py")]:
+        for said in re.findall(r"\blog\.(?:info|warning|error|exception|critical)\(\s*([^,)\s]+)", source.read_text()):
+            assert not said.startswith(("'", '"', 'f"')), f"{source.name}: {said}"
+
+
+def test_every_metric_is_there_and_none_that_is_not() -> None:
+    ours = {value for key, value in vars(names).items() if key.isupper() and str(value).startswith("nfs_watch.")}
+    metrics = ours - {names.SESSION, names.ATTEMPT}
+    assert {name for name in ROWS if name.startswith("nfs_watch.")} == metrics
+    assert instruments.GAUGES.keys() <= metrics
+
+
+def test_every_error_of_a_file_is_there() -> None:
+    def below(kind: type[Exception]) -> set[str]:
+        return {kind.__name__}.union(*(below(one) for one in kind.__subclasses__()))
+
+    silent = {"FileError", "StoreError", "Vanished"}  # two are never raised themselves; the third is no failure
+    assert below(errors.FileError) - silent <= ROWS.keys()
+
+
+def test_every_alert_is_there() -> None:
+    groups = yaml.safe_load((TOP / "k8s/alerts.yaml").read_text())["groups"]
+    assert {rule["alert"] for group in groups for rule in group["rules"]} <= ROWS.keys()

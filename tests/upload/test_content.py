@@ -1,0 +1,308 @@
+"""What goes over the wire with each file, and what is never committed: changed files (I2) and short ones (I3)."""
+
+import hashlib
+import os
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.endpoint.faults import Do
+from tests.endpoint.request import Operation, Request
+from tests.support.blobs import CONTAINER
+from tests.upload.sending import BLOCK, NAME, Sending, in_thread, look_at_path, sending, upload
+from uploader.blob.checksum import crc64, crc64_header, md5_header
+from uploader.blob.store import rfc3339
+from uploader.blob.transport import ThreadTransport
+from uploader.errors import Cancelled, NotEligible, ShortRead, StoreRefused, Unsettled
+from uploader.share.fingerprint import Fingerprint
+from uploader.upload.block import MAX_BLOCKS, block_id, block_size
+from uploader.upload.memory import Memory
+from uploader.upload.transfer import Transfer
+
+SMALL, LARGE = 1000, 3 * BLOCK + 17
+PUTS = (Operation.PUT_BLOB, Operation.PUT_BLOCK, Operation.PUT_BLOCK_LIST)
+MIB = 1024 * 1024
+
+
+def writes(engine: Sending) -> list[Request]:
+    return [request for operation in PUTS for request in engine.endpoint.log.of(operation)]
+
+
+@pytest.mark.parametrize("size", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK, 40 * BLOCK + 5])
+@pytest.mark.parametrize("content_md5", [True, False])
+@pytest.mark.parametrize("checksum", ["crc64", "md5"])
+def test_every_size_arrives_whole_and_every_write_is_verified(
+    tmp_path: Path, size: int, content_md5: bool, checksum: str
+) -> None:
+    """Each body comes with a checksum that the service compares it with."""
+    with sending(tmp_path, content_md5=content_md5, checksum=checksum) as engine:
+        path = engine.file(size)
+        engine.upload(path)
+        assert engine.blob().content == path.read_bytes()
+        for request in writes(engine):
+            crc, md5 = request.headers.get("x-ms-content-crc64"), request.headers.get("Content-MD5")
+            if request.operation is Operation.PUT_BLOB:
+                md5 = request.headers.get("x-ms-blob-content-md5") or md5
+            assert bool(crc) != bool(md5), "one checksum, and only one, is what the service takes"
+            if checksum == "md5":
+                assert md5
+            elif request.operation is not Operation.PUT_BLOB or not content_md5:
+                assert crc
+        assert sum(engine.sent) == size
+        assert len(engine.endpoint.log.of(Operation.PUT_BLOB)) == (1 if size <= BLOCK else 0)
+
+
+def test_a_body_that_is_damaged_on_the_way_is_refused(engine: Sending, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One bit of one piece: the service's answer is an error of the file, and nothing is committed."""
+    pieces = ThreadTransport._pieces
+
+    def damaged(transport: ThreadTransport, content: memoryview, size: int) -> Iterator[memoryview]:
+        for piece in pieces(transport, content, size):
+            yield memoryview(bytes([piece[0] ^ 1]) + piece[1:])
+
+    monkeypatch.setattr(ThreadTransport, "_pieces", damaged)
+    with sending(engine.root, engine.endpoint, max_upload_rate=1 << 30) as damaging:
+        for size in (SMALL, LARGE):
+            with pytest.raises(StoreRefused, match=r"Crc64Mismatch|Md5Mismatch"):
+                damaging.upload(engine.file(size))
+    assert not engine.blobs()
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+@pytest.mark.parametrize("content_md5", [True, False])
+def test_the_label(tmp_path: Path, size: int, content_md5: bool) -> None:
+    """CRC64 and MD5 of the whole, mtime to the nanosecond, inode, session, content type."""
+    with sending(tmp_path, content_md5=content_md5) as engine:
+        path = engine.file(size, "table.csv")
+        os.utime(path, ns=(0, 1_700_000_000_987_654_321))
+        engine.upload(path, "run/table.csv")
+        blob, data = engine.blob("run/table.csv"), path.read_bytes()
+        assert blob.metadata == {
+            "crc64": crc64_header(crc64(data)),
+            "mtime": "2023-11-14T22:13:20.987654321Z",
+            "inode": str(path.stat().st_ino),
+            "session": "run",
+        }
+        assert blob.headers["Content-Type"] == "text/csv"
+        if content_md5 or size == SMALL:  # the service keeps the MD5 of a Put Blob by itself
+            assert b64decode(blob.headers["Content-MD5"]) == hashlib.md5(data).digest()
+        else:
+            assert "Content-MD5" not in blob.headers
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a.bin", "application/octet-stream"),
+        ("a", "application/octet-stream"),
+        ("a.json", "application/json"),
+        ("a.csv.gz", "application/octet-stream"),
+        ("größe 100%.html", "text/html"),
+        ("data:text,x.html", "text/html"),
+    ],
+)
+def test_the_content_type_is_that_of_the_name(engine: Sending, name: str, kind: str) -> None:
+    engine.upload(engine.file(SMALL), f"run/{name}")
+    assert engine.blob(f"run/{name}").headers["Content-Type"] == kind
+
+
+def test_a_blocks_id_is_its_index_and_its_content(engine: Sending) -> None:
+    """All of one length; a later process, and another machine, finds the same ones."""
+    path = engine.file(LARGE)
+    engine.upload(path)
+    data = path.read_bytes()
+    expected = [
+        b64encode(index.to_bytes(4, "big") + crc64(data[index * BLOCK :][:BLOCK]).to_bytes(8, "big")).decode()
+        for index in range(4)
+    ]
+    assert [block.name for block in engine.blob().committed or []] == expected
+
+
+def test_ids_of_any_length_tell_indexes_and_contents_apart() -> None:
+    for length in range(6, 65):
+        ids = {block_id(index, crc, length) for index in (0, 1, 255, 256, MAX_BLOCKS - 1) for crc in (0, 2**63, 2**33)}
+        assert len(ids) == 15
+        assert {len(b64decode(each)) for each in ids} == {length}
+
+
+def test_blocks_grow_only_where_the_limit_of_blocks_needs_it() -> None:
+    """50,000 blocks a blob: 8 MiB are enough for 390 GiB."""
+    assert block_size(10**10, 8 * MIB) == 8 * MIB
+    assert block_size(10**10, 256 * 1024) == 256 * 1024
+    assert block_size(MAX_BLOCKS * 8 * MIB, 8 * MIB) == 8 * MIB
+    assert block_size(MAX_BLOCKS * 8 * MIB + 1, 8 * MIB) == 9 * MIB
+    for size in (10**10, 10**12, 2 * 10**14):
+        assert -(-size // block_size(size, 64 * 1024)) <= MAX_BLOCKS
+
+
+def test_a_block_that_the_memory_can_never_hold_is_an_error_of_the_file(tmp_path: Path) -> None:
+    """Waiting for it would stop all others too."""
+    with sending(tmp_path, block_size=64 * 1024, memory=MIB) as engine:
+        path = engine.file(SMALL)
+        with path.open("r+b") as file:
+            file.truncate(MAX_BLOCKS * 64 * 1024 * 40)  # 125 GiB, and no byte of it on the disk
+        error = in_thread(lambda: engine.upload(path))()
+        assert isinstance(error, NotEligible)
+        assert "NFS_WATCH_MEMORY" in str(error)
+
+
+def test_times_before_and_after_the_epoch_are_written_in_full() -> None:
+    assert rfc3339(-1) == "1969-12-31T23:59:59.999999999Z"
+    assert rfc3339(0) == "1970-01-01T00:00:00.000000000Z"
+
+
+def append(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"more")
+
+
+def overwrite(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(b"else")
+
+
+def truncate(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 1)
+
+
+def replace(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_bytes(path.read_bytes())
+    times = path.stat()
+    os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
+    other.rename(path)
+
+
+CHANGES = [append, overwrite, truncate, replace]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("when", [Operation.GET_BLOCK_LIST, Operation.PUT_BLOCK])
+@pytest.mark.parametrize("late", [0, 3])
+def test_a_large_file_that_changes_while_it_is_read_is_not_committed(
+    engine: Sending, change: Callable[[Path], None], when: Operation, late: int
+) -> None:
+    """I2, at the beginning, in the middle and with the last block. What was there before stays."""
+    path = engine.file(LARGE)
+    skip = late if when is Operation.PUT_BLOCK else 0
+    engine.endpoint.faults.add(Do(lambda _: change(path)), when, skip=skip)
+    with pytest.raises(Unsettled):
+        engine.upload(path)
+    assert not engine.blobs()
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_file_that_changed_before_it_was_read_is_not_committed(
+    engine: Sending, change: Callable[[Path], None], size: int
+) -> None:
+    """Between the look and the read. A small file is read at once; what comes later is the collector's to find (I1)."""
+    path = engine.file(size)
+    before = look_at_path(path)
+    if change is replace and size == SMALL:
+        return  # the open file is the old one, whole; the name is looked at only before something is overwritten
+    change(path)
+    with pytest.raises(Unsettled):
+        engine.upload(path, look=before)
+    assert not engine.blobs()
+
+
+def test_a_changed_file_is_not_found_present(engine: Sending) -> None:
+    """The shortcut after a crash looks twice as well."""
+    path = engine.file(LARGE)
+    engine.upload(path)
+    engine.endpoint.faults.add(Do(lambda _: os.utime(path)), Operation.HEAD_BLOB)
+    with pytest.raises(Unsettled):
+        engine.upload(path, retried=True)
+
+
+@pytest.mark.parametrize("block", [64, 8192])
+def test_a_short_read_is_an_error_and_never_a_short_blob(tmp_path: Path, block: int) -> None:
+    """I3. The kernel's own: files of sysfs say a page and end earlier, with inode, size and mtime unchanged."""
+    path = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not path.exists():
+        path = Path("/sys/devices/system/cpu/possible")
+    with sending(tmp_path) as engine:
+        transfer = Transfer(engine.store, Memory(1 << 20, block), 4, content_md5=True)
+        size = path.stat().st_size
+        assert size > len(path.read_bytes())
+        with pytest.raises(ShortRead, match=f"of {size} bytes"):
+            upload(transfer, path, NAME)
+        with pytest.raises(ShortRead):
+            upload(transfer, path, NAME, retried=True)
+        assert not engine.blobs()
+        assert transfer.memory.free == transfer.memory.most
+        transfer._pools.senders.shutdown()
+
+
+def test_a_session_that_ends_stops_its_upload(engine: Sending) -> None:
+    """Soon, with nothing committed, and the blocks that are there stay for the next time."""
+    path = engine.file(60 * BLOCK)
+    engine.endpoint.faults.latency = 0.02
+    engine.endpoint.faults.add(Do(lambda _: engine.cancelled.set()), Operation.PUT_BLOCK, skip=10)
+    with pytest.raises(Cancelled):
+        engine.upload(path)
+    assert not engine.blobs()
+    assert 10 <= len(engine.endpoint.store.container(CONTAINER)[NAME].uncommitted) < 30
+    with pytest.raises(Cancelled):
+        engine.upload(path, retried=True)
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE, 0])
+def test_what_is_there_already_is_not_sent(engine: Sending, size: int) -> None:
+    """Same length, same CRC64: complete, and counted as sent."""
+    path = engine.file(size)
+    engine.upload(path)
+    engine.endpoint.log.clear()
+    engine.sent.clear()
+    engine.upload(path, retried=True)
+    assert not writes(engine)
+    assert sum(engine.sent) == size
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_what_only_has_the_same_length_is_sent(engine: Sending, size: int) -> None:
+    engine.upload(engine.file(size))
+    path = engine.file(size)
+    engine.upload(path, retried=True)
+    assert engine.holds(path)
+
+
+def test_blobs_of_other_tools_are_no_proof(engine: Sending) -> None:
+    """Without a CRC64 of ours, or with nonsense in its place, the file is sent."""
+    path = engine.file(SMALL)
+    for metadata in ({}, {"crc64": "%%%"}, {"crc64": "AAAA"}):
+        store = engine.endpoint.store
+        engine.upload(path)
+        blob = store.blob(CONTAINER, NAME)
+        blob.metadata = dict(metadata)
+        engine.endpoint.log.clear()
+        engine.upload(path, retried=True)
+        assert writes(engine)
+        assert engine.holds(path)
+
+
+def test_uploads_side_by_side_share_nothing_but_the_senders(engine: Sending) -> None:
+    """Buffers are used again; no file ever gets another's bytes."""
+    paths = [engine.file(size * BLOCK + size, f"{size}.bin") for size in (1, 30, 7, 25, 13, 40)]
+    ended = [in_thread(lambda path=path: engine.upload(path, f"run/{path.name}")) for path in paths]  # type: ignore[misc]
+    assert [end() for end in ended] == [None] * 6
+    for path in paths:
+        assert engine.holds(path, f"run/{path.name}")
+
+
+def test_a_look_compares_inode_size_and_mtime() -> None:
+    """The ctime changes with our own renames."""
+    look = Fingerprint(1, 2, 3, 4)
+    assert look.same(Fingerprint(1, 2, 3, 5))
+    assert not any(
+        look.same(other) for other in (Fingerprint(0, 2, 3, 4), Fingerprint(1, 0, 3, 4), Fingerprint(1, 2, 0, 4))
+    )
+
+
+def test_md5_and_crc64_are_written_as_headers_want_them() -> None:
+    assert crc64_header(crc64(b"123456789")) == "iJh5CoYUi64="
+    assert md5_header(b"") == "1B2M2Y8AsgTpgAmY7PhCfg=="

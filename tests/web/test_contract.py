@@ -1,0 +1,227 @@
+"""The contract against the real programs: schemathesis, the document's own examples, and what docs/api.md shows."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from azure.storage.blob import ContainerClient
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tests.need import need
+from tests.support.cluster import Cluster, cluster
+from tests.support.programs import TOP
+from uploader.session import NAME_RULE, check_extensions, check_name
+from uploader.web.openapi.document import ERRORS, MODELS, document
+from uploader.web.openapi.models import EXTENSION_PATTERN, NAME_PATTERN, Status
+
+API = TOP / "docs/api.md"
+SCHEMATHESIS = Path(sys.executable).parent / "schemathesis"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(tmp_path_factory.mktemp("contract"), 1, max_sessions=8) as it:
+        yield it
+
+
+@pytest.fixture
+def clean(site: Cluster) -> Iterator[Cluster]:
+    """The programs with no session, before and after."""
+    site.clear()
+    yield site
+    site.clear()
+
+
+@pytest.fixture
+def drawn(pytestconfig: pytest.Config) -> list[str]:
+    """Say which calls: the same in each run, unless a campaign gives a seed."""
+    seed = pytestconfig.getoption("--hypothesis-seed")
+    return ["--generation-deterministic"] if seed is None else ["--seed", str(seed)]
+
+
+def test_schemathesis_finds_no_call_that_breaks_the_contract(site: Cluster, tmp_path: Path, drawn: list[str]) -> None:
+    """Both programs at once: every documented call, valid and invalid bodies, undocumented methods."""
+    runs = [_schemathesis(server.url, tmp_path / name, drawn) for name, server in _servers(site).items()]
+    outputs = [run.communicate(timeout=240)[0] for run in runs]
+    for run, output in zip(runs, outputs, strict=True):
+        assert run.returncode == 0, output
+        cases = re.search(r"(\d+) generated, (\d+) passed", output)
+        assert cases, output
+        assert int(cases[1]) >= 100
+        assert cases[1] == cases[2]
+    site.clear()
+
+
+def _servers(site: Cluster) -> dict[str, Any]:
+    return {"shard": site.shards[0], "router": site.router}
+
+
+def _schemathesis(url: str, folder: Path, drawn: list[str]) -> subprocess.Popen[str]:
+    folder.mkdir()
+    # 503 is a documented answer ("shard": 7 where there is one shard); 500 and 502 are failures.
+    (folder / "schemathesis.toml").write_text(
+        '[checks.not_a_server_error]\nexpected-statuses = ["2xx", "3xx", "4xx", 503]\n'
+    )
+    argv = [str(SCHEMATHESIS), "run", f"{url}/openapi.json", "--max-examples", "10", "--no-color", "--checks", "all"]
+    # An integer written as 1.0 is valid JSON Schema and refused here; a shard that does not exist is a 400 too.
+    argv += ["--exclude-checks", "positive_data_acceptance"]
+    # The stream never ends by itself: it is looked at below.
+    argv += ["--exclude-path", "/v1/watch/events", "--request-timeout", "60", "--no-shrink", *drawn]
+    return subprocess.Popen(argv, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+@pytest.mark.parametrize("page", [True, False])
+def test_every_example_in_the_document_is_what_its_schema_says(*, page: bool) -> None:
+    examples = list(_examples(document(router=page)))
+    assert len(examples) > 15
+    models = {model.__name__: model for model in MODELS}
+    for model, value in examples:
+        models[model].model_validate(value)
+
+
+def _examples(node: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, list):
+        for part in node:
+            yield from _examples(part)
+    if not isinstance(node, dict):
+        return
+    if "$ref" in node.get("schema", {}):
+        model = node["schema"]["$ref"].rpartition("/")[2]
+        yield from ((model, one["value"]) for one in node.get("examples", {}).values())
+        yield from ((model, node[key]) for key in ("example",) if key in node)
+    for part in node.values():
+        yield from _examples(part)
+
+
+def test_every_error_of_a_request_stands_in_the_contract() -> None:
+    """What a shard cannot say is left out of its own."""
+    router, shard = (
+        {value["code"] for model, value in _examples(document(router=router)) if model == "Problem"}
+        for router in (True, False)
+    )
+    assert router == set(ERRORS)
+    assert router - shard == {"bad-shard"}
+
+
+def test_a_session_asked_for_follows_the_rule_of_names() -> None:
+    (asked,) = document(router=True)["paths"]["/v1/watch/status"]["get"]["parameters"]
+    assert asked["schema"]["pattern"] == NAME_PATTERN
+    assert NAME_RULE in asked["description"]
+
+
+def _allows(check: Callable[[Any], object], value: Any) -> bool:
+    try:
+        check(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _words(letters: str) -> st.SearchStrategy[str]:
+    # Not st.text(): on a fresh clone it first builds a table of all of Unicode, for some seconds.
+    return st.lists(st.sampled_from(letters), max_size=8).map("".join)
+
+
+@settings(max_examples=500)
+@given(_words("aZ09._-/\n é"))
+@example("a" * 128)
+@example("a" * 129)
+@example(".".join("a" * 64))
+def test_the_documented_pattern_of_names_is_the_rule(name: str) -> None:
+    documented = re.fullmatch(NAME_PATTERN.rstrip("$"), name) is not None and len(name) <= 128
+    assert documented == _allows(check_name, name)
+
+
+@settings(max_examples=500)
+@given(_words("a./\x00\x1f\x7f é"))
+@example("." + "a" * 63)
+@example("." + "a" * 64)
+def test_the_documented_pattern_of_extensions_is_the_rule(extension: str) -> None:
+    documented = re.fullmatch(EXTENSION_PATTERN.rstrip("$"), extension) is not None
+    assert documented == _allows(check_extensions, [extension])
+
+
+def test_the_router_has_a_page_and_a_shard_has_none(site: Cluster) -> None:
+    for name, server in _servers(site).items():
+        contract = httpx.get(f"{server.url}/openapi.json", timeout=60).json()
+        assert contract["openapi"] == "3.1.0"
+        assert ("/" in contract["paths"]) == (name == "router")
+        assert httpx.get(server.url, timeout=60).status_code == (200 if name == "router" else 404)
+
+
+@pytest.mark.parametrize("name", ["shard", "router"])
+def test_the_event_stream_carries_the_status(clean: Cluster, name: str) -> None:
+    folder = clean.start("seen")
+    (folder / "a.bin").write_bytes(b"x" * 1000)
+    with httpx.stream("GET", f"{_servers(clean)[name].url}/v1/watch/events", timeout=60) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        for line in response.iter_lines():
+            if line.startswith("data: "):
+                status = Status.model_validate_json(line[6:])
+                if status.sessions[0].files.completed:
+                    break
+    assert status.sessions[0].bytes.uploaded == 1000
+    assert status.shards[0].sessions == ["seen"]
+
+
+# docs/api.md
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", API.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_each_curl_call_in_the_documentation_answers_what_stands_below_it(clean: Cluster, tmp_path: Path) -> None:
+    need("curl", "bash")
+    address, *calls = _blocks("sh")
+    assert address.startswith("export NFS_WATCH=http://")
+    env = {**os.environ, "NFS_WATCH": clean.router.url}
+    shown = {call: json.loads(answer) for call, answer in _pairs()}
+    assert len(shown) >= 5
+    for call in calls:
+        run = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", call],
+            env=env,
+            cwd=tmp_path,
+            capture_output=True,
+            timeout=240,
+            check=True,
+        )
+        if call in shown:
+            assert _shape(json.loads(run.stdout)) == _shape(shown[call]), call
+        else:
+            assert run.stdout.startswith(b"retry: "), call
+
+
+def _pairs() -> list[tuple[str, str]]:
+    pattern = r"^```sh\n((?:(?!```).)*?)^```\n```json\n(.*?)^```$"
+    return re.findall(pattern, API.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def _shape(value: Any, key: str = "") -> Any:
+    """Return what does not depend on the moment: all but times and numbers that grow."""
+    if isinstance(value, dict):
+        return {key: _shape(part, key) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_shape(part, key) for part in value]
+    return "..." if key == "started_at" else value
+
+
+def test_the_client_in_the_documentation_does_its_job(clean: Cluster, tmp_path: Path) -> None:
+    (client,) = _blocks("python")
+    assert len([line for line in client.splitlines() if line.strip()]) <= 14
+    content = os.urandom(100_000)
+    (tmp_path / "finished.bin").write_bytes(content)
+    env = {**os.environ, "NFS_WATCH": clean.router.url, "SHARE": str(clean.root)}
+    subprocess.run([sys.executable, "-W", "error", "-c", client], env=env, cwd=tmp_path, timeout=240, check=True)
+    with ContainerClient.from_connection_string(clean.connection, "uploads") as container:
+        (blob,) = [name for name in container.list_blob_names() if name.endswith("/finished.bin")]
+        assert container.download_blob(blob).readall() == content
