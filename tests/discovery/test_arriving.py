@@ -22,7 +22,7 @@ def endpoint() -> Iterator[Endpoint]:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, endpoint: Endpoint) -> Iterator[Site]:
-    """Shards that take .bin and .tar.gz unless a session says otherwise; they scan seldom, so events must bring files."""
+    """Shards that take .bin and .tar.gz unless a session says otherwise; they scan seldom: events must bring files."""
     limits: dict[str, Any] = {
         "max_sessions": 20,
         "extensions": ".bin,.tar.gz",
