@@ -105,7 +105,7 @@ def test_credentials_that_cannot_work_end_the_process_at_once(
 
 @dataclass
 class Tokens:
-    """The endpoint of a managed identity in App Service, which DefaultAzureCredential asks when its selector says so."""
+    """The endpoint of a managed identity in App Service, as DefaultAzureCredential asks it."""
 
     given: list[str] = field(default_factory=list)
     expires_in: int = 3600

@@ -126,7 +126,7 @@ def test_a_list_of_committed_blocks_without_version_is_refused(endpoint: Endpoin
 def test_discard_needs_to_know_what_it_drops(
     endpoint: Endpoint, store: AzureBlobs, operation: Operation, header: str
 ) -> None:
-    """The reply to either step lacks a header: the empty blob that discard made, or the blob that it would commit again."""
+    """Without the headers it can tell neither the empty blob it made nor the blob to commit again."""
     if operation is Operation.HEAD_BLOB:
         store.put("run/x", b"whole", Label(5, crc64(b"whole"), None, 1, 0, "run", "x/y"), None)
     store.stage("run/x", block_id(0, crc64(b"a")), memoryview(b"a"), crc64(b"a"))
