@@ -1,4 +1,4 @@
-"""What `make test` and `make check` report of tests that fail, are skipped, crash, cannot be collected or start programs."""
+"""What `make test` and `make check` report: failures, skips, crashes, files that cannot be collected, started programs."""
 
 import subprocess
 from pathlib import Path
