@@ -35,7 +35,7 @@ RATE = 200e6  # bytes per second: the same for all, and slow enough to be killed
 LIMIT = 120  # seconds that a client may take
 HEAD = f"""Plain http, to the endpoint that the tests use (tests/endpoint), which keeps blocks as the service does, verifies
 checksums and counts what arrives, {RATE / 1e6:.0f} MB/s at most. nfs-watch is started again and nobody calls it; the others are
-started by the command that is named. Who begins anew sends 1.50 times the file, and what was on its way when it was killed.
+started by the command that is named. A client that starts from zero sends 1.50 times the file, and what was in flight when it was killed.
 """
 
 
