@@ -1,4 +1,4 @@
-"""The tables: on the terminal as they come, and docs/benchmarks.md."""
+"""The tables, printed on the terminal as they are measured and written to docs/benchmarks.md."""
 
 import importlib.metadata
 import os
@@ -42,7 +42,7 @@ def _line(name: str, run: Measured) -> str:
 
 
 def goals(wanted: list[Goal], results: Results) -> list[str]:
-    """Return the goals and what was reached as a markdown table."""
+    """Return the goals and the values reached as a markdown table."""
     lines = [f"| goal for {OURS} | bound | reached | |", "|---|---|---:|---|"]
     for goal in wanted:
         verdict = "met" if goal.met(results) else "**missed**"
