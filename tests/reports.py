@@ -1,4 +1,4 @@
-"""A pytest plugin (`-p tests.reports`): writes each test's result as a line of JSON into the file that REPORTS names."""
+"""A pytest plugin (`-p tests.reports`): writes each test's result as a line of JSON into the file named by REPORTS."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What the invariants' tests share."""
+"""Fixtures that the invariants' tests share."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack

@@ -183,7 +183,7 @@ def test_local_copies_fit_their_volume_and_the_node(documents: list[Document]) -
 
 @pytest.mark.parametrize("name", NFS)
 def test_over_nfs_copies_are_staged(name: str) -> None:
-    """Each file is read over the network once, even where a block has to be sent again."""
+    """While a file's upload runs, a copy of it lies on the node's own disk."""
     assert settings_of(built(name))["NFS_WATCH_STAGING"] == "/staging"
 
 

@@ -140,4 +140,4 @@ def test_a_dead_owner_is_named_and_its_session_goes_on_when_it_is_back(site: Clu
         answer = status(site.router.url, session=name)
         return answer.status_code == 200 and answer.json()["sessions"][0]["files"]["completed"] == 1
 
-    wait_for(completed, "the file that came meanwhile")
+    wait_for(completed, "the file that came during the outage")

@@ -1,4 +1,4 @@
-"""A blob store in memory that keeps the contract of uploader.blob.store.BlobStore, as tests/blob/test_seam.py checks."""
+"""A blob store in memory that keeps the contract of uploader.blob.store.BlobStore; tests/blob/test_seam.py checks it."""
 
 import itertools
 import threading

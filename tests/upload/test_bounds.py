@@ -51,7 +51,7 @@ class Crowd:
 
 
 def test_content_in_flight_is_bounded_by_memory_and_requests_by_connections(tmp_path: Path) -> None:
-    """While the store answers nothing, the uploads use all six connections, and never a seventh."""
+    """While the store holds its answers, the uploads use all six connections, and never a seventh."""
     with Endpoint() as endpoint, sending(tmp_path, endpoint, memory=32 * BLOCK, connections=6) as engine:
         endpoint.faults.latency = 0.02
         endpoint.faults.add(Do(Crowd(6).hold), Operation.PUT_BLOCK, times=6)
