@@ -1,6 +1,7 @@
 """Whatever the documents name is there: files, folders, modules and what they define, and the Makefile's targets."""
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from tokenize import COMMENT, STRING, tokenize
@@ -88,6 +89,16 @@ def targets() -> set[str]:
 def test_what_the_documents_name_is_there() -> None:
     found = {str(document.relative_to(TOP)): names for document in documents() if (names := wrong(document))}
     assert not found
+
+
+def test_the_design_has_the_layers_that_are_checked() -> None:
+    """Row by row, from the top."""
+    contracts = tomllib.loads(read(TOP / "pyproject.toml"))["tool"]["importlinter"]["contracts"]
+    (checked,) = [contract["layers"] for contract in contracts if contract.get("containers") == ["uploader"]]
+    table = read(TOP / "docs/design.md").partition("\n## Layers\n")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    shown = [re.findall(r"`(\w+)(?:/|\.py)`", row) for row in rows]
+    assert shown == [layer.split(" | ") for layer in checked]
 
 
 @pytest.mark.parametrize(
