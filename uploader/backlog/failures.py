@@ -33,7 +33,7 @@ class Failures(Remembered[Failure]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.eligible = 0  # of those that are remembered: those that a drain waits for
+        self.eligible = 0  # remembered files that a drain waits for
         self._shared: dict[str, str] = {}
 
     def add(self, path: str, text: str, size: int, scan: int, *, eligible: bool) -> Failure | None:

@@ -12,7 +12,7 @@ from uploader.web.openapi.models import Current
 
 
 class Ready(Protocol):
-    """A file that waits or is under way: its bytes, those that the store has, and attempts that failed before."""
+    """A file that is queued or busy. `size`, `uploaded`: bytes; `attempts`: failed ones."""
 
     size: int
     uploaded: int
@@ -20,7 +20,7 @@ class Ready(Protocol):
 
 
 class Known:
-    """Not for threads: whoever calls holds the lock of the session's files."""
+    """The files of one session by their state. Not thread-safe: the caller holds the inventory's lock."""
 
     def __init__(self) -> None:
         self.queued: dict[str, Ready] = {}
@@ -30,27 +30,27 @@ class Known:
         self.failures = Failures()
         self.kept: dict[str, str] = {}
         self.beyond = 0  # files that a scan counted while the queue was full
-        self.passed_over = False  # by the last scan: a reserved path, where something new may lie
+        self.passed_over = False  # the last scan left out a reserved path, where a new file may be
         self.completed = 0
         self.completed_bytes = 0
         self.last_error: str | None = None
 
     def held(self, path: str) -> bool:
-        """Tell whether a file waits, is under way, or is reserved."""
+        """Tell whether a path is queued, busy or reserved."""
         return path in self.queued or path in self.busy or path in self.reserved
 
     def count(self, size: int) -> None:
-        """Count a file of so many bytes that is in the store and marked."""
+        """Count a file of `size` bytes that is in the store and has become `.completed`."""
         self.completed += 1
         self.completed_bytes += size
 
     def drop_unseen(self, scan: int) -> None:
-        """Forget what this scan did not see."""
+        """Forget the files that failed or settle and that this scan did not see, unless they are held."""
         self.failures.drop_unseen(scan, self.held)
         self.settling.drop_unseen(scan, self.held)
 
     def seen(self, path: str, scan: int) -> float:
-        """Note that this scan sees a file; return when it is due, monotonic seconds, 0 when nothing is remembered."""
+        """Note that this scan saw a path; return when its file is due, monotonic seconds; 0 when nothing is."""
         due = 0.0
         for note in (self.failures.get(path), self.settling.get(path)):
             if note:
@@ -60,7 +60,7 @@ class Known:
         return due
 
     def _waiting(self) -> int:
-        """Count what is known and neither under way nor failed; nothing else may."""
+        """Count the files that are known and neither uploading nor failed: the only place that does."""
         return len(self.queued) + len(self.settling) + self.beyond
 
     def pending(self) -> int:
@@ -69,13 +69,13 @@ class Known:
         return self._waiting() + len(self.busy) + self.failures.eligible - again + self.passed_over
 
     def _tried_again(self) -> Iterator[Failure]:
-        """Give the failures of files that wait or are under way once more; these are few, the failures may be many."""
+        """Yield the failures of files that are queued or busy again: those are few, while failures may be many."""
         for path in (*self.queued, *self.busy) if len(self.failures) else ():
             if failure := self.failures.get(path):
                 yield failure
 
     def snapshot(self, most: int, rate: float) -> Snapshot:
-        """Return the counts, and at most so many files: those under way first, then those that failed, those kept."""
+        """Return the counts, and at most `most` files: first uploading, then failed, then kept. `rate`: bytes/s."""
         uploaded = self.completed_bytes + sum(item.uploaded for item in self.busy.values())
         return Snapshot(
             waiting=self._waiting(),
@@ -94,7 +94,7 @@ class Known:
         total = self.completed_bytes + sum(known) + self.settling.bytes
         total += self.failures.bytes - sum(failure.size for failure in self._tried_again())
         if self.beyond and (met := self.completed + len(known)):
-            total += self.beyond * (total // met)  # those not looked at yet: taken for as large as the others
+            total += self.beyond * (total // met)  # not looked at yet: assumed to be as large as the others
         return total
 
     def _shown(self) -> Iterator[Current]:

@@ -5,7 +5,7 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Note(Protocol):
-    """What is remembered of one file. `seen`: by which scan last; `size`: bytes."""
+    """What is remembered of one file. `seen`: number of the last scan that saw it."""
 
     seen: int
 
@@ -18,10 +18,10 @@ N = TypeVar("N", bound=Note)
 
 
 class Remembered(Generic[N]):
-    """Not for threads: whoever calls holds the lock of the session's files."""
+    """Notes by path. Not thread-safe: the caller holds the inventory's lock."""
 
     def __init__(self) -> None:
-        self.bytes = 0  # of all files that are remembered
+        self.bytes = 0  # of all remembered files
         self._known: dict[str, N] = {}
 
     def __len__(self) -> int:
@@ -48,6 +48,6 @@ class Remembered(Generic[N]):
         return note
 
     def drop_unseen(self, scan: int, held: Callable[[str], bool]) -> None:
-        """Forget what this scan did not see, unless somebody has it in hand."""
+        """Forget the files that this scan did not see, unless they are `held`."""
         for path in [path for path, note in self._known.items() if note.seen < scan and not held(path)]:
             self.drop(path)
