@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -101,6 +102,7 @@ def _run(output: Path, env: Mapping[str, str], step: Step | None) -> None:
     if step:
         _arm(step)
         _note_stops(output.parent / STOPPING)
+    sys.argv = ["uploader"]  # a forked process has those of pytest
     main()
 
 
