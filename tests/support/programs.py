@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -21,6 +22,9 @@ NODE = TOP / ".tools/node"  # where the machine has none: see the Makefile
 # Azurite's well-known development account: public, and the same everywhere.
 ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+
+
+_own_ports_lock = threading.Lock()  # several threads may start the first programs; a cache alone lets each reserve
 
 
 @cache
@@ -40,7 +44,8 @@ def _own_ports() -> tuple[socket.socket, Iterator[int]]:
 
 def free_port(offsets: Sequence[int] = (0,), multiple: int = 1) -> int:
     """Return a multiple on which, and at these offsets from which, nobody listens; no other process of tests has it."""
-    ports = _own_ports()[1]
+    with _own_ports_lock:
+        ports = _own_ports()[1]
     for port in itertools.islice((port for port in ports if port % multiple == 0), 200):
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
             for offset in offsets:
