@@ -1,7 +1,7 @@
 """The files of one session that could not be sent, and when each is tried again (I7).
 
-Memory, measured: MAX_FAILURES times 260 bytes with a path of 30 characters; texts are shared where they are equal. That
-is 26 MB. At worst, where each has a text of its own, another 300 bytes each for MAX_TEXT characters: 56 MB.
+Memory, measured: MAX_FAILURES times 260 bytes with a path of 30 characters, 26 MB in all, when equal texts are shared.
+At worst every file has a text of its own, of MAX_TEXT characters: another 300 bytes each, 56 MB in all.
 """
 
 import random
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 MAX_FAILURES = 100_000
 MAX_TEXT = 250  # characters
-MAX_SHARED = 1000  # texts that are remembered to be shared
+MAX_SHARED = 1000  # texts that are kept for sharing
 FIRST_BACKOFF, LAST_BACKOFF = 5.0, 300.0  # seconds
 
 
 @dataclass(slots=True)
 class Failure:
-    """A file that could not be sent. `due`: not before, monotonic seconds; `seen`: by which scan last."""
+    """A file that could not be sent. `due`: next try, monotonic seconds; `seen`: number of the last scan to see it."""
 
     error: str
     attempts: int
@@ -28,11 +28,11 @@ class Failure:
 
 
 class Failures:
-    """Not for threads: whoever calls holds the lock of the session's files."""
+    """Not thread-safe: the caller holds the inventory's lock."""
 
     def __init__(self) -> None:
-        self.eligible = 0  # of those that are remembered: those that a drain waits for
-        self.bytes = 0  # of all of them
+        self.eligible = 0  # remembered files that a drain waits for
+        self.bytes = 0  # of all remembered files
         self._known: dict[str, Failure] = {}
         self._shared: dict[str, str] = {}
 
@@ -47,9 +47,9 @@ class Failures:
         return self._known.get(path)
 
     def add(self, path: str, text: str, size: int, scan: int, *, eligible: bool) -> Failure | None:
-        """Remember that a file has failed, once more or for the first time: 5 s doubling to 5 min, with jitter.
+        """Remember a failed attempt: the next one follows after 5 s, doubling to 5 min, give or take a fifth.
 
-        None when too many are remembered already.
+        None when the file is new and MAX_FAILURES are remembered already.
         """
         before = self._known.get(path)
         if before is None and len(self._known) >= MAX_FAILURES:
@@ -70,7 +70,7 @@ class Failures:
             self.bytes -= failure.size
 
     def drop_unseen(self, scan: int, held: Callable[[str], bool]) -> None:
-        """Forget what this scan did not see, unless somebody has it in hand."""
+        """Forget the files that this scan did not see, unless they are `held`."""
         for path in [path for path, one in self._known.items() if one.seen < scan and not held(path)]:
             self.drop(path)
 

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 
 from uploader.share.fingerprint import Fingerprint
 
-MAX_SETTLING = 20_000  # the others are looked at in each scan
+MAX_SETTLING = 20_000  # each scan looks at any further files again
 
 
 @dataclass(slots=True)
 class Settling:
-    """One of them. `due`: when to look again, monotonic seconds; `seen`: by which scan last."""
+    """A file that may still be written. `since`: unchanged since; `due`: look again then; both monotonic seconds.
+
+    `seen`: number of the last scan that saw it.
+    """
 
     look: Fingerprint
     since: float
@@ -23,7 +26,7 @@ class Settling:
 
 
 class SettlingFiles:
-    """Not for threads: whoever calls holds the lock of the session's files."""
+    """Not thread-safe: the caller holds the inventory's lock."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -37,7 +40,7 @@ class SettlingFiles:
         return self._known.get(path)
 
     def full(self) -> bool:
-        """Tell whether no further file should be remembered."""
+        """Tell whether MAX_SETTLING files are remembered."""
         return len(self._known) >= MAX_SETTLING
 
     def put(self, path: str, settling: Settling, scan: int) -> None:
@@ -53,6 +56,6 @@ class SettlingFiles:
             self.bytes -= settling.look.size
 
     def drop_unseen(self, scan: int, held: Callable[[str], bool]) -> None:
-        """Forget what this scan did not see, unless somebody has it in hand."""
+        """Forget the files that this scan did not see, unless they are `held`."""
         for path in [path for path, one in self._known.items() if one.seen < scan and not held(path)]:
             self.drop(path)
