@@ -1,4 +1,4 @@
-"""Start, stop and status of one session, brought to the shard that owns it.
+"""Sends start, stop and status of one session to the shard that owns the session.
 
 The router holds no state and no lock. The record on the share keeps two sessions of one name from being
 started: a shard makes it with link(), which fails when the record exists. So a start that got no answer may

@@ -49,17 +49,17 @@ class BadConfiguration(Fatal):
 
 
 class ShareLost(Fatal):
-    """The share is gone or is another one. 75 (sysexits.h: EX_TEMPFAIL) makes Kubernetes replace the pod."""
+    """The share is gone or is another share. 75 (sysexits.h: EX_TEMPFAIL) makes Kubernetes replace the pod."""
 
     exit_code = 75
 
 
 class FileError(UploaderError):
-    """One file cannot go on now."""
+    """One file cannot be sent or deleted now."""
 
 
 class NotEligible(FileError):
-    """The file can never be sent as it is: not a regular file, or a name the store cannot hold."""
+    """The file can never be sent as it is: not a regular file, or its name cannot be a blob's."""
 
 
 class Unsettled(FileError):

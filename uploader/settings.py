@@ -83,7 +83,7 @@ class Settings(Environment):
 
 
 def _overlap(one: Path, other: Path) -> bool:
-    """Tell whether one folder is the other or lies in it, under whatever name it is mounted or linked."""
+    """Tell whether one folder is the other, or inside the other: by device and inode, so that names do not matter."""
     try:
         first, second = ([_identity(at) for at in (path, *path.parents)] for path in (one.resolve(), other.resolve()))
     except OSError:

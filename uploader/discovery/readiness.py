@@ -38,7 +38,7 @@ class Readiness:
         self._trusted = 0 if files.fresh else None  # the server's time in ns; a rename before that is not trusted
 
     def begin(self, server: int) -> None:
-        """Take the server's time in ns at a scan: no rename before the first scan is trusted."""
+        """Take the server's time in ns at a scan: no rename before the first scan of an older session is trusted."""
         if self._trusted is None:
             self._trusted = server
 

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Run:
-    """A session that this shard owns. `discovery` is None once it is stopped.
+    """A session that this shard owns. `discovery` is None once the session is stopped.
 
     `ending`: held by the thread that ends the session.
     """

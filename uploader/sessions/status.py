@@ -1,4 +1,4 @@
-"""The answers about sessions. Counters begin when this process takes a session up, with the files completed before."""
+"""The answers about sessions. Counters begin when a process takes a session up, with the `.completed` files there."""
 
 from uploader.backlog.inventory import Inventory
 from uploader.session import Session

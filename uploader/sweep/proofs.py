@@ -6,7 +6,7 @@ from itertools import takewhile
 
 from uploader.share.fingerprint import Fingerprint
 
-MAX_PROOFS = 100_000  # about 500 bytes each; beyond it the store is asked
+MAX_PROOFS = 100_000  # about 500 bytes each; about any other file the store is asked
 Key = tuple[str, str]
 """A session, and a path below its folder."""
 

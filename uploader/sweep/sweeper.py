@@ -209,7 +209,7 @@ class Sweeper:
             return True
 
     def _swept(self, name: str) -> None:
-        """Have the session's record removed; when that fails, the next walk tries again."""
+        """Ask for the session's record to be removed; when that fails, the next walk tries again."""
         try:
             self.sessions.swept(name)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Log records as JSON lines: one object a line, whatever a library or an exception hands over."""
+"""Log records as JSON lines: one object a line, also for records of libraries and for exceptions."""
 
 import json
 import logging
@@ -69,7 +69,7 @@ def said(record: logging.LogRecord) -> str:
 
 
 class Seldom(logging.Filter):
-    """Lets each line of OpenTelemetry's own code pass once in SELDOM seconds: a collector may be away for days."""
+    """Lets each log line of OpenTelemetry's own code pass once in SELDOM seconds: a collector may be away for days."""
 
     def __init__(self) -> None:
         super().__init__()

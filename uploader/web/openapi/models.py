@@ -103,7 +103,7 @@ class Bytes:
 
 @dataclass
 class Current:
-    """A file in flight, or one that failed and waits for its next attempt."""
+    """A file that is being uploaded, that failed and waits for its next attempt, or that is kept."""
 
     path: Annotated[str, Field(description="relative to the session's folder")]
     size: Size
