@@ -1,4 +1,4 @@
-"""The router's HTTP interface. It holds no state: a restart needs nothing."""
+"""The router's HTTP interface. The router holds no state, so that a restart loses nothing."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,7 +21,7 @@ from uploader.web.events import Events
 from uploader.web.openapi.models import StartRequest, Status, StopRequest
 from uploader.web.wire import answer, problem, read, session_of
 
-POLL = 0.5  # seconds between two looks at the shards while someone watches
+POLL = 0.5  # seconds between two questions to the shards while a client watches
 
 
 class Router:
@@ -38,7 +38,7 @@ class Router:
     async def start(self, request: Request) -> Response:
         """POST /v1/watch/start."""
         wanted = await read(request, StartRequest)
-        n = await self._some()
+        n = await self._at_least_one()
         name = wanted.session or new_name()
         fields = {} if wanted.extensions is None else {"extensions": wanted.extensions}
         if wanted.shard is not None:
@@ -48,17 +48,17 @@ class Router:
     async def stop(self, request: Request) -> Response:
         """POST /v1/watch/stop."""
         wanted = await read(request, StopRequest)
-        return _passed(await self._forward.stop(wanted.session, wanted.model_dump(), await self._some()))
+        return _passed(await self._forward.stop(wanted.session, wanted.model_dump(), await self._at_least_one()))
 
     async def status(self, request: Request) -> Response:
         """GET /v1/watch/status."""
         name = session_of(request)
         if name is None:
             return answer(await self._gather.now(await self._count()))
-        return _passed(await self._forward.status(name, await self._some()))
+        return _passed(await self._forward.status(name, await self._at_least_one()))
 
     async def readyz(self, _: Request) -> Response:
-        """GET /readyz: ready as soon as N is known; shards that are away are the shards' business."""
+        """GET /readyz: ready once the number of shards is known, even when no shard answers."""
         try:
             count = await self._count()
         except NotReady as error:
@@ -77,7 +77,7 @@ class Router:
         except ReplicasUnknown as error:
             raise NotReady(str(error)) from error
 
-    async def _some(self) -> int:
+    async def _at_least_one(self) -> int:
         n = await self._count()
         if n == 0:
             raise NotReady("there are no shards: the StatefulSet is scaled to 0")
@@ -108,7 +108,7 @@ def app(settings: Settings, replicas: Replicas) -> Starlette:
 
 
 def _passed(reply: Reply) -> Response:
-    """Hand on what the shard said; its errors stay problem documents."""
+    """Pass a shard's answer on; its errors stay problem documents."""
     if reply.status < 400:
         return answer(reply.body, reply.status)
     fields = {key: value for key, value in reply.body.items() if key not in {"title", "status", "code", "detail"}}

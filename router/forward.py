@@ -1,9 +1,9 @@
-"""Start, stop and status of one session, brought to the shard that owns it.
+"""Sends start, stop and status of one session to the shard that owns the session.
 
-The router holds no state and no lock. What keeps two sessions of one name from being started is the record
-on the share: a shard makes it with link(), which fails when it exists. So a start that got no answer may be
-offered to the next shard. Should the first one have made the record after all, or make it later, one of the
-two gets EEXIST and answers 409 already-active; one record stands, and it names one owner.
+The router holds no state and no lock. The record on the share keeps two sessions of one name from being
+started: a shard makes it with link(), which fails when the record exists. So a start that got no answer may
+be offered to the next shard. If the first shard has made the record after all, or makes it later, one of the
+two shards gets EEXIST and answers 409 already-active; there is one record, and it names one owner.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ from uploader.cluster.placement import rank
 from uploader.errors import BadRequest, BadShard, NotReady, ShardFull
 
 DEADLINE = 28.0  # seconds for all shards together; below the 30 s that clients commonly wait
-STOPPING = 25.0  # seconds: a stop at once waits up to 20 s for the requests under way
+STOPPING = 25.0  # seconds: a stop at once waits up to 20 s for the uploads in progress
 
 Send = Callable[[int], Awaitable[Reply]]
 
 
 @dataclass
 class _Walk:
-    """What the shards said on the way."""
+    """The answers of the shards that were asked so far."""
 
     away: dict[int, ShardAway] = field(default_factory=dict)
     full: dict[int, Reply] = field(default_factory=dict)
@@ -39,31 +39,31 @@ class _Walk:
 
 
 class Forward:
-    """Brings requests to shards; N is handed in with each."""
+    """Sends requests to shards; each call takes `n`, the number of shards."""
 
     def __init__(self, shards: Shards) -> None:
         self._shards = shards
 
     async def start(self, name: str, fields: dict[str, Any], *, made: bool, n: int) -> Reply:
-        """Start it on the first shard in its rank that takes it. `made`: the router made up the name."""
+        """Start a session on the first shard in its name's rank that takes it. `made`: the router chose the name."""
         order = rank(name, n)
         walk = _Walk()
 
         async def send(shard: int) -> Reply:
-            # Only the owner is asked without naming it: all others would refuse what is not their own.
+            # Only the owner by rank is asked without naming it: any other shard would refuse the name.
             named = {} if shard == order[0] and not walk.moved else {"shard": shard}
             return await self._shards.post(shard, START, {**fields, "session": name, **named})
 
         reply = await _walked(order, send, walk)
         if made and walk.unsure and reply.code == "already-active":
-            # Nobody else knows this name: the record is that of the request whose answer got lost.
+            # Nobody else knows this name: the record was made by the request whose answer was lost.
             return await self._started(name, reply, n)
         return reply
 
     async def start_on(self, shard: int, name: str, fields: dict[str, Any], n: int) -> Reply:
         """Start the session on the shard that the request names, and on no other."""
         if shard >= n:
-            raise BadRequest(f"shard is {shard}: there are {n}, numbered from 0")
+            raise BadRequest(f"there is no shard {shard}: shards are numbered from 0 to {n - 1}")
         try:
             return await self._shards.post(shard, START, {**fields, "session": name, "shard": shard})
         except ShardAway as error:
@@ -78,7 +78,7 @@ class Forward:
         return await _walked(rank(name, n), send, _Walk())
 
     async def status(self, name: str, n: int) -> Reply:
-        """Ask for one session; any shard that answers knows the owner."""
+        """Ask for the status of one session; any shard that answers knows the owner."""
         return await _walked(rank(name, n), lambda shard: self._shards.get(shard, STATUS, session=name), _Walk())
 
     async def _started(self, name: str, refusal: Reply, n: int) -> Reply:
@@ -92,13 +92,13 @@ class Forward:
 async def _walked(order: list[int], send: Send, walk: _Walk) -> Reply:
     """Ask the shards in this order until one decides; a 421 is followed once.
 
-    Raises NotReady when nobody could, ShardFull when nobody has room, BadShard when shards do not agree.
+    Raises NotReady when no shard could, ShardFull when no shard has room, BadShard when shards do not agree.
     """
     try:
         async with asyncio.timeout(DEADLINE):
             return await _decided(deque(order), send, walk)
     except TimeoutError as error:
-        raise NotReady(f"no shard answered within {DEADLINE:.0f} s. {_told(walk)}") from error
+        raise NotReady(f"no shard answered within {DEADLINE:.0f} s. {_reasons(walk)}") from error
 
 
 async def _decided(todo: deque[int], send: Send, walk: _Walk) -> Reply:
@@ -120,19 +120,21 @@ async def _decided(todo: deque[int], send: Send, walk: _Walk) -> Reply:
             walk.moved[shard] = owner
             todo = deque([owner, *(other for other in todo if other != owner)])
     if walk.full and not walk.away:
-        raise ShardFull(f"every shard is full. {_told(walk)}", sessions=_sessions(walk))
-    raise NotReady(_told(walk), **({"sessions": _sessions(walk)} if walk.full else {}))
+        raise ShardFull(f"every shard is full. {_reasons(walk)}", sessions=_sessions(walk))
+    raise NotReady(_reasons(walk), **({"sessions": _sessions(walk)} if walk.full else {}))
 
 
 def _owner(reply: Reply) -> int:
     owner = reply.body.get("shard")
     if type(owner) is not int or owner < 0:
-        raise BadShard(f"shard {reply.shard} says that another owns the session, but not which", shard=reply.shard)
+        raise BadShard(
+            f"shard {reply.shard} says that another owns the session, but not which shard", shard=reply.shard
+        )
     return owner
 
 
 def _blocked(shard: int, owner: int, walk: _Walk) -> Reply:
-    """Say why the owner, asked already, does not have the last word."""
+    """Return or raise the answer when an owner was asked already, and could not serve the request."""
     if owner in walk.full:
         return walk.full[owner]
     if owner in walk.away:
@@ -140,7 +142,7 @@ def _blocked(shard: int, owner: int, walk: _Walk) -> Reply:
     raise BadShard(f"the shards do not agree: shard {shard} says that shard {owner} owns the session", shard=shard)
 
 
-def _told(walk: _Walk) -> str:
+def _reasons(walk: _Walk) -> str:
     away = [str(error) for _, error in sorted(walk.away.items())]
     full = [f"shard {shard} is full" for shard in sorted(walk.full)]
     return "; ".join(away + full)

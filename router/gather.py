@@ -1,4 +1,4 @@
-"""The status of all shards, asked at once and put together."""
+"""The status of all shards, asked in parallel and merged into one."""
 
 import asyncio
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ LIMIT = 1.5  # seconds that one shard may take; the whole answer stays below 2
 
 @dataclass(frozen=True)
 class Part:
-    """What one shard said. Its sessions are handed on as they came: those of a newer shard may say more."""
+    """One shard's answer. Its sessions are passed on unchanged: those of a newer shard may have more fields."""
 
     shard: ShardStatus
     sessions: list[dict[str, Any]]
@@ -28,24 +28,24 @@ class Gather:
         self._last: dict[int, Part] = {}
 
     async def now(self, n: int) -> Status:
-        """Ask all N shards and return their status as one; takes at most LIMIT."""
+        """Ask all `n` shards and return their status as one; takes at most LIMIT seconds."""
         return _merged(await asyncio.gather(*(self._one(shard) for shard in range(n))))
 
     async def latest(self, n: int) -> Status:
-        """Return the status for the event stream: never waits for a shard that was away the last time.
+        """Return the status for the event stream, without waiting for a shard that did not answer the last time.
 
-        Such a shard is asked all the while, beside the others, and is back as soon as it answers.
+        Such a shard is still asked in the background, and is back as soon as it answers.
         """
         for shard in range(n):
             if shard not in self._asking:
-                self._asking[shard] = asyncio.create_task(self._noted(shard))
+                self._asking[shard] = asyncio.create_task(self._refresh(shard))
         away = {shard for shard, part in self._last.items() if not part.shard.reachable}
         awaited = [self._asking[shard] for shard in range(n) if shard not in away]
         if awaited:
             await asyncio.wait(awaited)
         return _merged([self._last.get(shard) or _away(shard, "not asked yet") for shard in range(n)])
 
-    async def _noted(self, shard: int) -> Part:
+    async def _refresh(self, shard: int) -> Part:
         try:
             self._last[shard] = await self._one(shard)
         finally:
@@ -59,7 +59,7 @@ class Gather:
             return _away(shard, str(error))
         sessions = reply.body.get("sessions")
         if reply.status != 200 or not isinstance(sessions, list) or not all(map(_is_session, sessions)):
-            return _away(shard, f"shard {shard} answered {reply.status} and no status")
+            return _away(shard, f"shard {shard} answered {reply.status} without a status")
         names = [one["session"] for one in sessions]
         return Part(ShardStatus(shard=shard, reachable=True, sessions=names), sessions)
 

@@ -2,8 +2,8 @@
 // Names of sessions and files come from outside: they are only ever set as textContent.
 
 const WINDOW = 5 * 60 * 1000; // ms that a plot shows at most
-const STEP = 60 * 1000; // ms by which it grows until then
-const SILENCE = 30 * 1000; // ms without an event after which the line is opened anew: a dead one looks like a quiet one
+const STEP = 60 * 1000; // ms by which a plot grows until then
+const SILENCE = 30 * 1000; // ms without an event after which the page connects again: a dead connection looks like a quiet one
 const SHOWN = 40; // files of one kind in one card
 const STATES = { active: "taking files", draining: "finishing", stopped: "stopped" };
 
@@ -14,7 +14,7 @@ function say(node, value) {
   if (node.textContent !== value) node.textContent = value;
 }
 
-/** Characters that nobody sees, or that turn the writing round, are shown by their number. */
+/** Show invisible characters, and those that change the direction of the text, by their code. */
 function visible(name) {
   const code = (c) => `\u27e8U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}\u27e9`;
   return name.replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g, code);
@@ -42,7 +42,7 @@ function duration(seconds) {
   return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
 }
 
-/** A guess needs no seconds. */
+/** An estimate, without the seconds. */
 const roughly = (seconds) => (seconds < 60 || seconds >= 3600 ? duration(seconds) : `${Math.ceil(seconds / 60)} min`);
 
 /** Make the children of `parent` match `items`; a row keeps its node, and so the focus, as long as its key lives. */
@@ -75,7 +75,7 @@ function fileRow(node, file) {
   bar(is(node, "bar"), file.uploaded, file.size, `upload of ${file.path}`);
   show(is(node, "error"), Boolean(file.error));
   const tries = file.attempts === 1 ? "tried once" : `tried ${number(file.attempts)} times`;
-  const text = file.attempts > 0 ? `${file.error} (${tries}, goes on trying)` : file.error;
+  const text = file.attempts > 0 ? `${file.error} (${tries}, will be tried again)` : file.error;
   say(is(node, "error"), file.error ? text : "");
 }
 
@@ -168,7 +168,7 @@ function shardRow(node, shard) {
   say(is(node, "about"), shard.reachable ? shard.sessions.join(", ") : why);
 }
 
-// ---- the whole
+// ---- the whole page
 
 let before = null;
 
@@ -198,7 +198,7 @@ function trouble(text) {
   say(at("trouble"), text);
 }
 
-/** Tell a screen reader what matters; the numbers change far too often to be read out. */
+/** Tell a screen reader about new states; the numbers change far too often to be read out. */
 function announce(status) {
   if (!before) return;
   const news = [];
@@ -256,7 +256,7 @@ setInterval(() => {
 }, 1000);
 
 document.addEventListener("visibilitychange", () => {
-  // A browser has six connections per site; tabs that nobody sees give theirs back.
+  // A browser has six connections per site; hidden tabs give theirs back.
   if (document.hidden) { clearTimeout(retry); if (source) source.close(); source = null; } else if (!source) connect();
 });
 
@@ -268,7 +268,7 @@ async function call(path, fields) {
     const body = await response.json();
     return { ok: response.ok, status: response.status, body, text: body.detail || response.statusText };
   } catch (error) {
-    return { ok: false, status: 0, body: {}, text: "The router did not answer. Look whether it has begun before you try again." };
+    return { ok: false, status: 0, body: {}, text: "The router did not answer. Check whether the session has changed before you try again." };
   }
 }
 

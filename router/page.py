@@ -42,5 +42,5 @@ HEADERS = {
 
 
 async def respond(_: Request) -> Response:
-    """GET /."""
+    """GET /: the status page."""
     return Response(PAGE, media_type="text/html", headers=HEADERS)

@@ -1,4 +1,4 @@
-"""The router's settings: read once from the environment; a wrong one is refused with its variable's name."""
+"""The router's settings: read once from the environment; a wrong value is refused with its variable's name."""
 
 from string import Formatter
 from typing import Annotated
@@ -25,7 +25,7 @@ def _check_url(url: str) -> str:
 
 
 class Settings(Environment):
-    """What the router is told."""
+    """The settings of the router."""
 
     shard_url: Annotated[str, AfterValidator(_check_url)] = "http://nfs-watch-{ordinal}.nfs-watch:8080"
     replicas: int | None = Field(default=None, ge=0, le=MAX_SHARDS)

@@ -1,4 +1,4 @@
-"""One shard over HTTP: what it answers, or why that is no answer."""
+"""Asks one shard over HTTP: its answer, or an error that says why there is none."""
 
 import asyncio
 import socket
@@ -11,14 +11,14 @@ import orjson
 from uploader.errors import BadShard
 
 START, STOP, STATUS = "/v1/watch/start", "/v1/watch/stop", "/v1/watch/status"
-CONNECT = 1.0  # seconds: a pod that lives accepts within milliseconds
+CONNECT = 1.0  # seconds: a living pod accepts within milliseconds
 PATIENCE = 10.0  # seconds for a whole answer: a start fsyncs a record over NFS
 ANSWER_LIMIT = 8 * 1024 * 1024  # bytes: a status with a thousand files in flight is below 1 MiB
 _CONTRACT = frozenset({200, 201, 202, 400, 404, 409, 413, 421})
 
 
 class ShardAway(Exception):
-    """The shard cannot do it now. `unsure`: it may have done it all the same, only its answer is missing."""
+    """The shard cannot serve the request now. `unsure`: it may have served it, and only the answer is missing."""
 
     def __init__(self, reason: str, *, unsure: bool = False) -> None:
         super().__init__(reason)
@@ -35,15 +35,15 @@ class Reply:
 
     @property
     def code(self) -> str:
-        """The problem's code, or nothing."""
+        """The problem's code, "" when there is none."""
         return str(self.body.get("code", ""))
 
 
 def client() -> httpx.AsyncClient:
     """Return a client for shards.
 
-    No proxies: those of the environment are for Azure. Each request makes its own connection: a kept one may
-    lead to a pod that is gone, and a start that fails on it would be offered to a shard that does not own it.
+    No proxies: those of the environment are for Azure. Each request makes its own connection: a kept connection
+    may lead to a pod that is gone, and a start that fails there would be offered to a shard that is not its owner.
     """
     return httpx.AsyncClient(
         trust_env=False,
@@ -61,11 +61,11 @@ class Shards:
         self._url = url
 
     async def post(self, ordinal: int, path: str, fields: dict[str, Any], patience: float = PATIENCE) -> Reply:
-        """Send a JSON object; patience in seconds. Raises ShardAway and BadShard."""
+        """Send a JSON object; `patience`: seconds for the whole answer. Raises ShardAway, BadShard."""
         return await self._ask(ordinal, patience, "POST", path, json=fields)
 
     async def get(self, ordinal: int, path: str, patience: float = PATIENCE, **query: str) -> Reply:
-        """Ask for a JSON object; patience in seconds. Raises ShardAway and BadShard."""
+        """Ask for a JSON object; `patience`: seconds for the whole answer. Raises ShardAway, BadShard."""
         return await self._ask(ordinal, patience, "GET", path, params=query)
 
     async def _ask(self, ordinal: int, patience: float, method: str, path: str, **what: Any) -> Reply:  # noqa: ANN401
@@ -78,14 +78,14 @@ class Shards:
         except (httpx.TransportError, TimeoutError) as error:
             raise ShardAway(_reason(ordinal, error), unsure=True) from error
         except httpx.DecodingError as error:
-            raise BadShard(f"shard {ordinal} answered what cannot be decoded", shard=ordinal) from error
+            raise BadShard(f"shard {ordinal} sent an answer that cannot be decoded", shard=ordinal) from error
 
 
 def _reason(ordinal: int, error: Exception) -> str:
     if isinstance(error, TimeoutError | httpx.TimeoutException):
         return f"shard {ordinal} does not answer in time"
     root: BaseException = error
-    while root.__cause__ or root.__context__:  # the libraries between say less than the socket did
+    while root.__cause__ or root.__context__:  # the socket's own error says most
         root = root.__cause__ or root.__context__ or root
     return f"shard {ordinal} is not reachable: {_words(root)}"
 
@@ -119,5 +119,5 @@ def _reply(ordinal: int, status: int, body: bytes) -> Reply:
         said = f", saying {detail!r}" if detail else ""
         raise BadShard(f"shard {ordinal} answered {status}{said}; its log says more", shard=ordinal)
     if not isinstance(fields, dict):
-        raise BadShard(f"shard {ordinal} answered {status} with something that is no JSON object", shard=ordinal)
+        raise BadShard(f"shard {ordinal} answered {status} with a body that is no JSON object", shard=ordinal)
     return Reply(ordinal, status, fields)

@@ -49,14 +49,14 @@ def build(settings: Settings) -> Service:
         share = Share(settings.root, settings.ordinal, settings.nfs_timeout)
         records = Records(settings.root / OWN / "sessions", settings.ordinal)
     except OSError as error:
-        # A stale mount stays stale when the container restarts in its pod: only a new pod mounts afresh.
+        # A stale mount stays stale when the container restarts in its pod: only a new pod mounts the share again.
         kind = ShareLost if error.errno in LOST else BadConfiguration
         raise kind(f"NFS_WATCH_ROOT={settings.root}: the share is not there or cannot be written: {error}") from error
     blobs = AzureBlobs(settings)
     try:
         blobs.ensure_container()
     except StoreAway as error:
-        log.warning(names.STORE_AWAY, extra={"error": str(error)})  # files wait; the first write finds out
+        log.warning(names.STORE_AWAY, extra={"error": str(error)})  # files wait; the first write creates the container
     share.watch()
     staging = Staging(settings.staging, settings.staging_size) if settings.staging else None
     backlog = Queues(settings.block_size)

@@ -1,4 +1,4 @@
-"""A shard's HTTP interface. Handlers parse, call the service in a thread, answer; none touches the share itself."""
+"""A shard's HTTP interface. Handlers parse, call the service in a thread, and answer; none calls the share itself."""
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool

@@ -1,4 +1,4 @@
-"""The arguments of both programs: --help and --version. All that can be set is in the environment."""
+"""The arguments of both programs: --help and --version. All settings are environment variables."""
 
 import argparse
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ SETTINGS = "All settings are environment variables (NFS_WATCH_..., AZURE_..., OT
 
 
 class Arguments(argparse.ArgumentParser):
-    """A parser that says in one sentence what is wrong."""
+    """A parser that reports a wrong argument in one sentence."""
 
     def error(self, message: str) -> NoReturn:
         """Write the sentence to stderr and exit with 2."""

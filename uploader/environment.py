@@ -1,4 +1,4 @@
-"""What both programs read of the environment: NFS_WATCH_..., once; a wrong one is refused with its variable's name."""
+"""Reads the NFS_WATCH_... variables of both programs, once; a wrong value is refused with its variable's name."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -27,18 +27,18 @@ E = TypeVar("E", bound=Environment)
 
 
 def read(settings: type[E], given: Mapping[str, Any] | None = None, allowed: Mapping[str, str] | None = None) -> E:
-    """Read the environment; `given` outranks it. `allowed`: what to say of a field instead of pydantic's own words.
+    """Read the environment; `given` outranks it. `allowed`: a field's rule in words, in place of pydantic's message.
 
     Raises BadConfiguration, naming each wrong variable and what is allowed.
     """
     try:
         return settings(**given or {})
     except ValidationError as error:
-        told = [_told(dict(one), allowed or {}) for one in error.errors()]
-        raise BadConfiguration("; ".join(told)) from None
+        wrong = [_described(dict(one), allowed or {}) for one in error.errors()]
+        raise BadConfiguration("; ".join(wrong)) from None
 
 
-def _told(error: dict[str, Any], allowed: Mapping[str, str]) -> str:
+def _described(error: dict[str, Any], allowed: Mapping[str, str]) -> str:
     if not error["loc"]:
         return sentence(error, "")
     field = str(error["loc"][0])

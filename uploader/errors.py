@@ -1,23 +1,23 @@
-"""Everything that can go wrong, as one tree; what an error is decides what happens next.
+"""All errors of both programs, as one tree: an error's class decides what happens next.
 
 UploaderError
 ├── Fatal                 the process ends with `exit_code`
 │   ├── BadConfiguration  1: settings, credentials, container; a person has to act
 │   └── ShareLost         75: only a fresh mount can help
-├── FileError             this file waits and is tried again with backoff; the others go on
+├── FileError             this file is tried again with backoff; other files go on
 │   ├── NotEligible       cannot be sent as it is (a link, a bad name); a drain does not wait for it
-│   ├── Unsettled         changed while it was read (I2); goes back and has to settle again
+│   ├── Unsettled         changed while it was read (I2); given back, and has to settle again
 │   ├── ShortRead         the file ended before its size (I3)
 │   ├── InTheWay          another file stands where a rename would put this one (I4)
-│   ├── Vanished          no longer there: the producer took it back
-│   └── StoreError        the blob store did not take it
-│       ├── StoreAway     time-out, 5xx, 429, reset connection: it may work the next time
-│       ├── StoreRefused  any other answer; shown as it is
+│   ├── Vanished          no longer there: the producer or another shard took it
+│   └── StoreError        the blob store did not take the file
+│       ├── StoreAway     time-out, 5xx, 429, reset connection: the next try may succeed
+│       ├── StoreRefused  any other answer; shown to the user
 │       ├── LeftoverBlocks  uncommitted blocks with ids of another length (InvalidBlobOrBlock)
 │       ├── ExpiredBlocks   blocks named in the commit are gone (InvalidBlockList)
 │       ├── TooManyBlocks   100,000 uncommitted blocks (BlockCountExceedsLimit)
-│       └── Overtaken       the blob is not what the write's condition says: someone else wrote it
-├── Cancelled             the session ended while its file was under way
+│       └── Overtaken       the condition of a write does not hold: another writer wrote the blob
+├── Cancelled             the session ended while its file was being uploaded
 └── Refused               a request that is answered with an error; carries its HTTP status
     ├── BadRequest        400
     ├── TooLarge          413
@@ -26,7 +26,7 @@ UploaderError
     ├── NotOwner          421
     ├── UnknownSession    404
     ├── NotReady          503
-    ├── BadShard          502: the router only
+    ├── BadShard          502: only from the router
     └── Unexpected        500
 """
 
@@ -49,17 +49,17 @@ class BadConfiguration(Fatal):
 
 
 class ShareLost(Fatal):
-    """The share is gone or is another one. 75 (sysexits.h: EX_TEMPFAIL) makes Kubernetes replace the pod."""
+    """The share is gone or is another share. 75 (sysexits.h: EX_TEMPFAIL) makes Kubernetes replace the pod."""
 
     exit_code = 75
 
 
 class FileError(UploaderError):
-    """One file cannot go on now."""
+    """One file cannot be sent or deleted now."""
 
 
 class NotEligible(FileError):
-    """The file can never be sent as it is: not a regular file, or a name the store cannot hold."""
+    """The file can never be sent as it is: not a regular file, or its name cannot be a blob's."""
 
 
 class Unsettled(FileError):
@@ -83,11 +83,11 @@ class StoreError(FileError):
 
 
 class StoreAway(StoreError):
-    """The store did not answer, or asked for patience."""
+    """The store did not answer, or asked to wait."""
 
 
 class StoreRefused(StoreError):
-    """The store said no."""
+    """The store refused the request."""
 
 
 class LeftoverBlocks(StoreError):
@@ -99,19 +99,19 @@ class ExpiredBlocks(StoreError):
 
 
 class TooManyBlocks(StoreError):
-    """The blob has as many uncommitted blocks as it can hold."""
+    """The blob has as many uncommitted blocks as a blob can have."""
 
 
 class Overtaken(StoreError):
-    """The condition of a write did not hold; nothing was written."""
+    """The condition of a write does not hold; nothing was written."""
 
 
 class Cancelled(UploaderError):
-    """The session ended."""
+    """The session ended while its file was being uploaded."""
 
 
 class Refused(UploaderError):
-    """A request that cannot be done; `extra` are further members of its problem document."""
+    """A request that is answered with an error; `extra`: further members of its problem document."""
 
     status = 400
     code = "bad-request"
@@ -123,18 +123,18 @@ class Refused(UploaderError):
 
 
 class BadRequest(Refused):
-    """The request is not what the contract says."""
+    """The request does not follow the contract."""
 
 
 class TooLarge(Refused):
-    """The body is larger than any request can be."""
+    """The body is larger than any valid request."""
 
     status = 413
     code = "too-large"
 
 
 class AlreadyActive(Refused):
-    """The session runs already, or drains."""
+    """The session is active or draining already."""
 
     status = 409
     code = "already-active"
@@ -155,21 +155,21 @@ class NotOwner(Refused):
 
 
 class UnknownSession(Refused):
-    """No record of this session."""
+    """There is no record of this session."""
 
     status = 404
     code = "unknown-session"
 
 
 class NotReady(Refused):
-    """The share or the shard count cannot be asked now; try again."""
+    """The share, or the number of shards, cannot be read now: try again."""
 
     status = 503
     code = "not-ready"
 
 
 class BadShard(Refused):
-    """A shard answered the router something that no shard says: a person has to look."""
+    """A shard's answer to the router does not follow the contract: a person has to look."""
 
     status = 502
     code = "bad-shard"
@@ -183,7 +183,7 @@ class Unexpected(Refused):
 
 
 def sentence(error: Mapping[str, Any], name: str, missing: str = "is missing") -> str:
-    """Return what pydantic found wrong with what is called `name`, or with all of it where there is no name."""
+    """Return one of pydantic's errors as a sentence about `name`, or about the whole input when `name` is empty."""
     if error["type"] == "missing":
         return f"{name} {missing}"
     said = str(error["msg"]).removeprefix("Value error, ")

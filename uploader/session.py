@@ -1,4 +1,4 @@
-"""A session as its record on disk says it: name, state, owner, extensions."""
+"""A session as its record on the share describes it: name, state, owner, extensions."""
 
 import re
 from dataclasses import asdict, dataclass
@@ -17,7 +17,7 @@ MAX_ORDINAL = 2**31 - 1  # Kubernetes' spec.replicas is an int32
 
 
 class State(StrEnum):
-    """active: takes files. draining: finishes those that are there. stopped: waits to be swept clean."""
+    """active: takes new files. draining: finishes the files that are there. stopped: its folder is still swept."""
 
     ACTIVE = "active"
     DRAINING = "draining"
@@ -25,14 +25,14 @@ class State(StrEnum):
 
 
 class InvalidRecord(ValueError):
-    """A record that cannot be understood."""
+    """A record that is no valid session; the text says why."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """One session. `extensions` None: those of the settings. `started_at` is RFC 3339 in UTC.
+    """One session. `extensions` None: those of the settings apply. `started_at` is RFC 3339 in UTC.
 
-    `drained`: it has stopped, and everything that was there was finished first.
+    `drained`: the session stopped after every file that was there was finished.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Session:
             reason = f"{type(error).__name__}: {error}"
             raise InvalidRecord(reason) from error
         if session.name != name or not 0 <= session.owner <= MAX_ORDINAL:
-            raise InvalidRecord(f"it says session {session.name!r} with owner {session.owner}")
+            raise InvalidRecord(f"the record is of session {session.name!r} with owner {session.owner}")
         return session
 
 

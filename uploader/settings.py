@@ -20,7 +20,7 @@ _ORDINAL = re.compile(r".*-(\d+)")
 
 
 class Settings(Environment):
-    """What a shard is told. Memory it needs: `memory`, plus about 1 kB for each of `queue_size` files."""
+    """The settings of a shard. It needs `memory` bytes, and about 1 kB for each of `queue_size` files."""
 
     root: Path
     container: str = Field(pattern=r"^[a-z0-9](?:-?[a-z0-9]){2,62}$")
@@ -29,7 +29,7 @@ class Settings(Environment):
     blob_prefix: str = Field(default="", pattern=r"^([^/\x00-\x1f\x7f\\][^\x00-\x1f\x7f\\]*)?$", max_length=512)
     extensions: Annotated[tuple[str, ...], NoDecode] = ()
     staging: Path | None = None
-    staging_size: int = Field(default=0, ge=0)  # bytes of copies at most, 0: what the disk has
+    staging_size: int = Field(default=0, ge=0)  # bytes of copies at most, 0: all that the disk has
     scan_interval: float = Field(default=2, ge=0.05, le=3600)
     settle: float = Field(default=5, ge=0, le=86400)
     # Linux writes dirty pages back after 30 s, looked at every 5 s: Documentation/admin-guide/sysctl/vm.rst
@@ -83,11 +83,11 @@ class Settings(Environment):
 
 
 def _overlap(one: Path, other: Path) -> bool:
-    """Tell whether one folder is the other or lies in it, under whatever name it is mounted or linked."""
+    """Tell whether one folder is the other, or inside the other: by device and inode, so that names do not matter."""
     try:
-        first, second = ([_identity(it) for it in (path, *path.parents)] for path in (one.resolve(), other.resolve()))
+        first, second = ([_identity(at) for at in (path, *path.parents)] for path in (one.resolve(), other.resolve()))
     except OSError:
-        return False  # a share that cannot be asked ends the start anyway
+        return False  # a share that does not answer ends the start anyway
     return first[0] in second or second[0] in first
 
 
@@ -107,7 +107,7 @@ def load() -> Settings:
 def own_ordinal(pod_name: str | None, hostname: str) -> int:
     """Return N of a pod's name "...-N", else of the host's name, else 0.
 
-    Raises BadConfiguration for a pod's name without it: two shards must never share an ordinal.
+    Raises BadConfiguration for a pod's name without -N: two shards must never share an ordinal.
     """
     match = _ORDINAL.fullmatch(pod_name or hostname)
     if match:

@@ -58,7 +58,7 @@ def test_a_description_without_length_or_version_is_refused(
     if value:
         value = value.encode().decode("latin-1")
     endpoint.faults.add(Alter({header: value}), Operation.HEAD_BLOB)
-    with pytest.raises(StoreRefused, match=f"cannot be used: it.* {header}"):
+    with pytest.raises(StoreRefused, match=f"cannot be used: the {header}"):
         store.head("run/x")
     assert store.head("run/x")
 
@@ -76,10 +76,10 @@ def test_metadata_that_anyone_wrote_is_no_reason_to_refuse(endpoint: Endpoint, s
 @pytest.mark.parametrize(
     ("body", "why"),
     [
-        ("", "no XML"),
-        ("welcome", "no XML"),
-        ("<BlockList>", "no XML"),
-        ('<?xml version="1.0" encoding="nonsense"?><BlockList/>', "no XML"),
+        ("", "not XML"),
+        ("welcome", "not XML"),
+        ("<BlockList>", "not XML"),
+        ('<?xml version="1.0" encoding="nonsense"?><BlockList/>', "not XML"),
         ("<html><body/></html>", "html"),
         (LIST.format(COMMITTED.format("<Block><Name>YQ==</Name></Block><Block><Name></Name></Block>")), "id"),
         (LIST.format(COMMITTED.format("<Block><Name>a</Name></Block>")), "id"),
@@ -116,7 +116,7 @@ def test_a_list_of_committed_blocks_without_version_is_refused(endpoint: Endpoin
     """Without an ETag the next write could not tell whether the blob has changed."""
     commit(store)
     endpoint.faults.add(Alter({"ETag": None}), Operation.GET_BLOCK_LIST)
-    with pytest.raises(StoreRefused, match="no ETag"):
+    with pytest.raises(StoreRefused, match="the ETag is missing"):
         store.blocks("run/x")
 
 

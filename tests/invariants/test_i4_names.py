@@ -62,7 +62,7 @@ def test_a_new_file_waits_for_a_completed_one_that_nobody_can_prove(bed: Bed) ->
     bed.settle()
     assert bed.names() == ["x", "x.completed"]
     assert (bed.folder / "x.completed").read_bytes() == b"somebody's"
-    assert "stands in the way" in bed.error("x")
+    assert "cannot be proven to be in the store" in bed.error("x")
     assert bed.store.writes == []
 
 

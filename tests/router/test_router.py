@@ -244,7 +244,7 @@ def test_a_named_shard_that_is_away_is_a_503(shards: respx.MockRouter) -> None:
 
 
 def test_a_shard_that_does_not_exist_is_a_400(shards: respx.MockRouter) -> None:
-    assert "there are 3, numbered from 0" in is_problem(start(shard=3), 400, "bad-request")["detail"]
+    assert "shards are numbered from 0 to 2" in is_problem(start(shard=3), 400, "bad-request")["detail"]
     assert not shards.calls
 
 

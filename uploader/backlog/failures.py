@@ -1,7 +1,7 @@
 """The files of one session that could not be sent, and when each is tried again (I7).
 
-Memory, measured: MAX_FAILURES times 260 bytes with a path of 30 characters; texts are shared where they are equal. That
-is 26 MB. At worst, where each has a text of its own, another 300 bytes each for MAX_TEXT characters: 56 MB.
+Memory, measured: MAX_FAILURES times 260 bytes with a path of 30 characters, 26 MB in all, when equal texts are shared.
+At worst every file has a text of its own, of MAX_TEXT characters: another 300 bytes each, 56 MB in all.
 """
 
 import random
@@ -12,13 +12,13 @@ from uploader.backlog.remembered import Remembered
 
 MAX_FAILURES = 100_000
 MAX_TEXT = 250  # characters
-MAX_SHARED = 1000  # texts that are remembered to be shared
+MAX_SHARED = 1000  # texts that are kept for sharing
 FIRST_BACKOFF, LAST_BACKOFF = 5.0, 300.0  # seconds
 
 
 @dataclass(slots=True)
 class Failure:
-    """A file that could not be sent. `due`: not before, monotonic seconds; `seen`: by which scan last."""
+    """A file that could not be sent. `due`: next try, monotonic seconds; `seen`: number of the last scan to see it."""
 
     error: str
     attempts: int
@@ -29,7 +29,7 @@ class Failure:
 
 
 class Failures(Remembered[Failure]):
-    """All of them."""
+    """Not thread-safe: the caller holds the inventory's lock."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,9 +37,9 @@ class Failures(Remembered[Failure]):
         self._shared: dict[str, str] = {}
 
     def add(self, path: str, text: str, size: int, scan: int, *, eligible: bool) -> Failure | None:
-        """Remember that a file has failed, once more or for the first time: 5 s doubling to 5 min, with jitter.
+        """Remember a failed attempt: the next one follows after 5 s, doubling to 5 min, give or take a fifth.
 
-        None when too many are remembered already.
+        None when the file is new and MAX_FAILURES are remembered already.
         """
         before = self.get(path)
         if before is None and len(self) >= MAX_FAILURES:

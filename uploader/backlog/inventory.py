@@ -1,7 +1,7 @@
-"""What is remembered of the files of one session: this is its one owner, with one lock.
+"""The inventory: all that is remembered of the files of one session, under one lock.
 
 All of it is a cache of the share: losing it costs a scan. A file is queued, busy, settling or failed; the sweeper's
-paths are reserved. Lock order: a lane's (lane.py) before this one; with this one held no other lock is asked for.
+paths are reserved. Lock order: a lane's lock (lane.py) before this one; with this one held, no other lock is taken.
 
 Memory: the queued files (lane.py), MAX_KEPT times about 500 bytes, and what settling.py and failures.py say.
 """
@@ -25,12 +25,12 @@ from uploader.telemetry.text import shown
 
 log = logging.getLogger(__name__)
 MAX_KEPT = 100_000
-UNREMEMBERED = 100  # files a second that a scan offers on average while more fail than can be remembered
+UNREMEMBERED = 100  # files a second that a scan queues on average while more fail than can be remembered
 
 
 @dataclass(slots=True)
 class Item:
-    """One file that is ready, and how far it is. `found`: what it was then; `attempts`: those that failed."""
+    """One file that is ready. `found`: its fingerprint then; `attempts`: failed ones; `size`, `uploaded`: bytes."""
 
     files: "Inventory"
     path: str
@@ -40,12 +40,12 @@ class Item:
     uploaded: int = 0
 
     def sent(self, size: int) -> None:
-        """Count bytes that the store has confirmed; less than 0: bytes that it has lost."""
+        """Count bytes that the store has confirmed; negative: bytes that the store has lost."""
         self.files.count_sent(self, size)
 
 
 class Inventory:
-    """The files of one session, as far as they are remembered. For all threads."""
+    """The files of one session, as far as they are remembered. Thread-safe."""
 
     def __init__(self, session: str, limit: int, *, fresh: bool = False) -> None:
         """`limit`: files that may wait in each queue.
@@ -57,18 +57,18 @@ class Inventory:
         self.fresh = fresh
         self.meter = Throughput()
         self._lock = threading.Lock()
-        self._idle = threading.Condition(self._lock)  # told when the session ends, and when then nothing is busy
+        self._idle = threading.Condition(self._lock)  # notified when the session ends, and when its last upload has
         self._cancelled = False
         self._known = Known()
         self._scans = 0
-        self._finished = 0  # files that workers are done with, whatever became of them
+        self._finished = 0  # files that workers are done with, whatever the outcome
         self._pace = 0.0
 
     # A session that ends
 
     @property
     def cancelled(self) -> bool:
-        """Whether the session has ended here: what waits is dropped, what is under way gives up."""
+        """Whether the session has ended here: waiting files are dropped, uploads in progress give up."""
         return self._cancelled
 
     def cancel(self) -> None:
@@ -78,14 +78,14 @@ class Inventory:
             self._idle.notify_all()
 
     def wait_idle(self, timeout: float) -> bool:
-        """After `cancel`, wait so many seconds until nothing is under way; False when something still is."""
+        """After `cancel`, wait at most `timeout` seconds until no upload is in progress; False when one still is."""
         with self._lock:
             return self._idle.wait_for(lambda: not self._known.busy, timeout)
 
     # The way of one file, from the queue to its end
 
     def admit(self, path: str, found: Fingerprint) -> Item | None:
-        """Note that a file waits; None when it does already, is under way, or the sweeper has its path."""
+        """Queue a file; None when its path is queued, busy or reserved already."""
         with self._lock:
             self._known.passed_over |= path in self._known.reserved
             if self._known.held(path):
@@ -101,24 +101,24 @@ class Inventory:
             self._known.busy[item.path] = self._known.queued.pop(item.path)
 
     def resize(self, item: Item, size: int) -> None:
-        """Note the size in bytes of a file that is under way."""
+        """Set the size in bytes of a file that is being uploaded."""
         with self._lock:
             item.size = size
 
     def count_sent(self, item: Item, size: int) -> None:
-        """Count bytes of a file that is under way; less than 0: bytes that the store has lost."""
+        """Count confirmed bytes of a file that is being uploaded; negative: bytes that the store has lost."""
         with self._lock:
             item.uploaded += size
         self.meter.add(max(size, 0))
 
     def count_done(self, item: Item) -> None:
-        """Count a file that is in the store and marked."""
+        """Count a file that is in the store and has become `.completed`."""
         with self._lock:
             self._known.failures.drop(item.path)
             self._known.count(item.size)
 
     def done(self, item: Item) -> None:
-        """Forget a file that was taken, whatever became of it."""
+        """Note that a worker is done with a file, whatever the outcome."""
         with self._lock:
             self._known.busy.pop(item.path, None)
             self._finished += 1
@@ -132,16 +132,16 @@ class Inventory:
                 self._known.queued.pop(item.path, None)
 
     def count_earlier(self, size: int) -> None:
-        """Count a file of so many bytes that was done before this run."""
+        """Count a file of `size` bytes that was completed before this run."""
         with self._lock:
             self._known.count(size)
 
-    # Files that failed, settle, or are kept
+    # Files that failed, that settle, or that are kept
 
     def fail(self, path: str, error: Exception, size: int = 0) -> None:
         """Remember and log a failure, and when to try again.
 
-        When MAX_FAILURES are remembered already, the next scan meets this file again: `pace` slows it down.
+        When MAX_FAILURES are remembered already, the next scan finds this file again, and `pace` slows that scan down.
         """
         text = str(error) if isinstance(error, FileError) else f"{type(error).__name__}: {error}"
         with self._lock:
@@ -161,9 +161,9 @@ class Inventory:
             return self._known.failures.get(path)
 
     def pace(self) -> float:
-        """Wait while a scan brings back failing files, too many to remember, faster than the store shall see them.
+        """Slow a scan down to UNREMEMBERED files a second while more files fail than can be remembered.
 
-        Returns the seconds. Only the scan waits, no worker: good files behind the failing ones come in their turn.
+        Returns the seconds waited. Only the scan waits, no worker: good files behind the failing ones get their turn.
         """
         with self._lock:
             began = time.monotonic()
@@ -172,7 +172,7 @@ class Inventory:
             return time.monotonic() - began
 
     def note_error(self, text: str) -> bool:
-        """Show an error of the session as a whole; True when it is another one than before."""
+        """Show an error of the whole session; True when the text differs from the last error."""
         with self._lock:
             new, self._known.last_error = self._known.last_error != text, text
             return new
@@ -186,7 +186,7 @@ class Inventory:
             return True
 
     def given_back(self, path: str, look: Fingerprint, settle: float) -> None:
-        """Remember that it was we who renamed this file: that is no sign of its being finished. `settle`: seconds."""
+        """Remember that we renamed this file ourselves: that is no sign that it is finished. `settle`: seconds."""
         now = time.monotonic()
         with self._lock:
             self._known.settling.put(path, Settling(look, now, now + settle, given_back=True), self._scans)
@@ -197,7 +197,7 @@ class Inventory:
             return self._known.settling.get(path)
 
     def keep(self, path: str, reason: str) -> bool:
-        """Show a marked file that cannot be deleted; False when that is known, or too many are shown."""
+        """Show a file that has to stay, and why; False when that is shown already, or MAX_KEPT files are."""
         with self._lock:
             if self._known.kept.get(path) == reason or len(self._known.kept) >= MAX_KEPT:
                 return False
@@ -205,46 +205,46 @@ class Inventory:
             return True
 
     def release(self, path: str) -> None:
-        """Show it no more."""
+        """Stop showing a file that had to stay."""
         with self._lock:
             self._known.kept.pop(path, None)
 
     def kept(self) -> dict[str, str]:
-        """Return the marked files that cannot be deleted, with the reasons."""
+        """Return the files that have to stay, with the reasons."""
         with self._lock:
             return dict(self._known.kept)
 
     # Scans and the sweeper
 
     def begin_scan(self) -> int:
-        """Begin a whole scan; return what `drained` wants to know at its end."""
+        """Begin a whole scan; return the number that `drained` takes at its end."""
         with self._lock:
             self._scans += 1
             self._known.passed_over = False
             return self._finished
 
     def end_scan(self, beyond: int) -> None:
-        """Forget what a whole scan did not see. `beyond`: files that it met and that found no room."""
+        """Forget the files that a whole scan did not see. `beyond`: files that it saw and that found no room."""
         with self._lock:
             self._known.beyond = beyond
             self._known.drop_unseen(self._scans)
 
     def skip(self, path: str, now: float) -> bool:
-        """Tell whether a scan has nothing to do for this path; what a scan sees is remembered as still there."""
+        """Tell whether a scan has nothing to do for this path, and remember that the scan saw it."""
         with self._lock:
             due = self._known.seen(path, self._scans)
             return self._known.held(path) or due > now
 
     def count_beyond(self, count: int) -> None:
-        """Note how many files are on the share that found no room yet."""
+        """Set how many files wait on the share beside those remembered here."""
         with self._lock:
             self._known.beyond = count
 
     @contextmanager
     def reserve(self, path: str) -> Iterator[bool]:
-        """Keep workers off a path meanwhile; give False when one has it, or it is reserved already.
+        """Keep workers off a path inside the block; yield False when it is queued, busy or reserved already.
 
-        What the sweeper looks at is in the store, or kept: it is not pending.
+        A reserved path is not pending: the sweeper's file is in the store, or kept.
         """
         with self._lock:
             if mine := not self._known.held(path):
@@ -279,15 +279,15 @@ class Inventory:
             return self._known.pending()
 
     def drained(self, before: int) -> bool:
-        """Tell, at a scan's end, whether nothing is left to do: no worker was done with a file since its begin either.
+        """Tell at a scan's end whether nothing is pending, and no worker finished a file during the scan.
 
-        Behind the scan a new file may have come under the name of one that a worker had when the scan passed it.
+        If a worker did, a new file may have taken the name that the scan passed over while the worker had it.
         """
         with self._lock:
             return self._finished == before and not self._known.pending()
 
     def snapshot(self, most: int = 0) -> Snapshot:
-        """Return the counts, and at most so many files: those under way first, then those that failed, those kept."""
+        """Return the counts, and at most `most` files: first uploading, then failed, then kept."""
         rate = self.meter.rate()
         with self._lock:
             return self._known.snapshot(most, rate)

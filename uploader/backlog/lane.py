@@ -1,7 +1,7 @@
 """The files of one kind, small or large, that wait for a worker: bounded for each session, and the sessions take turns.
 
-Memory: in each lane twice `limit` files of a session, new ones and such as failed before, about 1 kB each.
-Lock order: a lane's, then that of a session's files.
+Memory: in each lane and for each session `limit` new files and `limit` files that failed before, about 1 kB each.
+Lock order: a lane's lock before an inventory's.
 """
 
 import threading
@@ -10,11 +10,11 @@ from collections import deque
 from uploader.backlog.inventory import Inventory, Item
 from uploader.share.fingerprint import Fingerprint
 
-AGAIN = 8  # of so many files that are taken one has failed before, when there are both
+AGAIN = 8  # of so many files taken one failed before, when files of both kinds wait
 
 
 class Waiting:
-    """Those of one session: files that are new, and apart from them files that are tried again."""
+    """The waiting files of one session: a queue of new files, and a queue of files that are tried again."""
 
     def __init__(self, files: Inventory) -> None:
         self.files = files
@@ -23,11 +23,11 @@ class Waiting:
         self._taken = 0
 
     def queue(self, *, again: bool) -> deque[Item]:
-        """Return the one of the two."""
+        """Return the queue of new files, or of files that are tried again."""
         return self.again if again else self.new
 
     def take(self) -> Item | None:
-        """Take a new one, however many fail; but neither kind waits for ever."""
+        """Take a new file, or every AGAIN-th time a file that failed before; None when none waits."""
         self._taken += 1
         first, then = (self.again, self.new) if self._taken % AGAIN == 0 else (self.new, self.again)
         queue = first or then
@@ -39,7 +39,7 @@ class Waiting:
 
 
 class Lane:
-    """For all threads."""
+    """The waiting files of all sessions. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -55,7 +55,7 @@ class Lane:
             self._turns.append(waiting)
 
     def remove(self, files: Inventory) -> None:
-        """Serve this session no more, and drop what waits of it."""
+        """Stop serving this session, and drop its waiting files."""
         with self._lock:
             if waiting := self._sessions.pop(files, None):
                 self._turns.remove(waiting)
@@ -83,7 +83,7 @@ class Lane:
         return True
 
     def wait_for_room(self, files: Inventory, timeout: float) -> None:
-        """Wait so many seconds until a quarter of the queue of new files is free, or the session ends."""
+        """Wait until a quarter of the queue of new files is free, or the session ends; at most `timeout` seconds."""
         with self._lock:
             self._room.wait_for(lambda: files not in self._sessions or self._sessions[files].roomy(), timeout)
 
@@ -100,7 +100,7 @@ class Lane:
             waiting = self._turns[0]
             self._turns.rotate(-1)
             if item := waiting.take():
-                if waiting.roomy():  # to be woken for nothing costs two switches of threads
+                if waiting.roomy():  # a needless wake-up costs two context switches
                     self._room.notify_all()
                 return item
         return None

@@ -15,7 +15,7 @@ class Queues:
         self.large = Lane()
 
     def lane(self, size: int) -> Lane:
-        """Return the lane for files of so many bytes."""
+        """Return the lane for files of `size` bytes."""
         return self.small if size <= self.block_size else self.large
 
     def add(self, files: Inventory) -> None:
@@ -24,13 +24,13 @@ class Queues:
         self.large.add(files)
 
     def remove(self, files: Inventory) -> None:
-        """Stop serving this session: drop what waits, and tell what is under way."""
+        """Stop serving this session: drop its waiting files, set `cancelled` for uploads in progress."""
         files.cancel()
         self.small.remove(files)
         self.large.remove(files)
 
     def offer(self, files: Inventory, path: str, found: Fingerprint) -> bool:
-        """Queue a file that is ready. False when there is no room for one of its kind, or the session has ended."""
+        """Queue a file that is ready. False when there is no room for its kind, or the session has ended."""
         return self.lane(found.size).offer(files, path, found)
 
     def waits(self, files: Inventory) -> bool:

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from uploader.backlog.remembered import Remembered
 from uploader.share.fingerprint import Fingerprint
 
-MAX_SETTLING = 20_000  # the others are looked at in each scan
+MAX_SETTLING = 20_000  # each scan looks at any further files again
 
 
 @dataclass(slots=True)
 class Settling:
-    """One of them. `due`: when to look again, monotonic seconds; `seen`: by which scan last."""
+    """A file that may still be written. `since`: unchanged since; `due`: look again then; both monotonic seconds.
+
+    `seen`: number of the last scan that saw it.
+    """
 
     look: Fingerprint
     since: float
@@ -28,8 +31,8 @@ class Settling:
 
 
 class SettlingFiles(Remembered[Settling]):
-    """All of them."""
+    """Not thread-safe: the caller holds the inventory's lock."""
 
     def full(self) -> bool:
-        """Tell whether no further file should be remembered."""
+        """Tell whether MAX_SETTLING files are remembered."""
         return len(self) >= MAX_SETTLING

@@ -7,7 +7,7 @@ from uploader.web.openapi.models import Current
 
 @dataclass(slots=True)
 class Snapshot:
-    """The counts, and a few files. `rate`: bytes per second."""
+    """The counts of files and bytes, and a few of the files. `rate`: bytes per second."""
 
     waiting: int
     uploading: int

@@ -1,4 +1,4 @@
-"""Bytes per second over the last seconds."""
+"""The throughput of one session: bytes per second over the last METER_SECONDS seconds."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ METER_SECONDS = 10
 
 
 class Throughput:
-    """Bytes per second over the last seconds."""
+    """Counts bytes in marks a second apart. Thread-safe."""
 
     def __init__(self) -> None:
         self.total = 0
@@ -17,7 +17,7 @@ class Throughput:
         self._marks: deque[tuple[float, int]] = deque([(self._last, 0)])
 
     def add(self, size: int) -> None:
-        """Count bytes."""
+        """Count `size` bytes."""
         now = time.monotonic()
         with self._lock:
             self.total += size

@@ -1,4 +1,4 @@
-"""Azure Blob Storage behind the engine's seam. The only module that imports azure; it only translates."""
+"""Azure Blob Storage behind the engine's seam: it only translates. No other folder imports azure."""
 
 import logging
 from base64 import b64encode
@@ -27,15 +27,15 @@ from uploader.errors import BadConfiguration, StoreAway, StoreRefused
 from uploader.settings import Settings
 
 API_VERSION = "2025-05-05"
-LONGEST_WAIT = 60.0  # seconds between two tries, whatever is asked for
+LONGEST_WAIT = 60.0  # seconds between two tries, even where Retry-After asks for more
 SCOPE = "https://storage.azure.com/.default"
 for _noisy in ("azure.core.pipeline.policies.http_logging_policy", "azure.identity"):
     logging.getLogger(_noisy).setLevel(logging.WARNING)
 
-# What the service answers when it has done what was asked; a proxy's redirect or greeting is no confirmation.
+# The status that confirms a request; 200 for the others. Another one, such as a proxy's redirect, confirms nothing.
 _DONE = {"PUT": 201, "DELETE": 202}
 
-# What a blob keeps besides its metadata, and the header that sets it.
+# The properties of a blob beside its metadata, and the header that sets each.
 _PROPERTIES = {
     "Content-Type": "x-ms-blob-content-type",
     "Content-MD5": "x-ms-blob-content-md5",
@@ -47,16 +47,16 @@ _PROPERTIES = {
 
 
 class Stamp(SansIOHTTPPolicy[HttpRequest, HttpResponse]):
-    """Dates each try of a request."""
+    """Sets the date and the version of the service on each try of a request."""
 
     def on_request(self, request: PipelineRequest[HttpRequest]) -> None:
-        """Set the date and the version of the service."""
+        """Set both headers."""
         request.http_request.headers["x-ms-date"] = formatdate(usegmt=True)
         request.http_request.headers["x-ms-version"] = API_VERSION
 
 
 class Retries(RetryPolicy[HttpRequest, HttpResponse]):
-    """Tries one request four times within seconds or as long as it is told; what lasts is the file's own backoff."""
+    """Up to four tries, seconds apart or as Retry-After asks (at most 60 s). Longer outages: the file's backoff."""
 
     def __init__(self) -> None:
         super().__init__(retry_total=3, retry_backoff_factor=0.5, retry_backoff_max=10)
@@ -72,8 +72,8 @@ class Retries(RetryPolicy[HttpRequest, HttpResponse]):
 class AzureBlobs:
     """One container. One client and one credential for all threads.
 
-    Content goes through a pipeline of three policies instead of the SDK's client, which costs four times as much for
-    a small file; all else goes through the client. Both share the transport, and azure-core's retries: they obey
+    Calls about blobs go through a pipeline of three policies: the SDK's client costs four times as much for a small
+    file, and serves only calls about the container. Both share the transport, and azure-core's retries: these obey
     Retry-After and repeat 429, which the storage SDK's own do not.
     """
 
@@ -110,7 +110,7 @@ class AzureBlobs:
         except AzureError as error:
             if code_of(error) == "ContainerAlreadyExists":
                 return
-            if isinstance(error, ClientAuthenticationError) and error.response is None:  # the store was not even asked
+            if isinstance(error, ClientAuthenticationError) and error.response is None:  # not sent at all
                 reason = " ".join(error.message.split())
                 raise BadConfiguration(f"the credentials cannot be used: {reason}") from error
             said = translated(error)
@@ -127,8 +127,8 @@ class AzureBlobs:
     def put(self, name: str, data: bytes, label: Label, etag: str | None) -> None:
         """Write a whole blob."""
         headers = {"x-ms-blob-type": "BlockBlob"} | _labelled(label) | _condition(etag)
-        # Put Blob takes one checksum, and a whole-file MD5 is one. The service compares x-ms-blob-content-md5 with the
-        # body where it is given, and else Content-MD5; some endpoints verify only the second.
+        # Put Blob takes one checksum, and the MD5 of the whole file is one. The service compares x-ms-blob-content-md5
+        # with the body, or Content-MD5 where the first is missing; some endpoints verify only Content-MD5.
         headers |= {"Content-MD5": headers["x-ms-blob-content-md5"]} if label.md5 else self._verified(data, label.crc64)
         self._send("PUT", name, "", data, headers)
 
@@ -140,7 +140,7 @@ class AzureBlobs:
         there = replies.listed(reply.content)
         if there.committed:
             return replace(there, etag=replies.etag(reply.headers))
-        stored = self.head(name)  # made by Put Blob, or not at all: an emulator gives an etag for that too
+        stored = self.head(name)  # a blob made by Put Blob, or none: an emulator gives an etag for none too
         return replace(there, etag=stored.etag if stored else None)
 
     def stage(self, name: str, block_id: str, data: memoryview, crc: int) -> None:
@@ -153,13 +153,13 @@ class AzureBlobs:
         self._commit(name, block_ids, _labelled(label) | _condition(etag))
 
     def discard(self, name: str, blocks: Blocks) -> None:
-        """Drop the uncommitted blocks: nothing but a commit does that, so the blob is committed as it is.
+        """Drop the uncommitted blocks: only a commit does that, so the blob is committed again as it is.
 
-        Of its committed blocks, that is: an uncommitted one may bear the same id, and another content.
+        The commit names committed blocks only: an uncommitted block may have the same id and other content.
         """
         if blocks.etag is None:
             empty = self._commit(name, [], _condition(None))
-            self._send("DELETE", name, "", b"", _condition(replies.etag(empty.headers)))  # not what another wrote since
+            self._send("DELETE", name, "", b"", _condition(replies.etag(empty.headers)))  # unless changed since
             return
         found = self._send("HEAD", name, "", b"", {})
         if found is None or (not blocks.committed and replies.length(found.headers)):
@@ -173,10 +173,10 @@ class AzureBlobs:
         listed = "".join(f"<{source}>{block_id}</{source}>" for block_id in block_ids)
         body = f'<?xml version="1.0" encoding="utf-8"?><BlockList>{listed}</BlockList>'.encode()
         reply = self._send("PUT", name, "comp=blocklist", body, headers | self._verified(body, crc64(body)))
-        return cast("HttpResponse", reply)  # None is for a blob that is asked about
+        return cast("HttpResponse", reply)  # None only answers GET and HEAD
 
     def _verified(self, data: Content, crc: int) -> dict[str, str]:
-        """Return the checksum that the service compares the body with."""
+        """Return the header with the checksum that the service compares with the body's."""
         if self.checksum == "md5":
             return {"Content-MD5": md5_header(data)}
         return {"x-ms-content-crc64": crc64_header(crc)}
@@ -186,7 +186,7 @@ class AzureBlobs:
         query = "&".join(part for part in (query, self._token) if part)
         url = f"{self._url}/{quote(name, safe='~/')}" + (f"?{query}" if query else "")
         if method == "PUT":
-            # Without a type of ours the body would get one of http.client's.
+            # Without a length http.client would send the pieces of a large body chunked.
             headers |= {"Content-Length": str(len(data)), "Content-Type": "application/octet-stream"}
         with self._errors():
             request = HttpRequest(method, url, headers=headers, content=cast("bytes", data) or None)
@@ -203,7 +203,7 @@ class AzureBlobs:
             yield
         except AzureError as error:
             if code_of(error) == "ContainerNotFound":
-                self.ensure_container()  # deleted under us: the next try finds it, or the process ends (A8)
+                self.ensure_container()  # deleted while we run: created again, or the process ends (A8)
             raise translated(error) from error
 
 

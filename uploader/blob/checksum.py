@@ -10,12 +10,12 @@ Content = bytes | bytearray | memoryview
 
 
 def crc64(data: Content, previous: int = 0) -> int:
-    """Return the CRC64 of the data, going on from what came before. 0xae8b14860a799888 for b"123456789"."""
-    return int(crc64nvme(cast("bytes", data), previous))  # it takes any buffer
+    """Return the CRC64 of the data, continued from `previous`. The CRC64 of b"123456789" is 0xae8b14860a799888."""
+    return int(crc64nvme(cast("bytes", data), previous))  # the function takes any buffer
 
 
 def joined(first: int, second: int, length: int) -> int:
-    """Return the CRC64 of two pieces from that of each; `length`: bytes of the second."""
+    """Return the CRC64 of two joined pieces from the CRC64 of each; `length`: bytes of the second."""
     return int(combine_crc64nvme(first, second, length))
 
 

@@ -1,4 +1,4 @@
-"""What the store, or the way to it, answered, in our terms."""
+"""Translates the errors of the store, and of the network on the way to it, into ours."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -30,7 +30,7 @@ _CLOCK_LIMIT = 15 * 60  # seconds: requests dated further off are refused with 4
 
 
 def code_of(error: AzureError) -> str:
-    """Return the service's own name for what is wrong, "" when it did not answer."""
+    """Return the service's error code, "" when the service did not answer."""
     if not isinstance(error, HttpResponseError) or error.response is None:
         return ""
     code = getattr(error, "error_code", None) or _headers(error).get("x-ms-error-code", "")
@@ -42,15 +42,15 @@ def _headers(error: HttpResponseError) -> Mapping[str, str]:
 
 
 def translated(error: AzureError) -> StoreError:
-    """Say in our terms what the store, or the way to it, answered."""
+    """Return our error for an error of azure-core."""
     if not isinstance(error, HttpResponseError) or error.response is None:
         return StoreAway(short(error))
     code, status = code_of(error), error.status_code or 0
-    text = f"the blob store said {status} {code}".rstrip()
+    text = f"the blob store answered {status} {code}".rstrip()
     if skew := _skew(error):
         text += f"; the clock of this machine is {skew / 60:.0f} minutes off"
     if code in {"FeatureNotSupported", "UnsupportedHeader"}:
-        return StoreRefused(f"{text}: it does not know CRC64; set NFS_WATCH_CHECKSUM=md5")
+        return StoreRefused(f"{text}: the store does not know CRC64; set NFS_WATCH_CHECKSUM=md5")
     if kind := _KINDS.get(code):
         return kind(text)
     if status == 412:
@@ -59,17 +59,17 @@ def translated(error: AzureError) -> StoreError:
 
 
 def _skew(error: HttpResponseError) -> float:
-    """Return how many seconds this machine's clock is off, when that is why it was refused."""
+    """Return how many seconds this machine's clock is off, 0 unless that is why the request was refused."""
     date = _headers(error).get("Date") if error.status_code == 403 else None
     if not date:
         return 0.0
     try:
         off = (datetime.now(UTC) - parsedate_to_datetime(date)).total_seconds()
     except (ValueError, TypeError, OverflowError):
-        return 0.0  # no date, or one without a zone
+        return 0.0  # no date, or a date without a zone
     return off if abs(off) > _CLOCK_LIMIT else 0.0
 
 
 def short(error: AzureError) -> str:
-    """Say in one line why there was no answer."""
+    """Return one line that says why there was no answer."""
     return f"the blob store does not answer: {error.message}"[:300]

@@ -3,12 +3,12 @@
 import threading
 import time
 
-CHUNK = 64 * 1024  # bytes that go at once when a limit is set: what a small file waits for behind each sender
-BURST = 0.1  # seconds' worth that may go at once after a pause
+CHUNK = 64 * 1024  # bytes sent at once when a limit is set: a small file waits for so many behind each sender
+BURST = 0.1  # seconds' worth of bytes that may be sent at once after a pause
 
 
 class RateLimit:
-    """At most `limit` bytes per second, 0: no limit. Chunks go in turn, so that a small file passes large ones."""
+    """At most `limit` bytes per second, 0: no limit. Chunks take turns, so that a small file passes large ones."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -16,7 +16,7 @@ class RateLimit:
         self._next = 0.0
 
     def wait(self, size: int) -> None:
-        """Wait until `size` bytes may go."""
+        """Wait until `size` bytes may be sent."""
         if not self.limit:
             return
         with self._lock:

@@ -1,4 +1,4 @@
-"""What the service says of a blob, read with care: something on the way may have answered in its place."""
+"""Reads the service's answers about a blob, and checks them: something on the way may have answered instead."""
 
 import re
 from base64 import b64decode
@@ -24,34 +24,34 @@ def stored(headers: Mapping[str, str]) -> Stored:
 
 
 def listed(content: bytes) -> Blocks:
-    """Read a list of blocks; it does not say the etag. Raises StoreRefused."""
+    """Read a list of blocks, in which the etag is missing. Raises StoreRefused."""
     try:
         lists = ET.fromstring(content)  # noqa: S314 the store is trusted with the files themselves
     except (ET.ParseError, ValueError, LookupError) as error:
-        raise _unusable(f"its list of blocks is no XML ({error})") from error
+        raise _unusable(f"the list of blocks is not XML ({error})") from error
     if lists.tag != "BlockList":
-        raise _unusable(f"it is no list of blocks but {lists.tag[:100]!r}")
+        raise _unusable(f"the list of blocks has the root element {lists.tag[:100]!r}")
     blocks = lists.findall("CommittedBlocks/Block")
-    # The content of a Put Blob is no block; some emulators list it as one without a name.
+    # The content of a Put Blob is no block; some emulators list it as a block without a name.
     committed = [_id(block) for block in blocks] if any(block.findtext("Name") for block in blocks) else []
     waiting = lists.iterfind("UncommittedBlocks/Block")
     return Blocks({_id(block): _number(block.findtext("Size"), "a block's size") for block in waiting}, committed, None)
 
 
 def etag(headers: Mapping[str, str]) -> str:
-    """Return the version of a blob. Raises StoreRefused."""
+    """Return the ETag of a blob. Raises StoreRefused."""
     if found := headers.get("ETag"):
         return found
-    raise _unusable("it has no ETag")
+    raise _unusable("the ETag is missing")
 
 
 def length(headers: Mapping[str, str]) -> int:
-    """Return the bytes of a blob. Raises StoreRefused."""
-    return _number(headers.get("Content-Length"), "its Content-Length")
+    """Return the size of a blob in bytes. Raises StoreRefused."""
+    return _number(headers.get("Content-Length"), "the Content-Length")
 
 
 def decoded(text: str | None) -> bytes | None:
-    """Read base64, which anyone may have written; None when it is not that."""
+    """Decode base64 that any tool may have written; None when there is none, or it is invalid."""
     try:
         return b64decode(text, validate=True) if text else None
     except ValueError:

@@ -1,4 +1,4 @@
-"""The seam to the blob store: what the engine needs of one, what it writes beside the content, what a store says."""
+"""The seam to the blob store: the calls that the engine needs, and what passes through them."""
 
 from base64 import b64decode
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ FIRST_SECOND, LAST_SECOND = -30_610_224_000, 253_402_300_799  # 1000-01-01T00:00
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What goes with a blob: `crc64` of the whole content, `md5` of it or None, the source's inode and mtime in ns."""
+    """What is stored beside a blob's content: its bytes, CRC64, MD5 (or None), and the source's inode and mtime."""
 
     size: int
     crc64: int
@@ -34,7 +34,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A committed blob, as the store describes it. What another tool wrote may lack crc64, md5 and inode."""
+    """A committed blob, as the store describes it. A blob of another tool may lack crc64, md5 and inode."""
 
     size: int
     etag: str
@@ -43,24 +43,24 @@ class Stored:
     inode: str | None
 
     def holds(self, label: Label) -> bool:
-        """Tell whether its content is the one of this label."""
+        """Tell whether the blob has the content that the label describes."""
         return self.size == label.size and self.crc64 == label.crc64
 
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """What a blob has: the sizes of its uncommitted blocks by id, its committed ids, its etag if it is committed."""
+    """A blob's blocks: bytes of the uncommitted ones by id, ids of the committed ones, and its etag if committed."""
 
     uncommitted: dict[str, int]
     committed: list[str]
     etag: str | None
 
     def id_length(self, otherwise: int) -> int:
-        """Return the length in bytes of the uncommitted ids: all of a blob's have to be equally long."""
+        """Return the bytes of an uncommitted block's id, which all have the same length, else `otherwise`."""
         return next((len(b64decode(block_id)) for block_id in self.uncommitted), otherwise)
 
     def committed_id_length(self, otherwise: int) -> int:
-        """Return the length in bytes of the committed ids."""
+        """Return the bytes of a committed block's id, else `otherwise`."""
         return next((len(b64decode(block_id)) for block_id in self.committed), otherwise)
 
 
@@ -77,13 +77,13 @@ class BlobStore(Protocol):
         """Write a whole blob; the service verifies its checksum."""
 
     def blocks(self, name: str) -> Blocks:
-        """List the blob's blocks; none when it does not exist."""
+        """List the blob's blocks; no blocks when the blob does not exist."""
 
     def stage(self, name: str, block_id: str, data: memoryview, crc: int) -> None:
         """Write one block; the service verifies its checksum."""
 
     def commit(self, name: str, block_ids: list[str], label: Label, etag: str | None) -> None:
-        """Make the blob of these blocks, and drop all others."""
+        """Make the blob of these blocks, and drop all other blocks."""
 
     def discard(self, name: str, blocks: Blocks) -> None:
         """Drop the uncommitted blocks and leave a committed blob as it is."""
@@ -92,7 +92,7 @@ class BlobStore(Protocol):
 def rfc3339(time_ns: int) -> str:
     """Return a time in ns as RFC 3339 in UTC with nine digits of a second, so that it sorts and loses nothing.
 
-    A file may bear any time; what lies outside the years 1000 to 9999 becomes their first or last second.
+    A file may have any time; a time outside the years 1000 to 9999 becomes their first or last second.
     """
     seconds, fraction = divmod(time_ns, 1_000_000_000)
     seconds = min(max(seconds, FIRST_SECOND), LAST_SECOND)

@@ -1,7 +1,7 @@
 """azure-core's HTTP over http.client: one kept connection for each thread.
 
-azure-core takes any transport (its documented extension point). Its own, over requests, costs seven times the CPU of
-this one for a small file; docs/decisions.md has the figures.
+azure-core takes any transport (its documented extension point). Its own transport, over requests, costs seven times
+the CPU of this one for a small file; docs/decisions.md has the figures.
 """
 
 import http.client
@@ -20,8 +20,8 @@ from azure.core.rest import HttpRequest, HttpResponse
 
 from uploader.blob.rate_limit import CHUNK, RateLimit
 
-PIECE = 1024 * 1024  # bytes a send: socket.sendall's time-out is for all that it is given at once
-IDLE = 30.0  # seconds after which a connection is made anew: the service closes idle ones
+PIECE = 1024 * 1024  # bytes a send: the time-out of socket.sendall is for all the bytes of one call
+IDLE = 30.0  # seconds after which a connection is opened again: the service closes idle connections
 
 
 class Reply(HttpResponse):
@@ -91,7 +91,7 @@ class _Connection(http.client.HTTPConnection):
     _head = b""
 
     def begin(self, body: Any) -> None:  # noqa: ANN401 whatever http.client takes
-        """Say what the next request's body will be."""
+        """Prepare for the next request, which has this body."""
         self._small = isinstance(body, bytes) and 0 < len(body) <= CHUNK
         self._head = b""
 
@@ -109,7 +109,7 @@ class _TlsConnection(_Connection, http.client.HTTPSConnection):
 
 
 class ThreadTransport(HttpTransport[HttpRequest, HttpResponse]):
-    """No pool and no lock; for https, HTTPS_PROXY and NO_PROXY as the environment had them at the start."""
+    """No pool and no lock. https obeys HTTPS_PROXY and NO_PROXY as the environment had them at the start."""
 
     def __init__(self, timeout: float, rate: RateLimit) -> None:
         """`timeout`: seconds for connecting, for each piece sent and for the reply."""
@@ -123,7 +123,7 @@ class ThreadTransport(HttpTransport[HttpRequest, HttpResponse]):
         """Do nothing: connections are made when they are needed."""
 
     def close(self) -> None:
-        """Do nothing: connections go with their threads."""
+        """Do nothing: connections close with their threads."""
 
     def __enter__(self) -> Self:
         return self
@@ -132,7 +132,7 @@ class ThreadTransport(HttpTransport[HttpRequest, HttpResponse]):
         return None
 
     def send(self, request: HttpRequest, **_: object) -> HttpResponse:
-        """Send and read the whole reply. Raises ServiceRequestError before, ServiceResponseError after sending."""
+        """Send, and read the whole reply. Raises ServiceRequestError when sending fails, else ServiceResponseError."""
         scheme, rest = request.url.split("://", 1)
         netloc, slash, target = rest.partition("/")
         connection = self._connection(scheme, netloc)
@@ -172,7 +172,7 @@ class ThreadTransport(HttpTransport[HttpRequest, HttpResponse]):
         return connection
 
     def _body(self, content: Any) -> Any:  # noqa: ANN401 whatever azure-core holds
-        """Hand large bodies over in pieces, afresh at each try, at the rate that is allowed."""
+        """Return a large body as pieces, at the allowed rate; each try gets a new iterator."""
         size = CHUNK if self._rate.limit else PIECE
         if not isinstance(content, bytes | memoryview) or (len(content) <= size and not self._rate.limit):
             return content

@@ -1,7 +1,7 @@
 """Which shard a session belongs to: rendezvous hashing over the ordinals 0 .. N-1.
 
 Thaler and Ravishankar, "Using name-based mappings to increase hit rates" (1998): every shard gets a score for the
-name, the highest wins. A new shard takes its share of the names from all the others and moves nothing else.
+name, and the highest score wins. A new shard takes its share of the names from all others; no other name moves.
 """
 
 from hashlib import blake2b

@@ -19,7 +19,7 @@ ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 class ReplicasUnknown(Exception):
-    """The Kubernetes API has given no answer yet; the text says why. Passes by itself: ask again later."""
+    """The Kubernetes API has not answered yet; the text says why. A later call may succeed."""
 
 
 class Replicas(Protocol):
@@ -39,17 +39,16 @@ class FixedReplicas:
         self._count = count
 
     def count(self) -> int:
-        """Return it."""
+        """Return the number."""
         return self._count
 
 
 class KubernetesReplicas:
-    """`spec.replicas` of one StatefulSet: what was asked for, not what happens to be ready.
+    """`spec.replicas` of one StatefulSet: the number asked for, not the number that is ready.
 
-    Counting ready pods would move sessions at each restart; the specification changes only when someone
-    scales.
-    An answer, or the lack of one, holds for `ttl` seconds. While the API is away the last count holds.
-    `timeout` is in seconds, for connecting and for each read.
+    Counting ready pods would move sessions at each restart; the specification changes only when someone scales.
+    An answer, or a failure, holds for `ttl` seconds. While the API is away the last count holds.
+    `timeout`: seconds for connecting and for each read.
     """
 
     def __init__(
@@ -72,9 +71,9 @@ class KubernetesReplicas:
         self._error: str | None = None
 
     def count(self) -> int:
-        """Return the last count, asking the API when it is older than ttl.
+        """Return the last count; ask the API first when the count is older than `ttl`.
 
-        Only one thread asks; the others go on with the last count, and wait only when there is none.
+        Only one thread asks; other threads go on with the last count, and wait only when there is none.
         Raises ReplicasUnknown before the first answer.
         """
         if self._stale() and self._refreshing.acquire(blocking=self._count is None):
@@ -147,7 +146,7 @@ def replicas(fixed: int | None, statefulset: str) -> Replicas:
 
 
 def _api_address() -> str:
-    """Return the API's address from the variables that every container has (needs no DNS)."""
+    """Return the API's address from the variables that every container has; that needs no DNS."""
     host = os.environ.get("KUBERNETES_SERVICE_HOST", "kubernetes.default.svc")
     port = os.environ.get("KUBERNETES_SERVICE_PORT", "443")
     return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"

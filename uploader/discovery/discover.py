@@ -1,4 +1,4 @@
-"""Discovery of one session's files: watch, then scan, then loop. Events are hints, the scan is the truth."""
+"""Discovery of one session's files: watch, then scan, then loop. Events are hints; only a scan finds every file."""
 
 import logging
 import threading
@@ -21,8 +21,8 @@ from uploader.thread import spawn
 
 log = logging.getLogger(__name__)
 MAX_HINTS = 10_000
-IDLE_LOOK = 0.5  # seconds between two looks at whether the workers have nothing left to do
-PAUSE = 3  # the next scan is no sooner than this many times the last one's duration
+IDLE_LOOK = 0.5  # seconds between two checks whether workers have nothing to do
+PAUSE = 3  # the next scan waits at least this many times the work of the last
 
 
 class Discovery:
@@ -39,7 +39,7 @@ class Discovery:
         wake: threading.Event,
     ) -> None:
         """`wake` is set when a drain has finished."""
-        self.finished = False  # a drain has found nothing left to do
+        self.finished = False  # True when a drain has found nothing left to do
         self.files = files
         self.rule = rule
         self.settings = settings
@@ -48,7 +48,7 @@ class Discovery:
         self._backlog = backlog
         self._hints: deque[tuple[str, str]] = deque()
         self._rescan = True
-        self._hurry = False  # a drain need not wait out the pause to see that nothing is left
+        self._hurry = False  # a drain scans at once, without waiting for the pause to end
         self._woken = threading.Event()
         self._wake = wake
         self._draining = False
@@ -59,26 +59,26 @@ class Discovery:
         self._beyond = 0  # files that a scan which waits for room has counted behind it
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._backlog.add(self.files)
         self.thread = spawn(f"discovery-{self.files.session}", self._run, ends=True)
 
     def drain(self) -> None:
-        """Be `finished` as soon as every eligible file is done."""
+        """Set `finished` as soon as every eligible file is done."""
         self._draining = True
         self._hurry = True
         self._woken.set()
 
     def stop(self) -> None:
-        """End at once: queued files are dropped, those under way give up. Returns when discovery has ended."""
+        """End at once: queued files are dropped, uploads in progress give up. Returns when the thread has ended."""
         self._backlog.remove(self.files)
         self._woken.set()
         if self.thread and self.thread is not threading.current_thread():
             self.thread.join()
-        self._watch.drop(self)  # not earlier: a scan under way adds watches
+        self._watch.drop(self)  # not earlier: a running scan adds watches
 
     def arrived(self, folder: str, name: str) -> None:
-        """Look at this file soon; a scan finds it when too many wait to be looked at."""
+        """Look at this file soon, or scan soon when MAX_HINTS files wait to be looked at."""
         if len(self._hints) < MAX_HINTS:
             self._hints.append((folder, name))
             self._woken.set()
@@ -104,13 +104,13 @@ class Discovery:
             due = soonest if self._rescan else next_scan
             self._woken.wait(min(IDLE_LOOK, max(0.0, due - time.monotonic())))
             self._woken.clear()
-            for _ in range(len(self._hints)):  # no more than were there: the scan must have its turn
+            for _ in range(len(self._hints)):  # only as many as wait now: the scan must have its turn
                 if self.files.cancelled:
                     break
                 self.hear(*self._hints.popleft())
 
     def _idle(self, now: float) -> bool:
-        """Tell whether the pause keeps workers from files that the last scan left behind and that are ripe now."""
+        """Tell whether workers have nothing to do although files that the last scan saw have settled."""
         last = self._last
         return last is not None and now >= last.ripe and not self._backlog.waits(self.files)
 
@@ -122,11 +122,11 @@ class Discovery:
             if found.kind is Kind.COMPLETED:
                 try:
                     self.files.count_earlier(size(found.folder, found.name))
-                except OSError as error:  # the sweeper was quicker, mostly
+                except OSError as error:  # mostly the sweeper has deleted the file
                     self.share.judge(error)
 
     def walk(self) -> Iterator[Found]:
-        """Give every name without watching; a folder that is not there has none."""
+        """Yield every name of the session's folder without watching; none when the folder is missing."""
         try:
             with opened(self.share.fd, self.files.session) as top:
                 yield from scan(top, self.rule)
@@ -134,7 +134,7 @@ class Discovery:
             self.share.judge(error)
 
     def hear(self, folder: str, name: str) -> None:
-        """Queue the file that an event calls finished, unless a scan has to look at it."""
+        """Queue a file that an event has reported as finished; ask for a scan where that is not possible."""
         path = join(folder, name)
         if not self.rule.eligible(name) or self.rule.objection(path):
             return
@@ -147,7 +147,7 @@ class Discovery:
         except FileNotFoundError:
             return
         except (FileError, OSError):
-            self._rescan = True  # the scan says what is wrong with it
+            self._rescan = True  # the scan reports what is wrong with the file
             return
         if self._backlog.offer(self.files, path, found):
             self._measure(path, found)
@@ -155,7 +155,7 @@ class Discovery:
             self._rescan = True
 
     def scan_once(self) -> float:
-        """Go over all folders; return the seconds of work in it."""
+        """Scan the session's folder; return the seconds of work, without those spent waiting for room."""
         self._rescan = False
         draining, before = self._draining, self.files.begin_scan()
         try:
@@ -169,9 +169,9 @@ class Discovery:
             return 0.0
         except OSError as error:
             self.share.judge(error)
-            self.share.probe()  # gone is not empty (I6)
+            self.share.probe()  # a lost share is not an empty folder (I6)
             if self.files.note_error(text := f"the session's folder cannot be read: {error.strerror}"):
-                log.error(names.SESSION_FOLDER_MISSING, extra={"session": self.files.session, "error": text})  # noqa: TRY400 it is no fault of ours
+                log.error(names.SESSION_FOLDER_MISSING, extra={"session": self.files.session, "error": text})  # noqa: TRY400 no fault of the program
             return 0.0
         self.files.end_scan(one.beyond)
         if draining and not self.finished and not self._rescan and self.files.drained(before):
@@ -205,7 +205,7 @@ class Discovery:
             self.files.fail(found.path, error)
 
     def _crowded(self, path: str) -> bool:
-        """Tell whether this file has failed before and enough of its kind wait: the next scan finds it again."""
+        """Tell whether this file failed before and no more such files fit in the queue: a later scan finds it again."""
         failure = self.files.failure(path)
         return failure is not None and self._backlog.lane(failure.size).full(self.files, again=True)
 
@@ -231,17 +231,17 @@ class Discovery:
             self.files.count_beyond(self._beyond)
 
     def _count_beyond(self) -> None:
-        """Count what else is there, by names alone.
+        """Count the files that are not remembered yet, by their names alone.
 
-        The scan waits here until there is room, for hours perhaps: without this the status would show the queue's
-        length as all that is left, and a time to the end that never comes nearer.
+        The scan may wait for room for hours: without this count the status would show the queue's length as all that
+        is left, and a time left that never shrinks.
         """
         wanted = {Kind.PLAIN, Kind.PROCESSING}
         self._beyond = sum(other.kind in wanted and not self.files.remembers(other.path) for other in self.walk())
         self.files.count_beyond(self._beyond)
 
     def _measure(self, path: str, found: Fingerprint) -> None:
-        """Record how long a file lay there, by the server's clock, before it was queued for the first time."""
+        """Record how long a file waited, by the server's clock, before it was queued for the first time."""
         if self._first and self._last and not self.files.failure(path):
             now = self._last.server + int((time.monotonic() - self._last.began) * 1e9)
             instruments.DISCOVERY_DELAY.record(max(0, now - max(found.ctime_ns, self._first.server)) / 1e9)

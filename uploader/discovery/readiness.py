@@ -1,4 +1,4 @@
-"""When is a file ready? What no event calls finished goes when it was left alone for long enough.
+"""When a file is ready: its producer renamed it or set its times last, or left it alone for long enough.
 
 Over NFS a writer's data may sit in its own machine's cache, so that a file looks smaller
 and older than it is (docs/nfs.md).
@@ -16,9 +16,9 @@ from uploader.share.scan import Found, Kind
 
 @dataclass
 class Pass:
-    """What one scan met. `server`: the server's time in ns when it began; `waited`: seconds for room in the queue.
+    """One scan. `server`: the server's time in ns when it began; `waited`: seconds for room in the queue.
 
-    `ripe`: when the first of the files that have to settle will have, monotonic seconds.
+    `beyond`: files that found no room. `ripe`: when the first settling file will have settled, monotonic seconds.
     """
 
     server: int
@@ -30,20 +30,20 @@ class Pass:
 
 
 class Readiness:
-    """Judges the files of one session, and remembers those that settle."""
+    """Decides which files of one session are ready, and remembers the files that have to settle."""
 
     def __init__(self, files: Inventory, settings: Settings) -> None:
         self._files = files
         self._settings = settings
-        self._trusted = 0 if files.fresh else None  # the server's time in ns; what happened before is no sign
+        self._trusted = 0 if files.fresh else None  # the server's time in ns; a rename before that is not trusted
 
     def begin(self, server: int) -> None:
-        """Take note of the server's time in ns at each scan: only the first one's counts."""
+        """Take the server's time in ns at a scan: no rename before the first scan of an older session is trusted."""
         if self._trusted is None:
             self._trusted = server
 
     def look(self, found: Found, one: Pass, now: float) -> Fingerprint | None:
-        """Return what a file is that is ready, None of one that has to settle. Raises OSError, FileError."""
+        """Return the fingerprint of a file that is ready, None when it has to settle. Raises OSError, FileError."""
         current = look(found.folder, found.name)
         if found.kind is Kind.PROCESSING:
             return current
@@ -66,8 +66,8 @@ class Readiness:
 def signed(file: Fingerprint, trusted: int) -> bool:
     """Tell whether something happened to a file after its last write: a rename, or a final utimes.
 
-    `trusted`: the server's time in ns. A sign from before may be an earlier run's giving back of a claim, which only
-    that run knew.
+    `trusted`: the server's time in ns. A rename before this process started may be our own give-back, so that it is
+    not trusted.
     """
     return file.size > 0 and file.ctime_ns > max(file.mtime_ns, trusted)
 
@@ -75,11 +75,11 @@ def signed(file: Fingerprint, trusted: int) -> bool:
 def settled(age: float, unchanged: float, settle: float) -> bool:
     """Tell whether a file was left alone for `settle` seconds.
 
-    `age`: seconds since its ctime, both by the server's clock; `unchanged`: between looks of ours, by our clock.
+    `age`: seconds since its ctime, by the server's clock; `unchanged`: seconds between our looks, by our clock.
     """
     return age >= settle or unchanged >= settle > 0
 
 
 def rest(age: float, unchanged: float, settle: float) -> float:
-    """Return the seconds until a file that is left alone has settled."""
+    """Return the seconds until a file has settled, if it stays unchanged."""
     return settle - max(age, unchanged)

@@ -1,6 +1,6 @@
-"""Raw inotify: hints that something happened. The scan is the truth; whatever is missed here it finds.
+"""Inotify events, as hints that files are finished: a scan finds every file whose event is missed.
 
-Over NFS inotify reports only what this very mount did, so it is of use on the server's own folder (docs/nfs.md).
+Over NFS inotify reports only changes made through this mount, so it helps on the server's own folder (docs/nfs.md).
 """
 
 import logging
@@ -16,31 +16,31 @@ from uploader.telemetry import names
 from uploader.thread import spawn
 
 log = logging.getLogger(__name__)
-# CREATE matters for folders only, but for files it comes along; nothing else is asked for, so that the queue lasts.
+# CREATE is needed for folders, and comes for files too. Nothing else, so that the kernel's queue does not overflow.
 MASK = flags.CLOSE_WRITE | flags.MOVED_TO | flags.CREATE | flags.ONLYDIR
 _READY = flags.CLOSE_WRITE | flags.MOVED_TO
 _LOST = flags.Q_OVERFLOW | flags.IGNORED | flags.UNMOUNT
 
-GATHER = 0.02  # seconds in which events gather: most are of our own renames, and each wake-up stops a worker
+GATHER = 0.02  # seconds for which events gather: most are of our own renames, and each wake-up interrupts a worker
 
 
 class Listener(Protocol):
-    """Who hears of a session's files. Neither call may block: the reader makes them."""
+    """Receives the events of a session's folders. Neither call may block: the reader thread makes them."""
 
     def arrived(self, folder: str, name: str) -> None:
-        """Hear of a file that is finished."""
+        """Take a file that is finished: `folder` below the session's folder, and its name."""
         ...
 
     def rescan(self) -> None:
-        """Hear that events were missed or cannot tell: the folders have to be scanned."""
+        """Scan soon: events were missed, or do not name the files."""
         ...
 
 
 class Watch:
-    """One inotify instance for the process. Its reader only hands on and never blocks."""
+    """One inotify instance for the process. Its reader thread only passes events on and never blocks."""
 
     def __init__(self) -> None:
-        """Without inotify (EMFILE: too many instances for this user) there is only the scan."""
+        """Without inotify (EMFILE: too many instances for this user) only scans find files."""
         self._lock = threading.Lock()
         self._folders: dict[int, tuple[Listener, str]] = {}
         self._inotify: INotify | None = None
@@ -53,7 +53,7 @@ class Watch:
         spawn("inotify", self._read, self._inotify)
 
     def add(self, listener: Listener, path: str, folder: int) -> None:
-        """Watch the open folder; `path` is what the listener hears. One that is watched already stays as it is."""
+        """Watch an open folder; the listener gets `path` with its events. A folder may be added again."""
         if self._inotify is None:
             return
         with self._lock:
@@ -94,7 +94,7 @@ class Watch:
     def _hand_on(self, wd: int, mask: int, name: str) -> None:
         if mask & flags.Q_OVERFLOW:  # wd is -1: events of any folder are missing
             log.warning(names.WATCH_OVERFLOW)
-            self._tell_all()
+            self._rescan_all()
             return
         with self._lock:
             known = self._folders.get(wd)
@@ -108,7 +108,7 @@ class Watch:
         elif mask & _READY and not name.endswith((PROCESSING, COMPLETED)):
             listener.arrived(path, name)
 
-    def _tell_all(self) -> None:
+    def _rescan_all(self) -> None:
         with self._lock:
             everyone = {listener for listener, _ in self._folders.values()}
         for listener in everyone:

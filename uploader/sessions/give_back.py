@@ -1,4 +1,4 @@
-"""After a stop at once: the claims that are left in a session's folder."""
+"""Gives back the claims that are left in a session's folder after a stop at once."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ from uploader.share.scan import Found, Kind
 
 
 def give_back(found: Iterable[Found], share: Share, files: Inventory) -> None:
-    """Undo every claim among these names (I4 holds). One that cannot be undone stays and counts as failed."""
+    """Undo every claim among these names, overwriting nothing (I4). A claim that stays counts as failed."""
     for one in found:
         if one.kind is Kind.PROCESSING:
             _undo(one, share, files)

@@ -1,7 +1,7 @@
 """Session records on the share: `.nfs-watch/sessions/<session>.json`, created by link, changed by rename.
 
-A record appears whole or not at all, and of two that create the same one exactly one succeeds: link() fails when the
-name exists, on NFS too. rename() could not promise that (RENAME_NOREPLACE is EINVAL there).
+A record appears whole or not at all, and of two shards that create the same record exactly one succeeds: link() fails
+when the name exists, on NFS too. rename() could not promise that (RENAME_NOREPLACE is EINVAL there).
 """
 
 import errno
@@ -35,9 +35,9 @@ class Records:
     """The records of all shards. Every method may raise OSError."""
 
     def __init__(self, folder: Path, ordinal: int) -> None:
-        """`folder` exists. What a crashed process of this ordinal left half-written is removed.
+        """Remove the half-written records of a crashed process of this ordinal. `folder` has to exist.
 
-        Should that process live (I9), its write fails: no other file ever bears the name that it goes on with.
+        If that process still lives (I9), its write fails: names are random, so that no other file has its file's name.
         """
         self.folder = folder
         self._mark = f".tmp-{ordinal}-"
@@ -48,12 +48,12 @@ class Records:
                     os.unlink(folder / name)
 
     def create(self, session: Session) -> bool:
-        """Write a new record; False when there is one already. It is on disk when this returns."""
+        """Write a new record; False when the session has one already. The record is on disk on return."""
         temporary = self._written(session)
         try:
             os.link(temporary, self._path(session.name))
         except OSError:
-            # A reply that was lost: two names mean that the link was made, by us.
+            # The reply may have been lost: a file with two names proves that our link was made.
             if os.stat(temporary).st_nlink != 2:
                 if self._path(session.name).exists():
                     return False
@@ -65,7 +65,7 @@ class Records:
         return True
 
     def replace(self, session: Session) -> None:
-        """Change a record. It is on disk when this returns."""
+        """Replace a record. The new record is on disk on return."""
         temporary = self._written(session)
         try:
             os.rename(temporary, self._path(session.name))
@@ -82,7 +82,7 @@ class Records:
         self._sync()
 
     def get(self, name: str) -> Session | None:
-        """Return one record, or None. One that cannot be understood is put aside, with a log line."""
+        """Return a record, None when there is none. An invalid record is logged and put aside: None as well."""
         data = self._read(self._path(name))
         if data is None:
             return None
@@ -93,9 +93,9 @@ class Records:
             return None
 
     def all(self) -> Listed:
-        """Return every record. One that is there but cannot be read stops no other (I7).
+        """Return every record. A record that cannot be read stops no other (I7).
 
-        Raises ShareLost when the folder is gone: it was there at the start, so this is not the share it was (I6).
+        Raises ShareLost when the folder is gone: it was there at the start, so this is another share (I6).
         """
         try:
             listed = os.listdir(self.folder)
@@ -113,7 +113,7 @@ class Records:
         return Listed(sessions, self._reported)
 
     def _report(self, unreadable: dict[str, str | None]) -> None:
-        """Log each of them once, until it can be read again."""
+        """Log each unreadable record once, until that record can be read again."""
         for name in unreadable.keys() - self._reported:
             log.error(names.RECORD_UNREADABLE, extra={"session": name, "error": unreadable[name]})
         self._reported = frozenset(unreadable)
@@ -124,13 +124,13 @@ class Records:
     def _written(self, session: Session) -> Path:
         # A random name: in containers every process has the same id.
         path = self.folder / f"{self._mark}{secrets.token_hex(8)}"
-        file = path.open("xb")  # one that is there is not ours to remove
+        file = path.open("xb")  # outside the `try`: a file that exists is not ours to remove
         try:
             with file:
                 file.write(session.to_json())
                 file.flush()
                 os.fsync(file.fileno())
-        except OSError:  # a full disk: what was begun must not pile up
+        except OSError:  # a full disk: half-written files must not pile up
             with suppress(OSError):
                 os.unlink(path)
             raise

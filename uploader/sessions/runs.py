@@ -1,4 +1,4 @@
-"""The sessions that this shard owns, as they run: launched, drained, stopped, left to another shard, forgotten."""
+"""The sessions that this shard owns: launch, drain, reopen, stop, leave to another shard, forget."""
 
 import logging
 import threading
@@ -22,9 +22,9 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Run:
-    """A session that this shard owns. `discovery` is None once it is stopped.
+    """A session that this shard owns. `discovery` is None once the session is stopped.
 
-    `ending`: whoever ends it holds this.
+    `ending`: held by the thread that ends the session.
     """
 
     session: Session
@@ -34,7 +34,7 @@ class Run:
 
 
 class Runs(dict[str, Run]):
-    """All of them, by name. Whoever changes them holds the service's lock; whoever holds it not reads `now`."""
+    """The runs by session name. Changed only with the service's lock held; read without that lock through `now`."""
 
     def __init__(self, settings: Settings, share: Share, records: Records, watch: Watch, backlog: Queues) -> None:
         super().__init__()
@@ -46,11 +46,11 @@ class Runs(dict[str, Run]):
         self._backlog = backlog
 
     def now(self) -> list[Run]:
-        """Return the runs of this instant. Copying a dict is one step for all threads, going over it is not."""
+        """Return the present runs. Copying a dict is safe while other threads change it, iterating over it is not."""
         return list(self.copy().values())
 
     def launch(self, session: Session, event: str, *, fresh: bool = False) -> Run:
-        """Begin to do what the record says; `fresh`: it was made just now. Its discovery is a thread of its own."""
+        """Run a session as its record says, with a discovery thread of its own; `fresh`: the record is new."""
         run = self[session.name] = self._prepared(session, fresh=fresh)
         self._begin(run, event)
         return run
@@ -72,16 +72,16 @@ class Runs(dict[str, Run]):
             log.info(event, extra={"session": run.session.name, "state": run.session.state})
 
     def drain(self, run: Run) -> None:
-        """Finish what is there, then end. Raises OSError."""
+        """Let a session finish the files that are there, then stop. Raises OSError."""
         if self._change(run, replace(run.session, state=State.DRAINING), names.SESSION_DRAINING) and run.discovery:
             run.discovery.drain()
 
     @contextmanager
     def reopened(self, run: Run) -> Iterator[Inventory | None]:
-        """Take up a drained session again: a file has turned out not to be finished. Raises OSError.
+        """Let a drained session drain again, because a file was still being written. Raises OSError.
 
-        The record is on disk when this gives the new run's files, and its discovery begins at the end: a drain that
-        looked before the file has its name back would end without it. None when another shard has changed the record.
+        The record is on disk when this yields the new run's inventory, and discovery starts at the end: a drain that
+        scans before the file has its name back would end without it. None when another shard has changed the record.
         """
         session = replace(run.session, state=State.DRAINING, drained=False)
         if not self._change(run, session, names.SESSION_REOPENED):
@@ -94,13 +94,13 @@ class Runs(dict[str, Run]):
             self._begin(again, names.SESSION_RESUMED)
 
     def stopped(self, run: Run) -> None:
-        """Write down that it has ended; its discovery has. Raises OSError."""
+        """Record that a session has stopped, whose discovery has ended. Raises OSError."""
         session = replace(run.session, state=State.STOPPED, drained=run.session.state is State.DRAINING)
         if self._change(run, session, names.SESSION_STOPPED):
             run.discovery = None
 
     def _change(self, run: Run, session: Session, event: str) -> bool:
-        """Write the record; False when another shard has, and the session is left to what it says now."""
+        """Replace the record; False when another process has changed it: then this shard leaves the session."""
         if self._records.get(session.name) != run.session:
             self.leave(run)
             return False
@@ -110,7 +110,7 @@ class Runs(dict[str, Run]):
         return True
 
     def leave(self, run: Run) -> None:
-        """Leave everything on the share as it is: the record no longer says what runs here."""
+        """Stop running a session whose record no longer matches; leave all its files on the share as they are."""
         if run.discovery:
             run.discovery.stop()
         if self.get(run.session.name) is run:
@@ -118,7 +118,7 @@ class Runs(dict[str, Run]):
         log.warning(names.SESSION_LEFT, extra={"session": run.session.name})
 
     def forget(self, name: str) -> None:
-        """Forget a stopped session whose folder holds nothing of ours any more. Raises OSError."""
+        """Remove a stopped session and its record: its folder holds no claim and no `.completed`. Raises OSError."""
         self._records.remove(name)
         del self[name]
         log.info(names.SESSION_SWEPT, extra={"session": name})

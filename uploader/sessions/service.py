@@ -1,7 +1,7 @@
-"""The sessions of this shard: start, stop, status, and the loop that makes the records true.
+"""The sessions of this shard: start, stop, status, and the loop that reconciles them with their records.
 
-One code path serves start-up, adoption and recovery: every few seconds each record is looked at, and what it says is
-made so (level-triggered, as Kubernetes' controllers are).
+One code path serves start-up, adoption and recovery: every RECONCILE seconds each record is read, and its session
+brought to the state there (level-triggered, as Kubernetes' controllers are).
 """
 
 import logging
@@ -30,12 +30,12 @@ from uploader.thread import spawn
 from uploader.web.openapi.models import Ended, Started, Status
 
 log = logging.getLogger(__name__)
-RECONCILE = 2.0  # seconds between two looks at the records
-GIVE_BACK = 20.0  # seconds that a stop waits for the files under way
+RECONCILE = 2.0  # seconds between two readings of the records
+GIVE_BACK = 20.0  # seconds that a stop waits for uploads in progress
 
 
 class Service:
-    """What the HTTP handlers call. start, stop and the loop take turns; status answers from memory."""
+    """What the HTTP handlers call. `start`, `stop` and the loop share one lock; `status` answers from memory."""
 
     def __init__(
         self,
@@ -59,7 +59,10 @@ class Service:
         spawn("reconcile", self._loop)
 
     def start(self, name: str | None, extensions: list[str] | None, shard: int | None) -> Started:
-        """Start a session; its record is on disk when this returns. Raises Refused."""
+        """Start a session; its record is on disk on return.
+
+        Raises AlreadyActive, BadRequest, NotOwner, NotReady, ShardFull.
+        """
         me = self.settings.ordinal
         with self._share_or_503(), self._lock:
             record = self.records.get(name) if name else None
@@ -67,7 +70,7 @@ class Service:
                 raise AlreadyActive(f"{name} is {record.state} on shard {record.owner}", shard=record.owner)
             owner = record.owner if record else self._placed(name, shard)
             if owner != me:
-                raise NotOwner(f"shard {owner} owns {name or 'what is to run there'}", shard=owner)
+                raise NotOwner(f"shard {owner} owns {name or 'the sessions that are to run there'}", shard=owner)
             running = [run.session.name for run in self.runs.values() if run.discovery]
             if len(running) >= self.settings.max_sessions:
                 raise ShardFull(f"shard {me} runs {', '.join(running)}", sessions=running)
@@ -100,7 +103,7 @@ class Service:
         return count
 
     def stop(self, name: str, *, drain: bool) -> Ended:
-        """Stop a session; return how far that has come. Raises Refused."""
+        """Stop a session; return its state after that. Raises UnknownSession, NotOwner, NotReady."""
         with self._share_or_503(), self._lock:
             record = self._own_record(name)
             if record.state is State.STOPPED:
@@ -121,11 +124,11 @@ class Service:
                 give_back(discovery.walk(), self.share, run.files)
             with self._lock:
                 try:
-                    record = self._own_record(run.session.name)  # it may have been adopted while we waited
+                    record = self._own_record(run.session.name)  # another shard may have adopted it
                     if self.runs.get(record.name) is run and run.discovery:
                         self.runs.stopped(run)
                 except OSError:
-                    self.runs.leave(run)  # the record says that it runs: so it is taken up again
+                    self.runs.leave(run)  # the record still says that the session runs: the loop takes it up again
                     raise
             return _ended(run, State.STOPPED)
 
@@ -138,7 +141,7 @@ class Service:
         return record
 
     def status(self, name: str | None = None) -> Status:
-        """Describe one session, or all of this shard, from memory. Raises Refused."""
+        """Return the status of one session, or of all of this shard. Raises UnknownSession, NotOwner, NotReady."""
         runs = self.runs.now()
         if name is not None:
             runs = [run for run in runs if run.session.name == name]
@@ -149,7 +152,7 @@ class Service:
         return status.answer(self.settings.ordinal, [(run.session, run.files) for run in runs])
 
     def gauges(self) -> dict[str, float]:
-        """Return what the metrics' gauges show, by their names. From memory."""
+        """Return the gauges' values by metric name, from memory."""
         runs = self.runs.now()
         files = [run.files.snapshot() for run in runs]
         return {
@@ -167,7 +170,7 @@ class Service:
                     self._reconcile()
                 self.reconciled = True
             except ShareLost:
-                self.share.probe()  # where another share is mounted, that is the reason to give
+                self.share.probe()  # names the cause when another share is mounted
                 raise
             except OSError as error:
                 self.share.judge(error)
@@ -179,7 +182,7 @@ class Service:
         records = self.records.all()
         there = records.sessions.keys() | records.unreadable
         for run in [run for name, run in self.runs.items() if name not in there]:
-            # Records go only when a stopped session was swept; else the share is not the one it was (I6).
+            # Only a stopped session loses its record, by the sweeper; otherwise this is another share (I6).
             if run.session.state is not State.STOPPED:
                 raise ShareLost(f"the record of session {run.session.name} is gone from the share")
             self.runs.leave(run)  # a second process of this ordinal has swept it (I9)
@@ -198,9 +201,9 @@ class Service:
                 self.runs.leave(self.runs[record.name])
 
     def _own(self, record: Session, event: str) -> None:
-        """Make true what the record says of a session of ours."""
+        """Reconcile one session of this shard with its record."""
         run = self.runs.get(record.name)
-        if run and run.session != record:  # another shard had it meanwhile: what the record says counts
+        if run and run.session != record:  # another process changed the record, which decides
             self.runs.leave(run)
             run = None
         run = run or self.runs.launch(record, event)
@@ -216,7 +219,7 @@ class Service:
         }
 
     def swept(self, name: str) -> None:
-        """Forget a stopped session that has nothing left, if its record says so too. Raises OSError."""
+        """Remove a stopped session of which nothing is left, if the record says stopped too. Raises OSError."""
         with self._lock:
             run, record = self.runs.get(name), self.records.get(name)
             if run and record and record.state is State.STOPPED and record.owner == self.settings.ordinal:
@@ -224,9 +227,9 @@ class Service:
 
     @contextmanager
     def reopen(self, name: str) -> Iterator[Inventory | None]:
-        """Give the files of the run that takes a file back; one that had drained drains once more. Raises OSError.
+        """Yield the inventory of the run that takes a file back; a drained session drains again. Raises OSError.
 
-        None when this shard no longer runs it. Starts, stops and the loop wait until the end.
+        None when the session is not of this shard any more. Starts, stops and the loop wait until the block ends.
         """
         with self._lock:
             run = self.runs.get(name)
@@ -242,7 +245,7 @@ class Service:
             yield
         except OSError as error:
             self.share.judge(error)
-            raise NotReady(f"the share does not do what is needed: {error.strerror}") from error
+            raise NotReady(f"the share cannot be used now: {error.strerror}") from error
 
 
 def _ended(run: Run, wanted: State) -> Ended:

@@ -1,4 +1,4 @@
-"""The answers about sessions. Counters describe a session since this process took it up, as far as the disk tells."""
+"""The answers about sessions. Counters begin when a process takes a session up, with the `.completed` files there."""
 
 from uploader.backlog.inventory import Inventory
 from uploader.session import Session
@@ -24,7 +24,7 @@ def ended(session: Session) -> models.Ended:
 
 
 def answer(shard: int, sessions: list[tuple[Session, Inventory]]) -> models.Status:
-    """Return the answer to status: these sessions, and this shard as the one that was asked."""
+    """Return the answer to status: these sessions, and this shard as the only shard that was asked."""
     asked = models.ShardStatus(shard=shard, reachable=True, sessions=[session.name for session, _ in sessions])
     return models.Status(sessions=[_session(session, files) for session, files in sessions], shards=[asked])
 

@@ -1,6 +1,6 @@
 """A file's three names: plain, `.processing` while it is claimed, `.completed` once it is in the store.
 
-A rename never overwrites something unproven (I4): `.processing` and `.completed` are ours alone and looked at first;
+A rename never overwrites something unproven (I4): only we write `.processing` and `.completed`, and look there first;
 a plain name belongs to the producer, so a claim is given back by link(), which fails when the name is taken.
 """
 
@@ -12,7 +12,7 @@ from uploader.share.paths import COMPLETED, PROCESSING
 
 
 class Claim:
-    """One file of one folder. `folder` is a descriptor; every method may raise OSError."""
+    """One file of one folder. `folder` is an open descriptor; every method may raise OSError."""
 
     def __init__(self, folder: int, name: str) -> None:
         self.folder = folder
@@ -21,15 +21,18 @@ class Claim:
         self.completed = name + COMPLETED
 
     def held(self) -> bool:
-        """Tell whether `.processing` is there: claimed, by us or before a crash."""
+        """Tell whether `.processing` is there: claimed by us, or before a crash."""
         return inode(self.folder, self.processing) is not None
 
     def take(self) -> None:
-        """Claim the file, when `held` has said no: an older claim comes first. Raises Vanished when it is gone."""
+        """Rename to `.processing`. Call only when `held()` is False: an older claim is finished first.
+
+        Raises Vanished when the file is gone.
+        """
         try:
             self._rename(self.name, self.processing)
         except FileNotFoundError:
-            # A rename whose reply was lost says ENOENT when it is repeated: the target tells.
+            # A rename whose reply was lost answers ENOENT when repeated: the file is at the target then.
             if not self.held():
                 raise Vanished(self.name) from None
 
@@ -37,9 +40,9 @@ class Claim:
         """Mark the file of inode `claimed` as completed. Raises InTheWay, Vanished."""
         ours, there = inode(self.folder, self.processing), inode(self.folder, self.completed)
         if ours not in {None, claimed}:
-            raise Vanished(self.processing)  # another shard finished this one and claimed the next (I9)
+            raise Vanished(self.processing)  # another shard finished this file and claimed the next (I9)
         if there not in {None, claimed}:
-            # Without a claim nothing needs the room: another shard finished this one, and perhaps the next.
+            # Without a claim no room is needed: another shard finished this file, and perhaps the next.
             raise InTheWay(f"{self.completed} is in the way") if ours else Vanished(self.processing)
         try:
             self._rename(self.processing, self.completed)
@@ -52,13 +55,13 @@ class Claim:
         move(self.folder, self.processing, self.name)
 
     def finish_giving_back(self) -> None:
-        """End what a crash has left half done, one file under two names. Raises Vanished when that was so."""
+        """Finish a give-back that a crash has cut in two: one file, two names. Raises Vanished if there was one."""
         if inode(self.folder, self.processing) == inode(self.folder, self.name):
             self.give_back()
             raise Vanished(self.processing)
 
     def reopen(self) -> None:
-        """Undo the completion. Raises InTheWay when the next claim is there already."""
+        """Undo the completion. Raises InTheWay when the next file is claimed already."""
         try:
             move(self.folder, self.completed, self.processing)
         except PermissionError:  # fs.protected_hardlinks refuses to link other people's files
@@ -73,13 +76,13 @@ class Claim:
 def move(folder: int, source: str, target: str) -> None:
     """Rename without ever overwriting: link, then unlink. Raises InTheWay, OSError.
 
-    A crash between the two leaves one file under two names; the next call ends that.
+    A crash between the two leaves one file under two names; the next call finishes the move.
     """
     try:
         os.link(source, target, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
     except FileExistsError:
         if inode(folder, source) != inode(folder, target):
             raise InTheWay(f"{target} is in the way") from None
-    # Another process may have done the same meanwhile, and the file been claimed anew: then this is its only name.
+    # Another process may have moved the file and claimed it again: then `source` is its only name.
     if inode(folder, source) == inode(folder, target):
         os.unlink(source, dir_fd=folder)

@@ -13,7 +13,7 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What a file was when it was looked at. Times in ns, of the server's clock."""
+    """What a look at a file has shown. Size in bytes; times in ns, by the server's clock."""
 
     inode: int
     size: int
@@ -21,13 +21,13 @@ class Fingerprint:
     ctime_ns: int
 
     def same(self, other: "Fingerprint") -> bool:
-        """Tell whether the content was left alone between the two: inode, size and mtime (I2)."""
+        """Tell whether the content stayed the same between two looks: inode, size and mtime are equal (I2)."""
         mine = (self.inode, self.size, self.mtime_ns)
         return mine == (other.inode, other.size, other.mtime_ns)
 
 
 def read(folder: int, name: str) -> tuple[int, Fingerprint]:
-    """Open a regular file for reading; return its descriptor and what it is. Raises NotEligible, or OSError."""
+    """Open a regular file for reading; return its descriptor and fingerprint. Raises NotEligible, OSError."""
     try:
         fd = os.open(name, _READ, dir_fd=folder)
     except OSError as error:
@@ -42,7 +42,7 @@ def read(folder: int, name: str) -> tuple[int, Fingerprint]:
 
 
 def odd(folder: int, name: str) -> str | None:
-    """Say what this is, when it is neither a regular file nor absent."""
+    """Return why this is not a regular file; None when it is a regular file, or absent."""
     try:
         mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
     except OSError:
@@ -57,10 +57,10 @@ def odd(folder: int, name: str) -> str | None:
 
 
 def look(folder: int, name: str, *, thaw: bool = False) -> Fingerprint:
-    """Open and fstat: NFS asks the server again on open. Raises NotEligible, or OSError.
+    """Return a file's fingerprint by open and fstat: NFS asks the server again on open. Raises NotEligible, OSError.
 
-    `thaw`: also give up a read delegation, with which an NFSv4 client answers from its cache even on open, blind to
-    a writer on the same machine. A chmod to the same mode does that and leaves the mtime alone (docs/nfs.md).
+    `thaw`: also end a read delegation, with which an NFSv4 client answers from its cache even on open and does not see
+    a writer on the same machine. A chmod to the same mode ends it and leaves the mtime alone (docs/nfs.md).
     """
     fd, now = read(folder, name)
     try:
@@ -74,7 +74,7 @@ def look(folder: int, name: str, *, thaw: bool = False) -> Fingerprint:
 
 
 def look_at(fd: int) -> Fingerprint:
-    """Look at an open file. Raises OSError."""
+    """Return the fingerprint of an open file. Raises OSError."""
     return _look(os.fstat(fd))
 
 
@@ -83,9 +83,9 @@ def _look(status: os.stat_result) -> Fingerprint:
 
 
 def unchanged(before: Fingerprint, now: Fingerprint) -> None:
-    """Raise Unsettled when the content was not left alone between the two (I2)."""
+    """Raise Unsettled when the content has changed between two looks (I2)."""
     if not now.same(before):
-        raise Unsettled("it changed while it was taken; it is taken again when it has settled")
+        raise Unsettled("the file changed while it was read; it is sent when it has settled")
 
 
 def inode(folder: int, name: str) -> int | None:
@@ -97,5 +97,5 @@ def inode(folder: int, name: str) -> int | None:
 
 
 def size(folder: int, name: str) -> int:
-    """Return the size in bytes of what is under a name, as far as this client knows. Raises OSError."""
+    """Return the size in bytes of the file under a name, as this client has it in its cache. Raises OSError."""
     return os.stat(name, dir_fd=folder, follow_symlinks=False).st_size

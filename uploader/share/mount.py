@@ -1,4 +1,4 @@
-"""The share itself: is it there, is it the same one, and what time does its server have.
+"""The share as a whole: whether it answers, whether it is still the same share, and its server's time.
 
 There are no circuit breakers (A13): when the share is lost the process ends with 75, and Kubernetes replaces the pod.
 """
@@ -17,16 +17,16 @@ from uploader.thread import die, spawn
 
 log = logging.getLogger(__name__)
 OWN = ".nfs-watch"
-# What a call on a lost NFS mount answers; ESTALE never heals in a mounted pod, ETIMEDOUT is softerr's word.
+# Errors of calls on a lost NFS mount. ESTALE never passes in a running pod; ETIMEDOUT comes with the option softerr.
 LOST = frozenset({errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.ENOTCONN, errno.ENODEV})
-PROBE_INTERVAL = 1.0  # seconds between two looks of the watchdog
+PROBE_INTERVAL = 1.0  # seconds between two probes of the watchdog
 
 
 class Share:
-    """The mounted share. `fd` is its root, for calls relative to it; it is O_PATH and opens nothing on the server."""
+    """The mounted share. `fd` is its root for relative calls: opened with O_PATH, which opens nothing on the server."""
 
     def __init__(self, root: Path, ordinal: int, timeout: float) -> None:
-        """Make our own folder where it is missing. Raises OSError when that cannot be done."""
+        """Make our own folder where it is missing. `timeout`: seconds without an answer. Raises OSError."""
         self.root = str(root)
         self.fd = opened_path(self.root)
         self.timeout = timeout
@@ -43,7 +43,7 @@ class Share:
         return status.st_dev, status.st_ino
 
     def server_time(self) -> int:
-        """Return the server's time in ns: what it writes on a file of ours that we touch. Raises OSError."""
+        """Return the server's time in ns: the mtime that it gives a file of ours when we touch it. Raises OSError."""
         try:
             os.utime(self._clock)
         except FileNotFoundError:
@@ -57,26 +57,26 @@ class Share:
         return time.monotonic() - self._good
 
     def probe(self) -> None:
-        """Ask the share whether it is there. Raises ShareLost when it fails or is another one (I6)."""
+        """Ask the share for an answer. Raises ShareLost when it fails or is another share (I6)."""
         try:
             os.statvfs(self.root)  # goes to the server, unlike stat: see docs/nfs.md
             identity = self._look()
         except OSError as error:
             raise ShareLost(f"the share at {self.root} does not answer: {error.strerror}") from error
         if identity != self._identity:
-            raise ShareLost(f"what is mounted at {self.root} is no longer the share that was there at the start")
+            raise ShareLost(f"the share mounted at {self.root} is no longer the share that was there at the start")
         self._good = time.monotonic()
 
     def judge(self, error: OSError) -> None:
         """Tell a lost share from one bad file. Raises ShareLost when the share itself fails too.
 
-        One file that another client has deleted answers ESTALE as well, and must not end the process (I7).
+        A file that another client has deleted answers ESTALE as well, and must not end the process (I7).
         """
         if error.errno in LOST:
             self.probe()
 
     def watch(self) -> None:
-        """Start the watchdog: one thread asks the share and may hang; the other looks at how long ago it answered."""
+        """Start the watchdog: one thread asks the share and may hang; the other checks the last answer's age."""
         self._good = time.monotonic()
         spawn("share-probe", self._ask)
         spawn("share-age", self._check_age)
@@ -101,6 +101,6 @@ class Share:
         log.warning(names.SHARE_SLOW, extra={"seconds": round(age, 1)})
 
     def close(self) -> None:
-        """Give the descriptor back; for tests."""
+        """Close the descriptor; for tests."""
         with suppress(OSError):
             os.close(self.fd)

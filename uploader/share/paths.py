@@ -12,9 +12,9 @@ _PART = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @contextmanager
 def opened(top: int, parts: str) -> Iterator[int]:
-    """Give a descriptor of the folder `parts` ("a/b", "" for the top itself) below the folder `top`.
+    """Yield a descriptor of the folder `parts` ("a/b", "" for the top itself) below the folder `top`.
 
-    Raises OSError: ENOENT when it is not there, ENOTDIR or ELOOP when a part is no folder or a symbolic link.
+    Raises OSError: ENOENT when a part is missing, ENOTDIR or ELOOP when a part is no folder or a symbolic link.
     """
     here = top
     try:

@@ -1,4 +1,4 @@
-"""The scan: every name below a session's folder, told apart by the name alone."""
+"""The scan: every name below a session's folder, and its kind, which the name alone decides."""
 
 import os
 import re
@@ -27,7 +27,7 @@ DOUBLED = f"its name has {PROCESSING} or {COMPLETED} twice at its end, which thi
 
 
 class Kind(Enum):
-    """What a name is to us."""
+    """The kinds of names."""
 
     PLAIN = auto()
     PROCESSING = auto()
@@ -38,7 +38,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One name. `path` is the plain one below the session's folder; `folder` is open while this is looked at."""
+    """One name. `path`: of its plain name, below the session's folder; `folder`: a descriptor, open until the next."""
 
     kind: Kind
     path: str
@@ -49,10 +49,10 @@ class Found:
 
 
 class Rule:
-    """Which names are eligible (design: when is a file ready), and which of them the store can hold."""
+    """Which names are eligible (docs/design.md), and which of them the store can hold."""
 
     def __init__(self, extensions: tuple[str, ...], blob_prefix: str) -> None:
-        """`extensions` in lower case, none: all. `blob_prefix` stands before the path in the blob's name."""
+        """`extensions`: in lower case, () for every file. `blob_prefix` stands before the path in the blob's name."""
         self.extensions = extensions
         self.room = MAX_BLOB_NAME - len(blob_prefix)
 
@@ -64,7 +64,7 @@ class Rule:
         return not self.extensions or lower.endswith(self.extensions)
 
     def objection(self, path: str) -> str:
-        """Say why a blob cannot have this name, or ""."""
+        """Return why no blob can have this name, "" when one can."""
         if bad := _UNFIT.search(path):
             return _REASONS[bad.lastgroup or ""]
         if len(path) > self.room:
@@ -75,11 +75,11 @@ class Rule:
 
 
 def scan(top: int, rule: Rule, entered: Callable[[str, int], None] | None = None) -> Iterator[Found]:
-    """Yield all that matters below the folder `top`, folder by folder.
+    """Yield eligible files, claims, `.completed` files and unreadable folders below the folder `top`.
 
-    `entered(path, fd)` is called before a folder is listed, so that a watch is there first. Folders that vanish
-    meanwhile are passed over, one that fails does not hide the others (I7). Holds one listing and the names of the
-    folders to come. Raises OSError when `top` itself cannot be read.
+    `entered(path, fd)` is called before a folder is listed, so that a watch is there first. A folder that vanishes
+    is passed over, a folder that fails does not hide the others (I7). Memory: one listing, and the names of the
+    folders still to be listed. Raises OSError when `top` itself cannot be read.
     """
     folders = [""]
     while folders:
@@ -122,7 +122,7 @@ def _file(entry: "os.DirEntry[str]", folder: int, path: str, rule: Rule) -> Foun
     full = join(path, name)
     reason = rule.objection(full) if kind is not Kind.COMPLETED else ""
     if kind is not Kind.PLAIN and name.lower().endswith((PROCESSING, COMPLETED)):
-        # None of ours: without its end it would be taken for a claim on yet another file.
+        # We never write this name; without its last suffix it would look like another file's claim.
         return Found(Kind.ODD, join(path, entry.name), entry.name, folder, DOUBLED)
     if not entry.is_file(follow_symlinks=False):
         reason = "a symbolic link is not followed" if entry.is_symlink() else "not a regular file"

@@ -1,6 +1,6 @@
-"""What may become of a `.completed` file.
+"""What happens to a `.completed` file.
 
-It is deleted when it is proven to be in the store (I1), sent again when it was still being written, else kept.
+A file proven to be in the store is deleted (I1), a file that was still being written is sent again, any other is kept.
 """
 
 import logging
@@ -22,19 +22,19 @@ from uploader.telemetry import instruments, names
 from uploader.telemetry.text import shown
 
 log = logging.getLogger(__name__)
-RECHECK = 300.0  # seconds until something unproven is compared again
+RECHECK = 300.0  # seconds until an unproven file is compared with the store again
 MAX_UNPROVEN = MAX_PROOFS
 
 
 class Unproven:
-    """The files that the store does not have, and when each is compared again. Bounded; for all threads."""
+    """The files not proven to be in the store, MAX_UNPROVEN at most, and when to compare each again. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: dict[Key, tuple[Fingerprint, float]] = {}
 
     def add(self, key: Key, current: Fingerprint) -> tuple[bool, bool]:
-        """Remember a file; return whether it is new, and whether it is remembered."""
+        """Remember a file; return whether it was unknown, and whether there was room to remember it."""
         with self._lock:
             new = key not in self._known
             if remembered := not new or len(self._known) < MAX_UNPROVEN:
@@ -42,7 +42,7 @@ class Unproven:
             return new, remembered
 
     def rests(self, key: Key, current: Fingerprint) -> bool:
-        """Tell whether the same content was compared a short while ago."""
+        """Tell whether the same content was compared less than RECHECK seconds ago."""
         with self._lock:
             known = self._known.get(key)
             return known is not None and known[0].same(current) and known[1] > time.monotonic()
@@ -54,9 +54,9 @@ class Unproven:
 
 
 class Completed:
-    """The `.completed` files of all sessions: workers make them and clear them away, the sweeper collects them.
+    """The `.completed` files of all sessions: workers make them and clear them away, the sweeper deletes them.
 
-    Whoever calls has the path for itself: a worker its item, the sweeper a reservation.
+    The caller alone has the path: a worker through its item, the sweeper through a reservation.
     """
 
     def __init__(self, settings: Settings, store: BlobStore) -> None:
@@ -66,21 +66,21 @@ class Completed:
         self._unproven = Unproven()
 
     def remember(self, files: Inventory, path: str, committed: Fingerprint) -> None:
-        """Take note that this process saw the store confirm this file."""
+        """Remember that this process saw the store confirm this file."""
         self.proofs.add((files.session, path), committed, self.settings.retention)
 
     def clear(self, files: Inventory, path: str, claim: Claim) -> bool:
-        """Make room for a new file of this name, which is there: nothing may overwrite an unproven `.completed` (I4).
+        """Make room for the next file of this name: an unproven `.completed` is never overwritten (I4).
 
-        Afterwards it is gone, or it was not finished and has become `.processing`; then it returns True.
-        Raises InTheWay, and what `judge` raises.
+        A proven file is deleted. A file that was still being written becomes `.processing`, then returns True.
+        Raises InTheWay, OSError, FileError.
         """
         if inode(claim.folder, claim.completed) is None:
             return False
         verdict, current = self.judge(files, path, claim)
         if verdict is Verdict.UNPROVEN:
             self.keep(files, path, current)
-            raise InTheWay(f"{claim.completed} stands in the way and its content is not in the store")
+            raise InTheWay(f"{claim.completed} is in the way and cannot be proven to be in the store")
         if verdict is Verdict.PROVEN:
             self.delete(files, path, claim)
         else:
@@ -88,33 +88,33 @@ class Completed:
         return claim.held()
 
     def waits(self, files: Inventory, path: str) -> bool:
-        """Tell whether this process completed the file, and its time is to come."""
+        """Tell whether this process completed the file and its retention is not over."""
         return self.proofs.waits((files.session, path))
 
     def rests(self, files: Inventory, path: str, current: Fingerprint) -> bool:
-        """Tell whether the file was compared a short while ago, and is not in the store."""
+        """Tell whether this content was found unproven less than RECHECK seconds ago."""
         return self._unproven.rests((files.session, path), current)
 
     def judge(self, files: Inventory, path: str, claim: Claim) -> tuple[Verdict, Fingerprint]:
-        """Say what the file is, by the last look before it could be deleted. Raises OSError, FileError."""
+        """Return the verdict on a file, with a last look at a proven one. Raises OSError, FileError."""
         parent = f"{self.settings.blob_prefix}{files.session}/"
-        blob = None if Rule((), parent).objection(path) else parent + path  # nobody can have sent such a name
+        blob = None if Rule((), parent).objection(path) else parent + path  # None: no blob has such a name
         verdict, current = judge(claim, self.proofs.get((files.session, path)), self.store, blob)
         if verdict is Verdict.PROVEN and not look(claim.folder, claim.completed, thaw=True).same(current):
             verdict = Verdict.CHANGED
         return verdict, current
 
     def delete(self, files: Inventory, path: str, claim: Claim) -> None:
-        """Delete a file that is proven. Raises OSError."""
+        """Delete a proven file. Raises OSError."""
         os.unlink(claim.completed, dir_fd=claim.folder)
         self.gone(files, path)
         instruments.FILES_DELETED.add(1)
         log.info(names.FILE_DELETED, extra={"session": files.session, "path": shown(path)})
 
     def send_again(self, files: Inventory, path: str, claim: Claim, current: Fingerprint) -> None:
-        """Put a file that was still being written back to its plain name, or finish it before a newer one there.
+        """Give a file that was still being written its plain name back, or `.processing` where that name is taken.
 
-        `files` is the session's that sends it. Raises OSError, InTheWay.
+        `files`: the inventory of the session that sends the file. Raises OSError, InTheWay.
         """
         files.given_back(path, current, self.settings.settle)
         try:
@@ -125,14 +125,14 @@ class Completed:
         log.warning(names.FILE_CHANGED, extra={"session": files.session, "path": shown(path)})
 
     def keep(self, files: Inventory, path: str, current: Fingerprint) -> None:
-        """Keep a file that the store does not have, and say so once."""
+        """Keep an unproven file, log it once, and show it in the status."""
         key = (files.session, path)
-        self.proofs.forget(key)  # what was proven is another file
+        self.proofs.forget(key)  # the proof is of another file
         new, remembered = self._unproven.add(key, current)
         if new:
             log.error(names.FILE_UNPROVEN, extra={"session": files.session, "path": shown(path) + COMPLETED})
         if remembered:
-            files.keep(path + COMPLETED, "its content is not in the store; it is kept")
+            files.keep(path + COMPLETED, "kept: it cannot be proven to be in the store")
 
     def gone(self, files: Inventory, path: str) -> None:
         """Forget a file that is no longer there."""

@@ -6,52 +6,52 @@ from itertools import takewhile
 
 from uploader.share.fingerprint import Fingerprint
 
-MAX_PROOFS = 100_000  # about 500 bytes each; beyond it the store is asked
+MAX_PROOFS = 100_000  # about 500 bytes each; about any other file the store is asked
 Key = tuple[str, str]
 """A session, and a path below its folder."""
 
 
 class Proofs:
-    """Bounded: of the oldest the store is asked again. For all threads."""
+    """At most MAX_PROOFS files; the oldest is dropped, and the store asked about that file again. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: dict[Key, tuple[Fingerprint, float]] = {}  # in the order in which they are due
 
     def add(self, key: Key, committed: Fingerprint, wait: float) -> None:
-        """Note what a file was when it was committed; `wait`: seconds until it may be deleted."""
+        """Remember a file's fingerprint when it was committed; `wait`: seconds until the file may be deleted."""
         with self._lock:
             self._add(key, committed, wait)
 
     def _add(self, key: Key, committed: Fingerprint, wait: float) -> None:
-        self._known.pop(key, None)  # the newest stand last, even of a name that comes again
+        self._known.pop(key, None)  # so that a known name moves to the end
         self._known[key] = (committed, time.monotonic() + wait)
         if len(self._known) > MAX_PROOFS:
             del self._known[next(iter(self._known))]
 
     def put_off(self, key: Key, wait: float) -> None:
-        """Try a file again later, if it is still known: after those that are due by then, or at the next walk."""
+        """Make a known file due again in `wait` seconds, or later: the files before it in the order come first."""
         with self._lock:
             if known := self._known.get(key):
                 self._add(key, known[0], wait)
 
     def due(self, now: float) -> list[Key]:
-        """Return what may be deleted at `now`, monotonic seconds. Each has to be forgotten or put off."""
+        """Return the files that may be deleted at `now`, monotonic seconds. The caller forgets or puts off each."""
         with self._lock:
             return [key for key, _ in takewhile(lambda one: one[1][1] <= now, self._known.items())]
 
     def get(self, key: Key) -> Fingerprint | None:
-        """Return what the file was when it was committed."""
+        """Return the file's fingerprint when it was committed, None when that is not known."""
         with self._lock:
             return known[0] if (known := self._known.get(key)) else None
 
     def waits(self, key: Key) -> bool:
-        """Tell whether its time has not come yet."""
+        """Tell whether the file is known and may not be deleted yet."""
         with self._lock:
             known = self._known.get(key)
             return known is not None and known[1] > time.monotonic()
 
     def forget(self, key: Key) -> None:
-        """Drop a file that is deleted, or no longer what was committed."""
+        """Drop a file that is deleted, or is no longer the file that was committed."""
         with self._lock:
             self._known.pop(key, None)

@@ -1,6 +1,6 @@
 """The sweeper: walks the sessions of this shard, and deletes `.completed` files whose time has come.
 
-It asks what it has to know, and is told nothing: see `Sessions`.
+It asks the sessions for all it has to know (`Sessions`); no field of it is set from outside.
 """
 
 import logging
@@ -24,8 +24,8 @@ from uploader.telemetry.text import shown
 from uploader.thread import spawn
 
 log = logging.getLogger(__name__)
-WALK = 12  # sweeps between two walks that look for what this process did not complete itself
-PAUSE = 3  # the next walk is no sooner than this many times the last one's duration
+WALK = 12  # sweeps between two walks for files that this process did not complete
+PAUSE = 3  # the next walk waits at least this many times the duration of the last
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +44,21 @@ class Sessions(Protocol):
         """Return the sessions of this shard by name, stopped ones too. From memory."""
 
     def swept(self, name: str) -> None:
-        """Hear that nothing is left of a stopped session."""
+        """Remove the record of a stopped session of which nothing is left."""
 
     def reopen(self, name: str) -> AbstractContextManager[Inventory | None]:
-        """Have a stopped session take a file back: give the files of the run that does, None when there is none.
+        """Let a stopped session take a file back: yield the inventory of the run that does, None when there is none.
 
-        When it had drained, its record says on disk that it drains again before the caller may rename the file, and
-        its discovery begins afterwards. One that was stopped at once stays stopped.
+        A drained session drains again: its record says so on disk before the caller renames the file, and its
+        discovery starts afterwards. A session that was stopped at once stays stopped.
         """
 
 
 class Leftovers(Protocol):
-    """What else is swept each time: the staging folder."""
+    """What else is swept on each turn: the staging folder."""
 
     def sweep(self) -> None:
-        """Delete what nobody needs any more."""
+        """Delete what no upload uses."""
 
 
 class Sweeper:
@@ -72,10 +72,10 @@ class Sweeper:
         self.completed = completed
         self.sessions = sessions
         self.staging = staging
-        self._next_walk: dict[tuple[str, bool], float] = {}  # by session, and whether it had stopped
+        self._next_walk: dict[tuple[str, bool], float] = {}  # by session name, and whether the session had stopped
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         spawn("sweeper", self._run)
 
     def _run(self) -> None:
@@ -84,7 +84,7 @@ class Sweeper:
             time.sleep(self.settings.sweep_interval)
 
     def turn(self, now: float) -> None:
-        """Collect what is due at `now`, monotonic seconds; then walk those sessions whose walk is due."""
+        """Sweep the files that are due at `now`, monotonic seconds; then walk the sessions whose walk is due."""
         self.collect_due(now)
         sessions = self.sessions.owned()
         self._next_walk = {key: when for key, when in self._next_walk.items() if key[0] in sessions}
@@ -95,12 +95,12 @@ class Sweeper:
             self.staging.sweep()
 
     def collect_due(self, now: float) -> None:
-        """Collect the files that this process completed and whose retention is over."""
+        """Sweep the files that this process completed and whose retention is over at `now`, monotonic seconds."""
         for session, path in self.completed.proofs.due(now):
             if owned := self.sessions.owned().get(session):
                 self._attempt(owned, path)
             else:
-                self.completed.proofs.forget((session, path))  # another shard's now
+                self.completed.proofs.forget((session, path))  # another shard owns the session now
 
     def _attempt(self, session: Owned, path: str) -> None:
         folder, name = split(path)
@@ -115,18 +115,18 @@ class Sweeper:
         self.completed.proofs.put_off((session.name, path), self.settings.sweep_interval)
 
     def _collected_due(self, session: Owned, path: str, claim: Claim) -> bool:
-        """Collect the file that is due, and not the next of its name, whose own retention has only begun."""
+        """Sweep the file that is due, but no later file of its name. False when the sweeper has to try again."""
         key = (session.name, path)
         known = self.completed.proofs.get(key)
         if not known or self.completed.proofs.waits(key):
-            return True  # it was completed anew since the list of what is due was made
+            return True  # a later file of this name was completed after the list of due files was made
         if inode(claim.folder, claim.completed) not in {None, known.inode}:
-            self.completed.proofs.forget(key)  # another shard completed it; the walk knows when it is due
+            self.completed.proofs.forget(key)  # another shard completed this file; the walk sees when it is due
             return True
         return self._collect(session, path, claim) is not None
 
     def walk_once(self, session: Owned) -> None:
-        """Look for `.completed` files that this process did not complete: from before a restart, or another shard's."""
+        """Sweep the `.completed` files that this process did not complete: of an earlier run, or of another shard."""
         began = time.monotonic()
         if not self._walked(session) and session.stopped:
             self._swept(session.name)
@@ -134,8 +134,8 @@ class Sweeper:
         self._next_walk[session.name, session.stopped] = time.monotonic() + pause
 
     def _walked(self, session: Owned) -> int:
-        """Return how much is left of a session."""
-        left = session.files.uploading()  # what is under way will leave something
+        """Sweep one session's folder; return how many files are left."""
+        left = session.files.uploading()  # an upload in progress will leave a file
         try:
             oldest = self.share.server_time() - int(self.settings.retention * 1e9)
             with opened(self.share.fd, session.name) as top:
@@ -143,16 +143,16 @@ class Sweeper:
                     left += self._meet(session, found, oldest)
         except OSError as error:
             self.share.judge(error)
-            self.share.probe()  # gone is not empty (I6)
+            self.share.probe()  # a lost share is not an empty folder (I6)
             left += not isinstance(error, FileNotFoundError)
         return left
 
     def _meet(self, session: Owned, found: Found, oldest: int) -> bool:
-        """Collect what has been left for long enough; tell whether something stays."""
+        """Sweep a `.completed` file whose retention is over; tell whether a file stays."""
         if found.kind is Kind.COMPLETED:
             return self._leftover(session, found, oldest)
         if found.kind is Kind.PROCESSING and session.stopped:
-            session.files.keep(found.path + PROCESSING, "it could not be given back; the next start sends it")
+            session.files.keep(found.path + PROCESSING, "its claim could not be undone; the next start sends the file")
         if found.error:
             self.share.judge(found.error)
         return found.kind is Kind.PROCESSING or found.error is not None
@@ -175,12 +175,12 @@ class Sweeper:
             return True
 
     def _collect(self, session: Owned, path: str, claim: Claim) -> Verdict | None:
-        """Do what the file's verdict asks for; None when that has to wait. The path is reserved.
+        """Act on the file's verdict and return it; None when that has to wait. The caller has reserved the path.
 
         Raises OSError, FileError.
         """
         if self.sessions.owned().get(session.name) != session:
-            return None  # the session was started again meanwhile: the next walk knows that
+            return None  # the session was started again: the next walk sees that
         verdict, current = self.completed.judge(session.files, path, claim)
         if verdict is Verdict.PROVEN:
             self.completed.delete(session.files, path, claim)
@@ -193,9 +193,9 @@ class Sweeper:
         return verdict
 
     def _reopened(self, session: Owned, path: str, claim: Claim, current: Fingerprint) -> bool:
-        """Have a stopped session send a file that was still being written; False when that has to wait.
+        """Let a stopped session send a file that was still being written; False when that has to wait.
 
-        Its record comes first: a renamed file of a session that nobody runs would be forgotten.
+        Its record is written first: no shard would send a renamed file of a session that is stopped.
         """
         with ExitStack() as stack:
             try:
@@ -209,7 +209,7 @@ class Sweeper:
             return True
 
     def _swept(self, name: str) -> None:
-        """Have a record removed; where that fails, the next walk tries again."""
+        """Ask for the session's record to be removed; when that fails, the next walk tries again."""
         try:
             self.sessions.swept(name)
         except OSError as error:
@@ -220,10 +220,10 @@ class Sweeper:
         log.warning(names.RECONCILE_FAILED, extra={"session": name, "error": str(error)})
 
     def _failed(self, files: Inventory, path: str, error: Exception) -> None:
-        """Show what keeps a file from being deleted; a store that is away passes by itself."""
+        """Show why a file cannot be deleted, unless the store failed: the sweeper asks the store again soon."""
         if isinstance(error, OSError):
             self.share.judge(error)
-        text = f"it cannot be deleted: {error}"
+        text = f"the file cannot be deleted: {error}"
         if not isinstance(error, StoreError) and files.keep(path + COMPLETED, text):
             extra = {"session": files.session, "path": shown(path) + COMPLETED, "error": text}
             log.warning(names.FILE_FAILED, extra=extra)

@@ -1,4 +1,4 @@
-"""Is a `.completed` file in the store? What nobody can prove is kept (I1)."""
+"""Whether a `.completed` file is in the store: a file that cannot be proven to be there is kept (I1)."""
 
 import os
 from enum import Enum, auto
@@ -9,23 +9,23 @@ from uploader.blob.store import BlobStore, Stored
 from uploader.share.claim import Claim
 from uploader.share.fingerprint import Fingerprint, read
 
-CHUNK = 1024 * 1024
+CHUNK = 1024 * 1024  # bytes a read
 
 
 class Verdict(Enum):
-    """What a `.completed` file is."""
+    """What comparing a `.completed` file with the store has shown."""
 
-    PROVEN = auto()  # the store has it
-    CHANGED = auto()  # the very file that was sent, but it was written to afterwards
-    UNPROVEN = auto()  # nobody knows it: kept
+    PROVEN = auto()  # its content is in the store
+    CHANGED = auto()  # the very file that was sent, but written to afterwards
+    UNPROVEN = auto()  # cannot be proven to be in the store: kept
 
 
 def judge(
     claim: Claim, committed: Fingerprint | None, store: BlobStore, blob: str | None
 ) -> tuple[Verdict, Fingerprint]:
-    """Compare the file with what this process saw committed, else with the blob; None: no blob can have its name.
+    """Compare the file with `committed`, its fingerprint when this process sent it, else with the blob.
 
-    Returns what the file is as well. Raises OSError, FileError.
+    `blob` is None when no blob can have its name. Returns the file's fingerprint as well. Raises OSError, FileError.
     """
     fd, current = read(claim.folder, claim.completed)
     try:
@@ -43,7 +43,7 @@ def judge(
 
 
 def _matches(fd: int, stored: Stored) -> bool:
-    """Compare a file of the right length with the blob's CRC64, else with its MD5; without either it is no match."""
+    """Compare a file of the blob's length with its CRC64, else with its MD5. False when the blob has neither."""
     digest, crc, offset = md5(usedforsecurity=False), 0, 0
     if stored.crc64 is None and stored.md5 is None:
         return False

@@ -1,17 +1,17 @@
-"""Is the collector there? While it is away, what would be dropped is better not made at all."""
+"""Whether the OpenTelemetry collector takes a signal; while it does not, nothing is created that would be dropped."""
 
 import time
 from typing import Any
 
 RETRY = 5.0  # seconds from a push that failed to the next try, and between two tries
-_next: dict[str, float] = dict.fromkeys(("traces", "logs"), float("inf"))  # of what does not get through
+_next: dict[str, float] = dict.fromkeys(("traces", "logs"), float("inf"))  # when to try, monotonic seconds
 
 
 def takes(signal: str) -> bool:
-    """Tell whether this signal gets through: none does before it is watched, nor after a push that failed.
+    """Tell whether this signal gets through: not before `watched` was called for it, nor after a push that failed.
 
-    But now and then one is taken, and its push tells whether the collector is back. Each signal speaks for itself:
-    a collector may have a pipeline for spans and none for logs.
+    Then one span or log record every RETRY seconds is let through: its push shows whether the collector is back.
+    Signals are judged one by one: a collector may have a pipeline for spans and none for logs.
     """
     again = _next.get(signal)
     if again is None:
@@ -24,7 +24,7 @@ def takes(signal: str) -> bool:
 
 
 def watched(signal: str, exporter: type[Any]) -> type[Any]:
-    """Return the exporter's class with the end of each push noted here."""
+    """Return a subclass of the exporter that records here whether its last push succeeded."""
     _next.pop(signal, None)
 
     class Watched(exporter):  # type: ignore[misc]

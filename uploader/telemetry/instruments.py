@@ -1,4 +1,4 @@
-"""What the program says about itself: JSON lines on stdout always, OTLP where an endpoint is set.
+"""The instruments of both programs, and where logs go: JSON lines on stdout always, OTLP where an endpoint is set.
 
 The instruments are the OpenTelemetry API's, which do nothing until `configure` has found an endpoint: a call then
 costs a fraction of a microsecond. Attributes never hold the name of a session or file: those are in spans and logs.
@@ -15,7 +15,7 @@ from opentelemetry.trace import Status, StatusCode
 from uploader.telemetry import collector, json_log, names, otlp
 from uploader.telemetry.text import shown
 
-# From a small file in the same rack to 10 GiB over a slow uplink.
+# Seconds: from a small file in the same rack to 10 GiB over a slow uplink.
 DURATIONS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
 
 _meter = metrics.get_meter("nfs-watch")
@@ -34,14 +34,14 @@ BLOCKS_SKIPPED = _meter.create_counter(
     names.BLOCKS_SKIPPED, "{block}", "Blocks that an upload resumed did not have to send again"
 )
 FILES_FAILED = _meter.create_counter(names.FILES_FAILED, "{file}", "Attempts that failed, by the error's class")
-FILES_DELETED = _meter.create_counter(names.FILES_DELETED, "{file}", "Completed files that the sweep has deleted")
+FILES_DELETED = _meter.create_counter(names.FILES_DELETED, "{file}", "Completed files that have been deleted")
 UPLOAD_DURATION = _meter.create_histogram(
     names.UPLOAD_DURATION, "s", "From claim to .completed", explicit_bucket_boundaries_advisory=DURATIONS
 )
 DISCOVERY_DELAY = _meter.create_histogram(
     names.DISCOVERY_DELAY,
     "s",
-    "From a file's last change, or the begin of discovery, to its place in the queue, by the server's clock",
+    "From a file's last change, or the start of discovery, to its place in the queue, by the server's clock",
     explicit_bucket_boundaries_advisory=DURATIONS,
 )
 SCAN_DURATION = _meter.create_histogram(
@@ -51,14 +51,14 @@ SCAN_DURATION = _meter.create_histogram(
     explicit_bucket_boundaries_advisory=DURATIONS,
 )
 GAUGES = {
-    names.FILES_WAITING: ("{file}", "Files known that are not in the store and not under way"),
-    names.FILES_UPLOADING: ("{file}", "Files under way"),
+    names.FILES_WAITING: ("{file}", "Files known that are not in the store and not being uploaded"),
+    names.FILES_UPLOADING: ("{file}", "Files that are being uploaded"),
     names.FILES_FAILING: (
         "{file}",
-        "Files that failed and wait for the next try, or are kept because nobody knows them",
+        "Files that failed and wait for the next try, or that cannot be proven to be in the store and are kept",
     ),
     names.SESSIONS_ACTIVE: ("{session}", "Sessions that take files or drain"),
-    names.SHARE_AGE: ("s", "Since the share last answered"),
+    names.SHARE_AGE: ("s", "Time since the share last answered"),
 }
 
 
@@ -71,7 +71,7 @@ def configure(service: str) -> None:
 def observe(read: Callable[[], Mapping[str, float]]) -> None:
     """Make the gauges show what `read` returns, by the gauge's name, whenever metrics are collected.
 
-    And begin the counters at 0: a counter that appears with its first value has no rate.
+    The counters start at 0 here: a counter that appears with its first value has no rate.
     """
     for counter in (FILES_UPLOADED, CONTENT_UPLOADED, CONTENT_SENT, BLOCKS_SENT, BLOCKS_SKIPPED, FILES_DELETED):
         counter.add(0)
@@ -84,7 +84,7 @@ def observe(read: Callable[[], Mapping[str, float]]) -> None:
 
 
 def file(session: str, path: str, attempt: int) -> AbstractContextManager[object]:
-    """Give one span for what happens to a file; its phases are events of it, its trace id stands in the log lines.
+    """Return a context with one span for this attempt; phases are its events, and log lines carry its trace id.
 
     Without an endpoint, or while the collector is away, it costs 0.3 us.
     """

@@ -1,4 +1,4 @@
-"""Log records as JSON lines: one object a line, whatever a library or an exception hands over."""
+"""Log records as JSON lines: one object a line, also for records of libraries and for exceptions."""
 
 import json
 import logging
@@ -15,12 +15,12 @@ from opentelemetry import trace
 from uploader.telemetry import names
 
 OURS = ("uploader", "router", "__main__")
-SELDOM = 300.0  # seconds between two lines of one kind from the telemetry's own machinery
+SELDOM = 300.0  # seconds between two equal lines of OpenTelemetry's own code
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 def ours(record: logging.LogRecord) -> bool:
-    """Tell whether this program said it, and not a library."""
+    """Tell whether the record comes from this program, not from a library."""
     return record.name.partition(".")[0] in OURS
 
 
@@ -40,7 +40,7 @@ class JsonLines(logging.Formatter):
         self.service = service
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line. Never raises: a line that cannot be made is a line that is lost."""
+        """Return the line. Never raises: a value that JSON does not have is written as text."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -56,12 +56,12 @@ class JsonLines(logging.Formatter):
             line["trace"] = self.formatException(record.exc_info)
         try:
             return orjson.dumps(line, default=repr, option=orjson.OPT_NON_STR_KEYS).decode()
-        except orjson.JSONEncodeError:  # half a character, or a number beyond 64 bits: valid in Python only
+        except orjson.JSONEncodeError:  # a lone surrogate, or a number beyond 64 bits: valid in Python only
             return json.dumps(line, default=repr, skipkeys=True)
 
 
 def said(record: logging.LogRecord) -> str:
-    """Return the record's text, whatever is wrong with its format."""
+    """Return the record's text; the format string itself when its arguments do not fit."""
     try:
         return record.getMessage()
     except Exception:  # noqa: BLE001 a library's mistake in its own format string
@@ -69,7 +69,7 @@ def said(record: logging.LogRecord) -> str:
 
 
 class Seldom(logging.Filter):
-    """Lets the telemetry's own machinery say the same thing only once in a while: a collector may be away for days."""
+    """Lets each log line of OpenTelemetry's own code pass once in SELDOM seconds: a collector may be away for days."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ def write(service: str) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     for noisy in ("azure", "httpx", "uvicorn.access", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # Its "queue full", once for each record that is dropped, would cost more than the record.
+    # The SDK's "queue full", once for each record that is dropped, would cost more than the record.
     logging.getLogger("opentelemetry.sdk._shared_internal").setLevel(logging.ERROR)
     logging.captureWarnings(capture=True)
     sys.excepthook = lambda _, error, at: _log(names.PROCESS_FAILED, error, at, level=logging.CRITICAL)

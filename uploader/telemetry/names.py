@@ -1,4 +1,4 @@
-"""The names that logs, metrics and spans carry, one constant each.
+"""The names of log events, metrics and spans, one constant each.
 
 Keys beside a log's event: session, path, shard, attempt, error. docs/operations.md says what each name is for.
 """

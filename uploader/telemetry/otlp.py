@@ -1,8 +1,8 @@
 """OTLP: metrics, logs and spans, pushed to a collector by the standard variables (OTEL_...), or nothing at all.
 
-Nothing here is on the way of a file: what is measured goes into bounded queues (2,048 spans, 2,048 log records), three
-daemon threads send it, and while the collector is away spans and ordinary log records are not even made. Nothing is
-flushed at the end of the process, because death is sudden; so intervals are short.
+No upload waits for it: spans and log records go into bounded queues (2,048 of each), three daemon threads send them,
+and while the collector is away spans and ordinary log records are not created. Nothing is flushed at the end of the
+process, because the process may be killed at any time; so intervals are short.
 """
 
 import logging
@@ -52,7 +52,7 @@ def protocol(signal: str, env: Mapping[str, str]) -> str:
 
 
 def begin(service: str) -> None:
-    """Start what the environment asks for. Never raises: files are uploaded with and without it."""
+    """Start the signals that the environment asks for. Never raises: uploads go on without telemetry."""
     signals = [signal for signal in SIGNALS if wanted(signal, os.environ)]
     if not signals:
         return
@@ -117,13 +117,13 @@ def _start_logs(exporter: Any, resource: Any) -> None:  # noqa: ANN401 as above
 
 
 class Forward(logging.Handler):
-    """Hands records on to OTLP: the event as name and body, `extra` as attributes.
+    """Passes records on to OTLP: the event as name and body, `extra` as attributes.
 
     The SDK's own handler is deprecated, and its successor takes three times as long (50 us a record).
     """
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Queue the record, but none about the telemetry itself: that would go round in circles."""
+        """Queue the record, unless it is about the telemetry itself: its push could log the next such record."""
         if record.name.startswith(("opentelemetry", "grpc")):
             return
         if record.levelno < logging.WARNING and not collector.takes("logs"):
@@ -151,7 +151,7 @@ def _attribute(value: Any) -> Any:  # noqa: ANN401 any JSON
 
 
 def _valid(text: str) -> str:
-    """Return the text as every receiver can take it: half a character would make it refuse the whole batch."""
+    """Return valid Unicode: a lone surrogate would make a receiver refuse the whole batch."""
     return text if text.isascii() else text.encode(errors="replace").decode()
 
 

@@ -1,7 +1,7 @@
 """Blocks: how large they are, and ids that tell their content.
 
 A block's id is its index and the CRC64 of its content, the same checksum that the service verified when it took the
-block. So what a crashed upload has left can be trusted by its id alone, and two writers can never mix contents.
+block. So a block of a crashed upload can be trusted by its id alone, and two writers can never mix their contents.
 """
 
 from base64 import b64encode
@@ -14,7 +14,10 @@ MIB = 1024 * 1024
 
 
 def block_id(index: int, crc: int, length: int = ID_LENGTH) -> str:
-    """Return a block's id. A shorter one than ours is that of a leftover: never trusted, but of one content only."""
+    """Return a block's id in base64; `length` in bytes.
+
+    Shorter than ID_LENGTH: used only beside leftover blocks; a block with such an id is always sent again.
+    """
     checksum = crc.to_bytes(8, "big")
     if length >= ID_LENGTH:
         raw = (index.to_bytes(4, "big") + checksum).ljust(length, b"\0")
@@ -24,5 +27,5 @@ def block_id(index: int, crc: int, length: int = ID_LENGTH) -> str:
 
 
 def block_size(size: int, wanted: int) -> int:
-    """Return the wanted block size, or the number of whole MiB that keeps the file within MAX_BLOCKS."""
+    """Return `wanted`, or the smallest number of whole MiB that keeps a file of `size` within MAX_BLOCKS; in bytes."""
     return wanted if size <= MAX_BLOCKS * wanted else -(-size // (MAX_BLOCKS * MIB)) * MIB

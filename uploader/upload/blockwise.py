@@ -1,4 +1,4 @@
-"""One large file in blocks: read ahead, staged side by side, resumed to the block, committed once."""
+"""One large file in blocks: read ahead, staged in parallel, resumed at the block, committed once."""
 
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class Pools:
-    """What the blocks of all large files share. Each block that is held is counted in `memory`."""
+    """The threads and the memory that the blocks of all large files share. `memory` counts each block that is held."""
 
     def __init__(self, memory: Memory, connections: int) -> None:
         """Start at most `connections` senders, and as many readers."""
@@ -29,7 +29,7 @@ class Pools:
 
 
 class Blockwise:
-    """One large file on its way."""
+    """The upload of one large file."""
 
     def __init__(self, store: BlobStore, pools: Pools, source: Source, *, content_md5: bool) -> None:
         self.store = store
@@ -38,8 +38,8 @@ class Blockwise:
         self.source = source
         self.content_md5 = content_md5
         self.size = block_size(source.look.size, self.memory.block_size)
-        if self.size > self.memory.most:  # waiting for it would never end, and stop all others too
-            raise NotEligible(f"so large a file goes in blocks of {self.size} bytes: more than NFS_WATCH_MEMORY")
+        if self.size > self.memory.most:  # the wait for it would never end, and stop all other files
+            raise NotEligible(f"so large a file needs blocks of {self.size} bytes: more than NFS_WATCH_MEMORY")
         self.there = self._list()
         self.id_length = self.there.id_length(ID_LENGTH)
         self.in_flight: list[Future[None]] = []
@@ -48,7 +48,7 @@ class Blockwise:
         self.confirmed = 0
 
     def run(self) -> None:
-        """Send it; recover once from blocks that the store has lost or cannot take."""
+        """Send the file; recover once from blocks that the store has lost or cannot take. Raises as Transfer.upload."""
         try:
             self._send()
         except (LeftoverBlocks, TooManyBlocks, ExpiredBlocks) as error:
@@ -66,7 +66,7 @@ class Blockwise:
             self._send()
 
     def _list(self) -> Blocks:
-        """List what is there, without leftovers whose ids are too short to tell contents apart (I9)."""
+        """List the blob's blocks, after dropping leftovers whose ids are too short to tell contents apart (I9)."""
         store, name = self.store, self.source.blob
         there = store.blocks(name)
         if there.id_length(ID_LENGTH) < SHORTEST_ID:
@@ -87,7 +87,7 @@ class Blockwise:
         try:
             store.commit(source.blob, ids, label, self.there.etag)
         except Overtaken:
-            # Our own commit whose reply was lost, or another writer: only the content tells.
+            # Either the reply to our own commit was lost, or another writer was first: the content decides.
             stored = store.head(source.blob)
             if stored is None or not stored.holds(label):
                 raise
@@ -112,7 +112,7 @@ class Blockwise:
                 self._hand_over(ids[-1], data, crc, buffer)
             self._await(0)
         finally:
-            # Leave no thread behind that still uses our file or our buffers.
+            # No thread may still use our file or our buffers afterwards.
             self.failed = bool(self.in_flight)
             wait(self.in_flight)
             self.in_flight.clear()
@@ -125,7 +125,7 @@ class Blockwise:
         return self.pools.readers.submit(self._read_block, offset)
 
     def _read_block(self, offset: int) -> tuple[bytearray, memoryview, int]:
-        """Read a block piece by piece; each is summed up, and copied, while the processor's cache holds it."""
+        """Read a block piece by piece: each piece is checksummed and copied while it is in the processor's cache."""
         left = max(0, self.source.look.size - offset)
         buffer = self.memory.buffer(self.size) if left else bytearray()
         crc = 0
@@ -168,6 +168,6 @@ class Blockwise:
         self.source.sent(size)
 
     def _await(self, at_most: int) -> None:
-        """Wait until at most so many blocks are in flight. Raises what a sender raised."""
+        """Wait until at most `at_most` blocks are in flight. Raises what a sender raised."""
         while len(self.in_flight) > at_most:
             self.in_flight.pop(0).result()

@@ -1,4 +1,4 @@
-"""The bound on file content in memory (I10), with buffers that are used again."""
+"""The bound on file content in memory (I10), and buffers that are reused."""
 
 import threading
 from collections import deque
@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 
 class Memory:
-    """`limit` bytes in all. Whoever waits is served in order of arrival, so that no file starves.
+    """`limit` bytes in all. Requests are served in order of arrival, so that no file starves.
 
-    Of these, `spare` are kept from the blocks of large files: on a slow line a small one would wait long for these.
+    `spare` bytes of the limit are not for blocks of large files: on a slow line a small file would wait long for them.
     """
 
     def __init__(self, limit: int, block_size: int) -> None:
@@ -34,7 +34,7 @@ class Memory:
         granted.wait()
 
     def release(self, size: int) -> None:
-        """Give room back."""
+        """Give room for `size` bytes back."""
         with self._lock:
             self.free += size
             while self._waiting and self.free >= self._waiting[0][0]:
@@ -44,7 +44,7 @@ class Memory:
 
     @contextmanager
     def held(self, size: int) -> Iterator[None]:
-        """Hold room for a while, the spare room if it is there."""
+        """Hold room for `size` bytes inside the block, the spare room if that is free."""
         with self._lock:
             spared = size if size <= self.spare else 0
             self.spare -= spared
@@ -57,7 +57,7 @@ class Memory:
                 self.spare += spared
 
     def buffer(self, size: int) -> bytearray:
-        """Wait for room and return a buffer of at least `size` bytes. Fresh pages cost time: blocks share theirs."""
+        """Wait for room and return a buffer of at least `size` bytes, a used one if possible: new pages cost time."""
         self.acquire(max(size, self.block_size))
         with self._lock:
             if size <= self.block_size and self._buffers:

@@ -1,4 +1,4 @@
-"""A claimed file on its way: what the engine is given, and reading it whole or not at all (I2, I3)."""
+"""A claimed file as the upload engine gets it, and reading it whole or not at all (I2, I3)."""
 
 import mimetypes
 import os
@@ -13,18 +13,21 @@ from uploader.share.fingerprint import Fingerprint, look_at, unchanged
 
 
 class Copy(Protocol):
-    """Where each block goes on the way, when copies are kept."""
+    """A local copy, to which each block is written when copies are kept."""
 
     def write(self, data: memoryview) -> None:
         """Append. Never fails: a full disk ends the copy, not the upload."""
 
     def restart(self) -> None:
-        """Begin anew."""
+        """Start again: the file is sent again from its start."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A claimed file, open for reading. `check` looks at it by its name again; `cancelled` tells to give up."""
+    """A claimed file, open for reading. `check` looks at its name again; `cancelled` tells whether to give up.
+
+    `sent` counts confirmed bytes; negative: bytes that the store has lost.
+    """
 
     fd: int
     look: Fingerprint
@@ -37,12 +40,12 @@ class Source:
     copy: Copy | None = None
 
     def label(self, crc: int, digest: bytes | None) -> Label:
-        """Return what is written beside the content: `crc` is the CRC64 of it all, `digest` its MD5."""
+        """Return what is stored beside the content: `crc` is the CRC64 of the whole content, `digest` its MD5."""
         kind = content_type(self.blob.rpartition(".")[2])
         return Label(self.look.size, crc, digest, self.look.inode, self.look.mtime_ns, self.session, kind)
 
     def read(self, size: int, offset: int) -> bytes:
-        """Return so many bytes. Raises Unsettled or ShortRead at the end of the file (I2, I3)."""
+        """Return `size` bytes from `offset`. Raises Unsettled or ShortRead at the end of the file (I2, I3)."""
         data = os.pread(self.fd, size, offset)
         if len(data) == size:
             return data
@@ -51,17 +54,17 @@ class Source:
         return bytes(buffer)
 
     def fill(self, data: memoryview, offset: int) -> None:
-        """Read until `data` is full. Raises Unsettled or ShortRead at the end of the file (I2, I3)."""
+        """Fill `data` from `offset`. Raises Unsettled or ShortRead at the end of the file (I2, I3)."""
         done = 0
         while done < len(data):
             count = os.preadv(self.fd, [data[done:]], offset + done)
             if count == 0:
                 self.unchanged()
-                raise ShortRead(f"it ended after {offset + done} of {self.look.size} bytes")
+                raise ShortRead(f"the file ended after {offset + done} of {self.look.size} bytes")
             done += count
 
     def unchanged(self) -> None:
-        """Raise Unsettled when the open file is no longer what it was (I2)."""
+        """Raise Unsettled when the open file has changed (I2)."""
         unchanged(self.look, look_at(self.fd))
 
 

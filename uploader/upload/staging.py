@@ -1,7 +1,7 @@
-"""Local copies of what is being uploaded, kept only while it is (optional).
+"""Optional local copies of the files that are being uploaded, deleted when the upload ends.
 
-What a crash leaves is swept, so ours must be told from all else, whatever folder was given for it. The sticky bit is
-our mark: Linux gives it no meaning on a file that only its owner may touch, and nobody else sets it on one.
+Copies that a crash has left are swept, so they must be told from all other files of the folder. The sticky bit marks
+them: Linux gives it no meaning on a file or folder that only its owner may use, and nobody else sets it there.
 """
 
 import logging
@@ -15,12 +15,12 @@ from uploader.telemetry import names
 
 log = logging.getLogger(__name__)
 MARGIN = 1024 * 1024 * 1024  # bytes of the disk that copies leave free; a full disk evicts the pod
-MARGIN_SHARE = 0.1  # and on small disks this part of them instead, when it is less
+MARGIN_SHARE = 0.1  # of the disk, where that is less than MARGIN
 COPY, FOLDER = stat.S_IFREG | stat.S_ISVTX | 0o600, stat.S_IFDIR | stat.S_ISVTX | 0o700
 
 
 class StagedCopy:
-    """One copy on its way. Whatever the disk does, the upload goes on without it."""
+    """One copy. An error of the disk ends the copy, never the upload."""
 
     def __init__(self, staging: "Staging", path: Path, size: int) -> None:
         self._staging = staging
@@ -45,7 +45,7 @@ class StagedCopy:
             self.remove(failed=True)
 
     def restart(self) -> None:
-        """Begin anew: the file is sent again from its start."""
+        """Start again: the file is sent again from its start."""
         if self._fd >= 0:
             os.lseek(self._fd, 0, os.SEEK_SET)
 
@@ -55,24 +55,24 @@ class StagedCopy:
             os.close(self._fd)
             self._fd = -1
             self._staging.full &= failed
-            with suppress(OSError):  # the sweep tries again
+            with suppress(OSError):  # the sweeper tries again
                 self.path.unlink(missing_ok=True)
         self._staging.released(self)
 
 
 class Staging:
-    """The folder of the copies, with a budget of its own: emptyDir's sizeLimit evicts, it does not say ENOSPC."""
+    """The folder of the copies, with its own limit: emptyDir's sizeLimit evicts the pod instead of raising ENOSPC."""
 
     def __init__(self, folder: Path, limit: int) -> None:
-        """`limit`: bytes of copies at most, 0: what the disk has."""
+        """`limit`: bytes of copies at most, 0: all that the disk has."""
         self.folder = folder
         self.limit = limit
         self._lock = threading.Lock()
         self._copies: dict[Path, StagedCopy] = {}
-        self.full = False  # said already; until a copy fits again
+        self.full = False  # logged already; False again when a copy fits
 
     def begin(self, session: str, path: str, size: int) -> StagedCopy | None:
-        """Return a copy to write to, or None when there is no room: the file goes straight from the share."""
+        """Return a copy to write to; None when there is no room for `size` bytes: the file is sent without a copy."""
         target = self.folder / session / path
         with self._lock:
             try:
@@ -96,7 +96,7 @@ class Staging:
         return min(room, self.limit - promised) if self.limit else room
 
     def gave_up(self, error: OSError) -> None:
-        """Say once that copies are not kept."""
+        """Log once that copies are not kept."""
         if not self.full:
             log.warning(names.STAGING_SKIPPED, extra={"error": str(error)})
         self.full = True
@@ -107,7 +107,7 @@ class Staging:
             self._copies.pop(copy.path, None)
 
     def sweep(self) -> None:
-        """Delete what a crash left: every copy of ours that no upload is writing, and our empty folders."""
+        """Delete what a crash has left: every copy that no upload is writing, and the empty folders of copies."""
         with suppress(OSError):
             self._sweep(self.folder)
 
@@ -118,13 +118,13 @@ class Staging:
                 with self._lock, suppress(OSError):  # not empty, or being filled
                     path.rmdir()
             elif _ours(path, COPY):
-                with self._lock, suppress(OSError):  # one that stays must not keep the others
+                with self._lock, suppress(OSError):  # a copy that stays must not keep the others
                     if path not in self._copies:
                         path.unlink(missing_ok=True)
 
 
 def _make(folder: Path, top: Path) -> None:
-    """Make a folder and those above it, up to `top`. Raises FileExistsError where one is not ours."""
+    """Make a folder and its parents, up to `top`. Raises FileExistsError where a file or folder is not ours."""
     if folder == top or _ours(folder, FOLDER):
         return
     _make(folder.parent, top)
@@ -132,7 +132,7 @@ def _make(folder: Path, top: Path) -> None:
 
 
 def _ours(path: Path, kind: int) -> bool:
-    """Tell whether this is there and made by us; a folder may have its parent's group, which sets one bit more."""
+    """Tell whether this exists and we made it. A folder may have inherited the setgid bit from its parent."""
     try:
         status = os.lstat(path)
     except FileNotFoundError:

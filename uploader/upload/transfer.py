@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class Transfer:
-    """Sends files. Memory: every byte of content that is held is counted in `memory`, whatever the number of files."""
+    """Sends files. `memory` bounds the content of all files together: every byte that is held is counted there."""
 
     def __init__(self, store: BlobStore, memory: Memory, connections: int, *, content_md5: bool) -> None:
         """Blocks of all files share one pool of at most `connections` senders."""
@@ -28,7 +28,7 @@ class Transfer:
         self._pools = Pools(memory, connections)
 
     def upload(self, source: Source) -> None:
-        """Return when the store has confirmed every block and the commit, or holds this very content already.
+        """Return when the store has confirmed every block and the commit, or has this very content already.
 
         Raises Unsettled, ShortRead, NotEligible, Cancelled, StoreError, OSError.
         """
@@ -71,7 +71,7 @@ class Transfer:
         instruments.phase(names.COMMITTED)
 
     def _replace(self, source: Source, data: bytes, label: Label) -> None:
-        """Overwrite a blob of this name, unless it is ours already: a lost reply, or another shard's work (I9)."""
+        """Overwrite a blob of this name, unless a lost reply or another shard (I9) has put our content there."""
         stored = self.store.head(source.blob)
         if stored is None:
             self._put_as_block(source.blob, data, label)
@@ -80,7 +80,7 @@ class Transfer:
             self.store.put(source.blob, data, label, stored.etag)
 
     def _put_as_block(self, name: str, data: bytes, label: Label) -> None:
-        """Get past uncommitted blocks: Azurite takes them for a blob that exists, but a commit replaces them."""
+        """Replace uncommitted blocks by a commit: Azurite takes such blocks for a blob that exists."""
         there = self.store.blocks(name)
         ids = [block_id(0, label.crc64, there.id_length(ID_LENGTH))] if data else []
         for each in ids:

@@ -1,4 +1,4 @@
-"""Workers: one file each, from claim to completion."""
+"""Workers: each takes one file at a time from claim to completion."""
 
 import logging
 import os
@@ -26,16 +26,16 @@ BLOCKS_A_FILE = 4  # blocks of memory that a large file needs to keep the connec
 
 
 class Completed(Protocol):
-    """What becomes of files that are done, as far as workers ask."""
+    """What workers need of the `.completed` files."""
 
     def clear(self, files: Inventory, path: str, claim: Claim) -> bool:
-        """Make room for a new `.completed`; True when there is a `.processing` afterwards, to be finished first.
+        """Make room for a new `.completed`. True: there is a `.processing` now, which has to be finished first.
 
         Raises InTheWay, StoreError, OSError.
         """
 
     def remember(self, files: Inventory, path: str, committed: Fingerprint) -> None:
-        """Take note that the store has confirmed this file."""
+        """Remember that the store has confirmed this file."""
 
 
 class Workers:
@@ -58,7 +58,7 @@ class Workers:
         self.staging = staging
 
     def start(self) -> None:
-        """Begin."""
+        """Start the threads."""
         large = max(
             1,
             min(self.settings.connections, self.settings.memory // self.settings.block_size // BLOCKS_A_FILE),
@@ -75,13 +75,13 @@ class Workers:
                 self.handle(item)
 
     def handle(self, item: Item) -> None:
-        """Take one file from claim to completion. Whatever goes wrong with it stays with it (I7)."""
+        """Take one file from claim to completion. Its errors stop no other file (I7)."""
         folder, name = split(item.path)
         try:
             with opened(self.share.fd, join(item.files.session, folder)) as at:
                 self._upload(item, Claim(at, name))
         except (Vanished, FileNotFoundError):
-            pass  # the producer, or another shard, was quicker; the scan knows what is there now
+            pass  # the producer or another shard took the file; the next scan finds what is there
         except (FileError, OSError) as error:
             if isinstance(error, OSError):
                 self.share.judge(error)
@@ -107,7 +107,7 @@ class Workers:
             instruments.uploaded(item.size, began)
 
     def _claim(self, item: Item, claim: Claim) -> bool:
-        """Have `.processing`; True when that is an older file than the one found. Raises Vanished, InTheWay."""
+        """Claim the file; True when `.processing` is a file that was claimed earlier. Raises Vanished, InTheWay."""
         if claim.held() or self._make_room(item, claim):
             claim.finish_giving_back()
             return True
@@ -115,9 +115,9 @@ class Workers:
         return False
 
     def _make_room(self, item: Item, claim: Claim) -> bool:
-        """Clear what stands in the way of the file that was found, and of no other: an item may be out of date.
+        """Make room for `.completed`, but only while the plain name is still the file that was found.
 
-        Another shard may have completed the file, and a writer may still have it open: it keeps its retention.
+        Otherwise another shard may have completed that very file, which keeps its retention: a writer may have it open.
         """
         if inode(claim.folder, claim.completed) is None:
             return False
@@ -126,12 +126,12 @@ class Workers:
         return self.completed.clear(item.files, item.path, claim)
 
     def _send(self, item: Item, claim: Claim, *, leftover: bool) -> Fingerprint:
-        """Return what was sent, when the store has confirmed it. Raises Cancelled, Unsettled, FileError, OSError."""
+        """Return the file's fingerprint once the store has confirmed it. Raises Cancelled, FileError, OSError."""
         fd, current = read(claim.folder, claim.processing)
         try:
             item.files.resize(item, current.size)
             if not leftover:
-                # The rename made the server tell the truth: a read delegation may have hidden a writer till then.
+                # The rename ended any read delegation, which may have hidden a writer until now.
                 unchanged(item.found, current)
             self._transfer(item, claim, fd, current, retried=leftover or item.attempts > 0)
         finally:

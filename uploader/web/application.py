@@ -1,4 +1,4 @@
-"""What a program answers over HTTP: the contract's calls, each by its operationId; those that are alike are here."""
+"""The HTTP application of both programs: the contract's calls by operationId, and the calls that are alike in both."""
 
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -20,7 +20,7 @@ Call = Callable[[Request], Awaitable[Response]]
 def application(
     own: Mapping[str, Call], events: Events, *, router: bool, lifespan: Lifespan[Starlette] | None = None
 ) -> Starlette:
-    """Return the application of a shard or of the router; `own`: the calls that it answers in its own way."""
+    """Return the application of a shard or of the router; `own`: its own handlers by operationId."""
     contract = document(router=router)
     text = answer(contract)
 
@@ -43,5 +43,5 @@ def application(
 
 
 async def livez(_: Request) -> Response:
-    """GET /livez: it answers, so it lives. A share that hangs ends the process by itself."""
+    """GET /livez: any answer shows that the process lives. The watchdog ends a process whose share hangs."""
     return PlainTextResponse("alive\n")

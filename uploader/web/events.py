@@ -1,4 +1,4 @@
-"""The status as server-sent events: one poller and one serialization, however many clients look on.
+"""The status as server-sent events: one poller and one serialization for all clients.
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
@@ -17,17 +17,17 @@ from uploader.telemetry import names
 from uploader.web.openapi.models import encoded
 
 log = logging.getLogger(__name__)
-RETRY = 1000  # milliseconds after which a browser comes back
-HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # a proxy shall not collect events
+RETRY = 1000  # milliseconds after which a browser connects again
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # a proxy must not hold events back
 HEARTBEAT = b": still here\n\n"
 
 
 class Events:
-    """Sends what `snapshot` returns whenever it has changed.
+    """Sends what `snapshot` returns whenever that has changed.
 
-    It is asked every `interval` seconds, and only while someone is connected. Each event is the full state,
-    so a client that comes back is sent the present one at once, whatever its Last-Event-ID, and a slow one
-    skips what it has missed: nothing is queued for it. `heartbeat`: seconds between comments in a silence.
+    `snapshot` is called every `interval` seconds, and only while a client is connected. Each event is the full
+    state: a client that connects again gets the present state at once, whatever its Last-Event-ID, and a slow
+    client skips events, because none is queued. `heartbeat`: seconds without events until a comment is sent.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Events:
         if not self._clients and self._poller:
             self._poller.cancel()
             self._poller = None
-            self._event = self._state = b""  # the next client shall not be shown the past
+            self._event = self._state = b""  # the next client must not get an old state
 
     async def _poll(self) -> None:
         failing = False
@@ -106,7 +106,7 @@ class Events:
 
 
 class _Stream(StreamingResponse):
-    """Ends its iterator as soon as the client is gone, not when memory is next tidied up."""
+    """Ends its iterator as soon as the client is gone, not at the next garbage collection."""
 
     def __init__(self, content: AsyncGenerator[bytes, None], **options: Any) -> None:  # noqa: ANN401 as StreamingResponse
         super().__init__(content, **options)

@@ -1,4 +1,4 @@
-"""uvicorn, as both programs run it."""
+"""Runs uvicorn for both programs."""
 
 import errno
 import socket
@@ -16,18 +16,18 @@ HEAD_TIME = 40.0  # seconds for a request's head, which uvicorn does not limit; 
 
 
 class Server(uvicorn.Server):
-    """Ends at once when told to (A18, A25): everything is idempotent, there is nothing to save."""
+    """Ends at once on a signal (A18, A25): every call is idempotent, so nothing has to be saved."""
 
     _idle: dict[Any, tuple[Any, float]] = {}  # noqa: RUF012 replaced, never changed
 
     async def on_tick(self, counter: int) -> bool:
-        """Each 0.1 s."""
+        """Close idle connections once a second; uvicorn calls this every 0.1 s."""
         if counter % 10 == 0:
             self._close_idle()
         return await super().on_tick(counter)
 
     def _close_idle(self) -> None:
-        """Close connections on which no request comes to its end, or which still send one that was answered."""
+        """Close connections that have had no request to answer for HEAD_TIME seconds, whatever bytes they send."""
         now = time.monotonic()
         connections: set[Any] = self.server_state.connections
         idle = [one for one in connections if one.cycle is None or one.cycle.response_complete]
@@ -40,7 +40,7 @@ class Server(uvicorn.Server):
                 one.transport.close()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 uvicorn's signature
-        """End with the exit code that shells give for the signal."""
+        """End with the exit code that shells give for the signal: 128 + `sig`."""
         thread.end(128 + sig)
 
 

@@ -1,4 +1,4 @@
-"""What goes over HTTP, for both programs: requests are read and checked, answers written, errors as RFC 9457 says."""
+"""Reads and checks requests and writes answers, for both programs; errors are problem documents (RFC 9457)."""
 
 import asyncio
 from http import HTTPStatus
@@ -71,7 +71,7 @@ def answer(content: object, status: int = 200) -> Response:
 
 
 def problem(status: int, code: str, detail: str, **extra: Any) -> Response:  # noqa: ANN401 any JSON
-    """Return an error as RFC 9457 says; 503 tells when to try again."""
+    """Return an error as a problem document (RFC 9457); 503 carries Retry-After in seconds."""
     body = {"title": HTTPStatus(status).phrase, "status": status, "code": code, "detail": detail, **extra}
     headers = {"Retry-After": str(RETRY_AFTER)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
     return Response(orjson.dumps(body), status, headers, media_type="application/problem+json")

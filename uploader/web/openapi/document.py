@@ -43,7 +43,7 @@ def _problem(code: str, example: dict[str, Any]) -> dict[str, Any]:
 
 
 def _responses(problems: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the responses by their status: one may have several codes."""
+    """Return the responses by status; a status may have several codes."""
     statuses = sorted({problem["status"] for problem in problems})
     return {str(status): _response([one for one in problems if one["status"] == status]) for status in statuses}
 

@@ -1,6 +1,6 @@
-"""What goes over HTTP, as models: the programs build their answers of them, and the contract's schemas are theirs.
+"""The models of requests and answers, from which the contract's schemas are made.
 
-The parts of a session's status are plain dataclasses: one answer holds many of them, and orjson sends them as fast as
+The parts of a session's status are plain dataclasses: an answer holds many of them, and orjson writes them as fast as
 dicts; a pydantic model takes 5 times as long to build.
 """
 
@@ -45,7 +45,7 @@ def _members(model: object) -> dict[str, Any]:
 
 
 class Body(BaseModel):
-    """What a request may hold, and nothing else."""
+    """The fields that a request may have; any other field is refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -55,7 +55,7 @@ class StartRequest(Body):
 
     session: Name | None = None
     extensions: Extensions | None = None
-    shard: int | None = Field(default=None, ge=0, description="ordinal of the shard that shall run it")
+    shard: int | None = Field(default=None, ge=0, description="ordinal of the shard that is to run the session")
 
 
 class StopRequest(Body):
@@ -76,7 +76,7 @@ class Started(BaseModel):
 
 
 class Ended(BaseModel):
-    """How far the stop has come."""
+    """The session's state after a stop."""
 
     session: str
     state: State
@@ -85,12 +85,12 @@ class Ended(BaseModel):
 
 @dataclass
 class Files:
-    """Files by what becomes of them."""
+    """Numbers of files, by their state."""
 
     waiting: Count
     uploading: Count
     completed: Count
-    failed: Annotated[int, Field(ge=0, description="failed at least once; each is tried again for ever")]
+    failed: Annotated[int, Field(ge=0, description="tried again for ever, or not proven to be in the store and kept")]
 
 
 @dataclass
@@ -103,13 +103,13 @@ class Bytes:
 
 @dataclass
 class Current:
-    """A file in flight, or one that failed and waits for its next attempt."""
+    """A file that is being uploaded, that failed and waits for its next attempt, or that is kept."""
 
-    path: Annotated[str, Field(description="below the session's folder")]
+    path: Annotated[str, Field(description="relative to the session's folder")]
     size: Size
     uploaded: Size
     attempts: Count
-    error: Annotated[str | None, Field(description="why the last attempt failed")] = None
+    error: Annotated[str | None, Field(description="why the last attempt failed, or why the file is kept")] = None
 
 
 @dataclass
@@ -123,18 +123,18 @@ class SessionStatus:
     files: Files
     bytes: Bytes
     rate_bytes_per_s: Annotated[float, Field(ge=0)]
-    eta_s: Annotated[float | None, Field(description="seconds; null when it cannot be told")]
+    eta_s: Annotated[float | None, Field(description="seconds left; null when they cannot be estimated")]
     current: list[Current]
     last_error: str | None
 
 
 class ShardStatus(BaseModel):
-    """One shard, as seen by who answers."""
+    """One shard, as seen by the program that answers."""
 
     shard: int
     reachable: bool
     sessions: list[str]
-    error: str | None = Field(default=None, description="why it is not reachable")
+    error: str | None = Field(default=None, description="why the shard is not reachable")
 
 
 class Status(BaseModel):
@@ -146,11 +146,11 @@ class Status(BaseModel):
 
 
 class Problem(BaseModel):
-    """RFC 9457."""
+    """An error (RFC 9457)."""
 
     title: str
     status: int
-    code: str = Field(description="what to decide by")
-    detail: str = Field(description="a sentence to read")
-    shard: int | None = Field(default=None, description="not-owner: who owns it")
-    sessions: list[str] | None = Field(default=None, description="shard-full: what runs")
+    code: str = Field(description="for programs to decide by")
+    detail: str = Field(description="a sentence for people to read")
+    shard: int | None = Field(default=None, description="not-owner: the ordinal of the shard that owns the session")
+    sessions: list[str] | None = Field(default=None, description="shard-full: the sessions that run")
