@@ -5,8 +5,8 @@ ARG BASE=python:3.13-slim-bookworm
 
 FROM ${BASE} AS build
 COPY requirements.lock /build/
-# --only-binary: a wheel that is missing for this machine must fail here, not ask for a compiler.
-# --no-compile: compiled after it, in a form that does not depend on the files' times.
+# --only-binary: a missing wheel for this machine must fail the build, not start a compiler.
+# --no-compile: modules are compiled afterwards, in a form that does not depend on the files' times.
 RUN python3 -m venv /app \
  && /app/bin/python -m pip install --no-cache-dir --no-compile --require-hashes --only-binary=:all: \
       -r /build/requirements.lock \
@@ -21,12 +21,12 @@ LABEL org.opencontainers.image.title="nfs-watch" \
       org.opencontainers.image.version="0.2.0" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /app /app
-# Nothing here is written at run time: the root file system may be read-only.
+# No file is written at run time, so the root file system may be read-only.
 ENV PATH=/app/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 WORKDIR /app/programs
-# By number, so that runAsNonRoot can be checked. It has to match the owner of the files on the share.
+# A number, so that the kubelet can check runAsNonRoot. It must be the owner of the files on the share.
 USER 1000:1000
 EXPOSE 8080
 ENTRYPOINT ["python", "-m"]

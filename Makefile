@@ -3,17 +3,17 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-help: ## this list
+help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: .venv/run ## two shards, a router and Azurite on this machine (ARGS=--once: end by itself)
+demo: .venv/run ## two shards, a router and Azurite on this machine (ARGS=--once: ends by itself)
 	@$(MAKE) --silent --no-print-directory .tools/azurite/ready
 	@$(BIN)/python -m tests.demo $(ARGS)
 
 check: lint ## for every change: lint, types, layers and the tests that start no program
 	@$(BIN)/python -m pytest -p tests.no_programs --numprocesses 2 --dist loadfile -r fE $(ARGS)
 
-test: .venv/dev ## for judgement: lint and every test, with one summary at the end
+test: .venv/dev ## lint and every test, as CI runs them, with one summary at the end
 	@tests/system-packages
 	@$(MAKE) --silent --no-print-directory .tools/azurite/ready .tools/kubectl/ready
 ifdef ARGS
@@ -33,7 +33,7 @@ format: .venv/dev ## let ruff mend what it can
 	@$(BIN)/ruff check --quiet --fix || true
 	@$(BIN)/ruff format --quiet
 
-bench: .venv/dev ## ours beside azcopy and rclone, in one run
+bench: .venv/dev ## measure nfs-watch, azcopy and rclone in one run
 	@tests/bench/run $(ARGS)
 
 soak: .venv/dev ## faults and kills for a while: make soak SECONDS=600 SEED=1
@@ -43,7 +43,7 @@ fuzz: .venv/dev ## random steps, inputs and calls for a while: make fuzz SECONDS
 	@$(MAKE) --silent --no-print-directory .tools/azurite/ready
 	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
 
-lock: ## resolve the dependencies anew (needs uv)
+lock: ## resolve the dependencies again (needs uv)
 	uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --no-header pyproject.toml -o requirements.lock
 	uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --no-header pyproject.toml --group dev -o requirements-dev.lock
 

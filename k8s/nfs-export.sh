@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Exports a folder over NFS from Ubuntu, as docs/nfs.md suggests. It may be run again at any time: what is right stays.
+# Exports a folder over NFS from Ubuntu, as docs/nfs.md suggests. It may be run again at any time: settings that are right stay.
 #   sudo k8s/nfs-export.sh [folder] [clients]      clients as in exports(5), e.g. 192.168.1.0/24
 set -euo pipefail
 folder=${1:-/srv/nfs-watch}
@@ -11,7 +11,7 @@ PATH=$PATH:/usr/sbin:/sbin
 command -v exportfs >/dev/null || { apt-get update -qq && apt-get install -y -qq nfs-kernel-server; }
 [ -d "$folder" ] || install -d -o $owner -g $owner -m 0775 "$folder"
 
-# Writes a file when its content differs; tells whether it did.
+# Writes a file when its content differs; returns whether it was written.
 differs() {
   mkdir -p "$(dirname "$1")"
   [ "$(cat "$1" 2>/dev/null)" != "$2" ] && printf '%s\n' "$2" >"$1"

@@ -1,11 +1,11 @@
-"""How hypothesis draws: the same cases in each `make test`, others in each campaign (`make fuzz`)."""
+"""The random choices of hypothesis: the same cases in each `make test`, others in each campaign (`make fuzz`)."""
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.internal.conjecture import providers
 from hypothesis.internal.constants_ast import Constants
 
 # No shrinking: it may take longer than a test may. No database: a run depends on no other. No deadline and no health
-# check by the clock: what is slow is the machine that others use too.
+# check by the clock: the machine may be slow because others use it.
 settings.register_profile(
     "fixed",
     derandomize=True,
@@ -18,6 +18,6 @@ settings.register_profile(
 )
 settings.register_profile("campaign", settings.get_profile("fixed"), derandomize=False)
 settings.load_profile("fixed")
-# Hypothesis also draws constants that stand in the program's modules that are loaded: then one test alone would see
-# other cases than among all, and each change of the program too.
+# Hypothesis would also draw constants from the loaded modules of the program: a test alone would then see other cases
+# than among all tests, and other cases after each change of the program.
 providers._get_local_constants = Constants

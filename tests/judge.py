@@ -1,4 +1,4 @@
-"""`make test`: lint, the tests, the cases over NFS, each whatever became of those before, and one summary of all."""
+"""`make test`: lint, the tests and the cases over NFS, each even after failures of the others; then one summary."""
 
 import json
 import os
@@ -18,7 +18,7 @@ WORST = ("passed", "skipped", "failed")
 
 @dataclass(frozen=True)
 class Part:
-    """A command; one of pytest's also tells what became of each test."""
+    """A command; a part that runs pytest also reports the result of each test."""
 
     name: str
     command: Sequence[str]
@@ -27,7 +27,7 @@ class Part:
 
 PARTS = (
     Part("lint", ["make", "--no-print-directory", "lint"], tests=False),
-    # only what runs inside pytest is measured: the programs die by SIGKILL and os._exit, which leave no data
+    # coverage counts code inside pytest only: the programs end by SIGKILL and os._exit, which leave no data
     Part(
         "tests",
         [
@@ -57,7 +57,7 @@ class Result:
 
 
 def run(part: Part) -> dict[str, Result]:
-    """Run the part and return the results of its tests, and one of its own when it failed without a failed test."""
+    """Run the part; return the results of its tests, or a result of its own when it failed without a failed test."""
     with tempfile.TemporaryDirectory() as folder:
         reports = Path(folder, "reports")
         options = ["-p", "tests.reports"] if part.tests else []

@@ -1,4 +1,4 @@
-"""What a test needs from the machine. Missing outside CI: a visible skip. Missing in CI: a failure."""
+"""Tests ask here for programs of the machine. A missing program is a visible skip, and in CI a failure."""
 
 import os
 import shutil

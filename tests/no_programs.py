@@ -1,6 +1,6 @@
-"""A pytest plugin (`-p tests.no_programs`): a test that starts a program ends there, skipped, and is left to `make test`.
+"""A pytest plugin (`-p tests.no_programs`): a test that starts a program is skipped there and left to `make test`.
 
-This is the whole rule of `make check`. Nothing is listed or marked, so a test can move or change without a word here.
+This is the whole rule of `make check`. No test is listed or marked, so a test can move or change freely.
 """
 
 import sys
@@ -13,7 +13,7 @@ import pytest
 
 LEFT = "starts a program: left to make test"
 STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.system"}
-_running: list[pytest.Item] = []  # none between the tests, where pytest-xdist starts its workers
+_running: list[pytest.Item] = []  # empty between the tests, where pytest-xdist starts its workers
 
 
 def _leave() -> NoReturn:
@@ -27,7 +27,7 @@ def _watch(event: str, _: tuple[Any, ...]) -> None:
 
 def pytest_configure() -> None:
     sys.addaudithook(_watch)
-    spawn = util.spawnv_passfds  # multiprocessing's own way, which no audit event tells of
+    spawn = util.spawnv_passfds  # multiprocessing's own function, which raises no audit event
 
     def spawnv_passfds(*args: Any) -> int:
         if _running:

@@ -1,4 +1,4 @@
-"""A pytest plugin (`-p tests.reports`): writes what becomes of each test into the file that REPORTS names, a JSON object a line."""
+"""A pytest plugin (`-p tests.reports`): writes each test's result as a line of JSON into the file named by REPORTS."""
 
 import json
 import os
@@ -16,7 +16,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class Reports:
-    """Writes each report down as it comes, so that nothing is lost when pytest itself ends early."""
+    """Writes each report as it comes, so that no report is lost when pytest itself ends early."""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._write(report)
@@ -33,7 +33,7 @@ class Reports:
 
 
 def why(report: pytest.TestReport | pytest.CollectReport) -> str:
-    """Return the reason of a skip, or the last line that tells of a failure."""
+    """Return the reason of a skip, or the line that describes a failure."""
     if isinstance(report.longrepr, tuple):
         return report.longrepr[2].removeprefix("Skipped: ")
     crash = getattr(report.longrepr, "reprcrash", None)

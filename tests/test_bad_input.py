@@ -1,4 +1,4 @@
-"""Bad requests, bad settings and bad files against the real programs: each gets a sentence, the rest goes on."""
+"""Bad requests, settings and files against the real programs: each is answered with a reason, and work goes on."""
 
 import http.client
 import json
@@ -95,6 +95,7 @@ BODIES: list[tuple[str, bytes | dict[str, Any], str]] = [
 
 
 def test_a_bad_request_gets_400_and_a_sentence_and_nothing_is_written(site: Site, server: Server) -> None:
+    """Whatever a client sends, the share stays as it is, and the client learns the rule."""
     before = files_in(site.share), sorted(path.name for path in site.share.iterdir())
     with httpx.Client(base_url=server.url, trust_env=False) as client:
         for path, body, words in BODIES:
@@ -105,6 +106,7 @@ def test_a_bad_request_gets_400_and_a_sentence_and_nothing_is_written(site: Site
 
 
 def test_the_sentence_about_a_name_says_what_is_allowed(site: Site, server: Server) -> None:
+    """The caller can correct the request without reading the documentation."""
     said = refusal(site.ask("start", server, session="a/b"), 400, "bad-request")
     assert "1 to 128 of A-Z a-z 0-9 . _ -" in said
     said = refusal(site.ask("start", server, session="a", extensions=["bin"]), 400, "bad-request")
@@ -114,7 +116,7 @@ def test_the_sentence_about_a_name_says_what_is_allowed(site: Site, server: Serv
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_of_10_mib_gets_413_and_is_not_read_to_its_end(server: Server, *, chunked: bool) -> None:
-    """It answers while the rest of the body is still to come."""
+    """The answer comes while the rest of the body is still to come."""
     part = b'{"session": "' + b"x" * 70_000
     head = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {10 << 20}"
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as client:
@@ -128,12 +130,14 @@ def test_a_body_of_10_mib_gets_413_and_is_not_read_to_its_end(server: Server, *,
 
 
 def test_an_unknown_session_gets_404(site: Site, server: Server) -> None:
+    """A misspelt name is told apart from a bad one."""
     assert "nobody" in refusal(site.ask("stop", server, session="nobody"), 404, "unknown-session")
     assert "nobody" in refusal(site.ask("status?session=nobody", server), 404, "unknown-session")
     assert "1 to 128" in refusal(site.ask("status?session=../x", server), 400, "bad-request")
 
 
 def test_an_unknown_path_and_a_wrong_method_are_problems_too(site: Site, server: Server) -> None:
+    """A client needs one way to read errors."""
     refusal(site.ask("begin", server), 404, "not-found")
     refusal(site.ask("start", server), 405, "method-not-allowed")
 
@@ -142,7 +146,7 @@ def test_an_unknown_path_and_a_wrong_method_are_problems_too(site: Site, server:
 
 REQUIRED = {"ROOT": "/tmp", "CONTAINER": "uploads"}
 CONNECTION = programs.connection_string("http://127.0.0.1:9/devstoreaccount1")
-WRONG: dict[str, dict[str, str]] = {  # by variable: a wrong value, and a word of what is allowed
+WRONG: dict[str, dict[str, str]] = {  # by variable: wrong values, and a word of the rule for each
     "CONTAINER": {"Uploads": "pattern", "a": "pattern", "a--b": "pattern", "x" * 64: "pattern"},
     "ACCOUNT_URL": {"account": "pattern", "ftp://a": "pattern", "https://a/?sig=1": "pattern"},
     "BLOB_PREFIX": {"/a": "pattern", "a\\b": "pattern", "a\nb": "pattern", "x" * 513: "512"},
@@ -178,7 +182,7 @@ WRONG_FOR_ROUTER = {
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Only what is required is set."""
+    """An environment in which only the required variables are set."""
     for name in [name for name in os.environ if name.startswith(("NFS_WATCH_", "AZURE_")) or name == "POD_NAME"]:
         monkeypatch.delenv(name)
     for name, value in REQUIRED.items():
@@ -188,6 +192,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_every_setting_has_a_wrong_value_below() -> None:
+    """A new setting is not forgotten in these tests."""
     fields = {field.upper() for field in Settings.model_fields}
     assert fields - {"ROOT", "HOST", "CONNECTION_STRING"} == WRONG.keys()  # these show when the program uses them
 
@@ -198,6 +203,7 @@ def test_every_setting_has_a_wrong_value_below() -> None:
 def test_a_wrong_setting_is_named_with_what_is_allowed(
     environment: pytest.MonkeyPatch, name: str, value: str, allowed: str
 ) -> None:
+    """The operator reads variable, value and rule in the pod's last line."""
     if name == "ACCOUNT_URL":
         environment.delenv("AZURE_STORAGE_CONNECTION_STRING")
     environment.setenv(f"NFS_WATCH_{name}", value)
@@ -210,7 +216,7 @@ def test_a_wrong_setting_is_named_with_what_is_allowed(
 
 @pytest.mark.parametrize("how", ["itself", "in it", "around it", "linked", "linked in it", "mounted", "mounted around"])
 def test_copies_are_never_kept_where_the_share_is(tmp_path: Path, how: str) -> None:
-    """What is swept there would be the files themselves."""
+    """A sweep of old copies there would delete the sources themselves."""
     root = tmp_path / "outer/share"
     (root / "run").mkdir(parents=True)
     (root / "run/precious.bin").write_bytes(b"precious")
@@ -230,6 +236,7 @@ def test_copies_are_never_kept_where_the_share_is(tmp_path: Path, how: str) -> N
 
 
 def test_a_folder_beside_the_share_is_apart(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A common beginning of two names does not make one folder part of the other."""
     for name in ("share", "share-copies"):
         (tmp_path / name).mkdir()
     environment.setenv("NFS_WATCH_ROOT", str(tmp_path / "share"))
@@ -243,6 +250,7 @@ def test_a_folder_beside_the_share_is_apart(environment: pytest.MonkeyPatch, tmp
 def test_a_wrong_setting_of_the_router_is_named_with_what_is_allowed(
     environment: pytest.MonkeyPatch, name: str, value: str, allowed: str
 ) -> None:
+    """The router's settings are read by other code, with the same promise."""
     environment.setenv(f"NFS_WATCH_{name}", value)
     with pytest.raises(BadConfiguration) as raised:
         load_router()
@@ -254,6 +262,7 @@ def test_a_wrong_setting_of_the_router_is_named_with_what_is_allowed(
 @pytest.mark.parametrize("name", [f"NFS_WATCH_{name}" for name in REQUIRED])
 @pytest.mark.parametrize("value", [None, ""])
 def test_a_missing_setting_is_named(environment: pytest.MonkeyPatch, name: str, value: str | None) -> None:
+    """An empty variable counts as missing."""
     environment.delenv(name)
     if value is not None:
         environment.setenv(name, value)
@@ -262,6 +271,7 @@ def test_a_missing_setting_is_named(environment: pytest.MonkeyPatch, name: str, 
 
 
 def test_the_store_is_named_once(environment: pytest.MonkeyPatch) -> None:
+    """Two stores, or none, is an error that shows no key."""
     both = "exactly one of NFS_WATCH_ACCOUNT_URL and AZURE_STORAGE_CONNECTION_STRING"
     environment.setenv("NFS_WATCH_ACCOUNT_URL", "https://account.blob.core.windows.net")
     with pytest.raises(BadConfiguration, match=both) as raised:
@@ -296,6 +306,7 @@ def ends(program: str, **variables: str | None) -> str:
 
 
 def test_a_program_that_cannot_start_says_why_in_one_line_and_ends_with_1(tmp_path: Path) -> None:
+    """Each cause names its variable, and several wrong settings are named together."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         for program in ("uploader", "router"):
@@ -313,6 +324,7 @@ def test_a_program_that_cannot_start_says_why_in_one_line_and_ends_with_1(tmp_pa
 
 
 def test_an_account_url_without_a_selector_of_credentials_names_the_variable() -> None:
+    """Without a selector the SDK would try one credential after the other for half a minute."""
     url = "https://account.blob.core.windows.net"
     said = ends("uploader", AZURE_STORAGE_CONNECTION_STRING=None, NFS_WATCH_ACCOUNT_URL=url)
     assert said.startswith("NFS_WATCH_ACCOUNT_URL: ")
@@ -323,7 +335,7 @@ def test_an_account_url_without_a_selector_of_credentials_names_the_variable() -
 
 
 def test_odd_files_are_shown_with_their_reason_and_the_others_go_on(site: Site, tmp_path: Path) -> None:
-    """A link, a socket, a pipe, a file that may not be read, names that no blob can have."""
+    """Links, sockets, pipes, unreadable files, and names that no blob can have."""
     folder, secret = site.share / "odd", tmp_path / "secret.bin"
     (folder / "closed").mkdir(parents=True)
     secret.write_bytes(b"secret")
@@ -372,7 +384,7 @@ def test_odd_files_are_shown_with_their_reason_and_the_others_go_on(site: Site, 
             return len(re.findall(r'"file.failed"', "".join(shard.log() for shard in site.shards)))
 
         wait_for(lambda: told() >= len(reasons), "a line for each")
-        # One that is mended goes on; what cannot be sent at all does not keep a session from ending.
+        # A file that is mended goes on; a file that can never be sent does not keep a session from ending.
         (folder / "unreadable.bin").chmod(0o644)
         (folder / "closed").chmod(0o755)
         site.call("stop", session="odd")

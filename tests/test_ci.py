@@ -1,4 +1,4 @@
-"""What runs without us: the workflow and the commit hook run our own commands, on the Pythons that pyproject.toml names."""
+"""The workflow and the commit hook run our own commands, on the Pythons that pyproject.toml names."""
 
 import os
 import re
@@ -19,17 +19,20 @@ PYTHONS = [
 
 
 def test_the_workflow_runs_on_every_python_that_is_supported() -> None:
+    """A version that is promised to users is tested."""
     assert PYTHONS
     assert JOBS["check"]["strategy"]["matrix"]["python"] == PYTHONS
     assert JOBS["test"]["strategy"]["matrix"]["python"] == PYTHONS
 
 
 def test_the_workflow_runs_on_the_devices_architecture() -> None:
+    """A Jetson is arm64."""
     assert "ubuntu-24.04-arm" in JOBS["check"]["strategy"]["matrix"]["machine"]
     assert JOBS["test-arm64"]["runs-on"] == "ubuntu-24.04-arm"
 
 
 def test_each_command_of_the_workflow_is_ours() -> None:
+    """Whatever fails there can be run here with the same command."""
     targets = re.findall(r"^([a-z]+):", (TOP / "Makefile").read_text(), re.MULTILINE)
     for job in JOBS.values():
         for command in (step["run"] for step in job["steps"] if "run" in step):
@@ -40,6 +43,7 @@ def test_each_command_of_the_workflow_is_ours() -> None:
 
 
 def test_the_commit_hook_runs_what_make_lint_runs() -> None:
+    """A commit that passes the hook passes `make lint`."""
     recipe = re.search(r"^lint:.*\n((?:\t.*\n)+)", (TOP / "Makefile").read_text(), re.MULTILINE)
     assert recipe
     linted = set(re.findall(r"@\$\(BIN\)/([^>|\n]*[^>|\s])", recipe[1]))
@@ -48,7 +52,7 @@ def test_the_commit_hook_runs_what_make_lint_runs() -> None:
 
 
 def test_what_the_tests_need_is_asked_for_on_its_own_architecture_only(tmp_path: Path) -> None:
-    """With dpkg of another machine, on which nothing is installed: user-mode Linux is for x86 only."""
+    """User-mode Linux exists for x86 only: a machine with arm64 is not asked for it."""
     for name, line in {"dpkg": "echo arm64", "dpkg-query": "false", "id": "echo 1000"}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
         (tmp_path / name).chmod(0o755)

@@ -1,4 +1,4 @@
-"""What `make test` and `make check` say of tests that fail, are skipped, crash, cannot be collected, or start programs."""
+"""What `make test` and `make check` report: failures, skips, crashes, files that cannot be collected, started programs."""
 
 import subprocess
 from pathlib import Path
@@ -36,10 +36,12 @@ def judged(*parts: Part, capfd: pytest.CaptureFixture[str]) -> tuple[int, list[s
 
 
 def test_all_passed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A run without failures ends with 0 and one line of counts."""
     assert judged(part(tmp_path, "one", PASSES), capfd=capfd) == (0, ["1 passed, 0 failed, 0 skipped"])
 
 
 def test_a_failure_hides_nothing_that_comes_after_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """All parts run, and each failure and skip is listed with the command that repeats it."""
     parts = [Part("lint", ["false"], tests=False), part(tmp_path, "one", FAILS), part(tmp_path, "two", PASSES + SKIPS)]
     code, lines = judged(*parts, capfd=capfd)
     assert code == 1
@@ -71,6 +73,7 @@ def test_a_failure_hides_nothing_that_comes_after_it(tmp_path: Path, capfd: pyte
 def test_it_is_a_failure(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], text: str, options: list[str], said: str
 ) -> None:
+    """Whatever kept tests from running must not look like success."""
     code, lines = judged(part(tmp_path, "one", text, *options), capfd=capfd)
     assert code == 1
     assert any(line.startswith("FAILED") and said in line for line in lines), lines
@@ -89,7 +92,7 @@ STARTS = [
 @pytest.mark.parametrize("text", STARTS, ids=["subprocess", "system", "fork", "multiprocessing", "a fixture"])
 @pytest.mark.parametrize("options", [[], ["-n1"]], ids=["alone", "with workers"])
 def test_what_starts_a_program_is_no_part_of_a_check(tmp_path: Path, text: str, options: list[str]) -> None:
-    """And the test beside it is."""
+    """It is skipped with the reason, and the test beside it runs."""
     one = part(tmp_path, "one", text + PASSES, "-p", "tests.no_programs", *options)
     done = subprocess.run(one.command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

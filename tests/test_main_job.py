@@ -1,4 +1,4 @@
-"""The main job, on real input: files on disk, Azurite, the programs as processes, SIGKILL."""
+"""The main job with real input: files on disk, Azurite, the programs as processes, SIGKILL."""
 
 import hashlib
 import os
@@ -42,7 +42,7 @@ def blocks_of(path: Path) -> list[tuple[int, int]]:
 
 
 class Arrivals:
-    """Files that are moved into a session's folder; `expected` is what the digest said of each before."""
+    """Files that are moved into a session's folder; `expected` holds the digest of each, taken before it arrives."""
 
     def __init__(self, folder: Path, digest: Callable[[Path], Any]) -> None:
         self.folder = folder
@@ -50,13 +50,13 @@ class Arrivals:
         self.expected: dict[str, Any] = {}
 
     def small(self, count: int) -> None:
-        """A burst of small files, in folders in folders."""
+        """Let a burst of small files arrive, in nested folders."""
         first = len(self.expected)
         for number in range(first, first + count):
             self._arrive(f"{number % 7}/{number % 3}/{number}.bin", os.urandom(number * 7 % 20_000))
 
     def large(self, name: str, size: int) -> None:
-        """A file of holes with something of its own in each MiB: cheap to make, and no two blocks are alike."""
+        """Let a sparse file with random bytes in each MiB arrive: cheap to make, and no two blocks are equal."""
 
         self._arrive(name, *(os.urandom(64) for _ in range(size // MIB)), apart=MIB)
 
@@ -86,7 +86,7 @@ def blobs(connection: str, container: str, prefix: str) -> dict[str, bytes]:
 
 
 def killed(*servers: programs.Server) -> None:
-    """SIGKILL at the same instant, then a new start, as Kubernetes would; no call is made."""
+    """Kill the servers at the same instant with SIGKILL and start them again, as Kubernetes would; no call is made."""
     for server in servers:
         server.signal(9)
     for server in servers:
@@ -97,7 +97,7 @@ def killed(*servers: programs.Server) -> None:
 
 
 def end(site: Site, name: str) -> None:
-    """Stop a session; nothing of it may be left."""
+    """Stop a session; nothing of it may be left on the share."""
     assert site.call("stop", session=name)["state"] == "draining"
     wait_for(lambda: f"{name}.json" not in site.records(), "the record to go", 240)
     assert files_in(site.share / name) == []
@@ -107,7 +107,7 @@ def end(site: Site, name: str) -> None:
 
 
 def test_every_blob_in_azurite_is_its_source_and_the_share_is_empty(tmp_path: Path, stack: ExitStack) -> None:
-    """Some files are there before and some arrive during it; both kinds of programs are killed on the way."""
+    """Files arrive before and during the session, and both kinds of programs are killed three times."""
     site = Site(tmp_path, stack, stack.enter_context(programs.azurite(tmp_path)), settle_empty=1)
     arrivals = Arrivals(site.share / "run-1", md5_of)
     arrivals.small(150)  # the first one is empty
@@ -129,7 +129,7 @@ def writes(endpoint: Endpoint) -> int:
 
 @pytest.mark.timeout(900)  # half a minute on two free cores
 def test_5000_files_and_three_of_1_gib_survive_ten_kills_of_both_programs(tmp_path: Path, stack: ExitStack) -> None:
-    """Nothing is lost, nothing is sent twice but what was in flight, and another session runs beside it."""
+    """Nothing is lost, only what was in flight is sent twice, and another session runs beside it."""
     endpoint = stack.enter_context(Endpoint(Store(keep_bytes=False)))
     site = Site(tmp_path, stack, endpoint.connection_string, memory=MEMORY, block_size=BLOCK, connections=CONNECTIONS)
     arrivals, beside = Arrivals(site.share / "run-1", blocks_of), Arrivals(site.share / "run-2", blocks_of)

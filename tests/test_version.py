@@ -1,4 +1,4 @@
-"""One version, in uploader/version.py: whatever else says it agrees, and both programs tell it."""
+"""The version stands in uploader/version.py; every other place agrees, and both programs tell it."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ from uploader.version import VERSION
 from uploader.web.openapi.document import document
 
 PROGRAMS = ("uploader", "router")
-# What stands before the version: an image's tag, kustomize's field for it, the image's label, the version's label in Kubernetes.
+# The text before a version: an image's tag, kustomize's newTag, the image's label, Kubernetes' version label.
 SAID = re.compile(r'(?:localhost/nfs-watch:|newTag: *|image\.version=|app\.kubernetes\.io/version: *)"?(\d+(?:\.\w+)+)')
 
 
@@ -23,6 +23,7 @@ def versions(file: Path) -> set[str]:
 
 @pytest.mark.parametrize("place", ["Dockerfile", "k8s/base/kustomization.yaml", "docs/deploy.md"])
 def test_these_places_say_the_version(place: str) -> None:
+    """A release that forgot one of them would start the old image."""
     assert versions(TOP / place) == {VERSION}
 
 
@@ -38,6 +39,7 @@ def test_no_other_place_says_another_version() -> None:
 
 @pytest.mark.parametrize("router", [True, False])
 def test_the_contract_is_of_this_version(router: bool) -> None:
+    """A client can see which release it talks to."""
     assert document(router=router)["info"]["version"] == VERSION
 
 
@@ -61,13 +63,14 @@ def run(program: str, *argv: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_each_program_tells_its_version_without_any_setting(program: str) -> None:
+    """An operator can ask an image for its version before it is configured."""
     done = run(program, "--version")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"nfs-watch {program} {VERSION}\n", "")
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_each_program_refuses_an_argument_in_one_sentence(program: str) -> None:
-    """Before it looks at its settings, which are all missing here."""
+    """The refusal comes before the settings are read, which are all missing here."""
     done = run(program, "--port=8081")
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(rf"python -m {program}: [^\n]*--port=8081[^\n]*\n", done.stderr)
@@ -75,6 +78,7 @@ def test_each_program_refuses_an_argument_in_one_sentence(program: str) -> None:
 
 @pytest.mark.parametrize("argv", [["--port"], ["run-42"], ["--version=1"], ["--vers"], ["-x"], ["--", "a"]])
 def test_what_is_no_argument_is_refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A misspelt option is not ignored."""
     with pytest.raises(SystemExit) as ended:
         arguments.read("uploader", "About.", argv)
     assert ended.value.code == 2
@@ -83,6 +87,7 @@ def test_what_is_no_argument_is_refused(argv: list[str], capsys: pytest.CaptureF
 
 @pytest.mark.parametrize("argv", [["--help"], ["-h"]])
 def test_help_says_where_the_settings_are(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """There are no options for settings: --help names the page that lists the variables."""
     with pytest.raises(SystemExit) as ended:
         arguments.read("uploader", "About.", argv)
     assert not ended.value.code

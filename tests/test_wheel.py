@@ -27,7 +27,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_is_of_this_version_and_holds_every_file_of_both_packages(wheel: Path) -> None:
-    """The status page's files and the marks of the types too."""
+    """The status page's files and the py.typed markers too."""
     assert wheel.name == f"nfs_watch-{VERSION}-py3-none-any.whl"
     files = {name for name in zipfile.ZipFile(wheel).namelist() if not name.startswith("nfs_watch-")}
     there = {path for package in PACKAGES for path in (TOP / package).rglob("*") if path.is_file()}
@@ -37,6 +37,7 @@ def test_the_wheel_is_of_this_version_and_holds_every_file_of_both_packages(whee
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_what_the_wheel_installs_runs_outside_the_tree(wheel: Path, package: str, tmp_path: Path) -> None:
+    """A file that only the tree has would be missed here."""
     zipfile.ZipFile(wheel).extractall(tmp_path)
     argv = [sys.executable, "-m", package, "--version"]
     done = subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path, env={"HOME": os.devnull}, check=False)

@@ -1,4 +1,4 @@
-"""The queues between discovery and workers: bounded, fair to every session, and never forgetting what they promised."""
+"""The queues between discovery and workers: bounded, fair to every session, and forgetting no file."""
 
 import threading
 import time
@@ -34,6 +34,7 @@ def session(backlog: Queues, name: str = "run", limit: int = 100) -> Inventory:
 
 
 def test_sessions_are_served_in_turn_whatever_their_length(backlog: Queues) -> None:
+    """A session with five files does not wait behind one with fifty."""
     long, short = session(backlog, "long"), session(backlog, "short")
     for number in range(50):
         backlog.offer(long, f"{number}", SMALL)
@@ -45,6 +46,7 @@ def test_sessions_are_served_in_turn_whatever_their_length(backlog: Queues) -> N
 
 
 def test_small_files_do_not_wait_for_large_ones(backlog: Queues) -> None:
+    """Small and large files have queues of their own, each with its workers."""
     files = session(backlog)
     for number in range(10):
         backlog.offer(files, f"large-{number}", LARGE)
@@ -54,6 +56,7 @@ def test_small_files_do_not_wait_for_large_ones(backlog: Queues) -> None:
 
 
 def test_queues_are_bounded_each_by_itself(backlog: Queues) -> None:
+    """A full queue of large files leaves room for small ones, and a refused file can be offered later."""
     files = session(backlog, limit=3)
     assert [backlog.offer(files, f"s{number}", SMALL) for number in range(5)] == [True] * 3 + [False] * 2
     assert [backlog.offer(files, f"l{number}", LARGE) for number in range(5)] == [True] * 3 + [False] * 2
@@ -64,6 +67,7 @@ def test_queues_are_bounded_each_by_itself(backlog: Queues) -> None:
 
 
 def test_a_path_is_with_one_worker_at_a_time(backlog: Queues) -> None:
+    """A file that comes again while its name is uploaded waits until that upload has ended."""
     files = session(backlog)
     assert backlog.offer(files, "x", SMALL)
     item = backlog.small.take()
@@ -75,6 +79,7 @@ def test_a_path_is_with_one_worker_at_a_time(backlog: Queues) -> None:
 
 
 def test_waiting_for_room_ends_when_there_is_some_or_the_session_has_ended(backlog: Queues) -> None:
+    """The scan sleeps neither beside free room nor after its session's end."""
     files = session(backlog, limit=4)
     for number in range(4):
         backlog.offer(files, f"{number}", SMALL)
@@ -100,6 +105,7 @@ def test_waiting_for_room_ends_when_there_is_some_or_the_session_has_ended(backl
 
 
 def test_a_removed_session_is_served_no_more(backlog: Queues) -> None:
+    """Its waiting files are dropped at once, and the upload in progress ends by itself."""
     files, other = session(backlog, "gone"), session(backlog, "other")
     for one in (files, other):
         backlog.offer(one, "x", SMALL)
@@ -117,7 +123,7 @@ def test_a_removed_session_is_served_no_more(backlog: Queues) -> None:
 
 
 def test_no_worker_sleeps_while_files_wait(backlog: Queues) -> None:
-    """Each offer wakes one, from every session, small and large."""
+    """Each offer wakes a worker, whatever the session, small and large."""
     sessions = [session(backlog, f"{number}", limit=1000) for number in range(3)]
     done = Counter[str]()
     lock = threading.Lock()
@@ -145,6 +151,7 @@ def test_no_worker_sleeps_while_files_wait(backlog: Queues) -> None:
 
 
 def test_pending_counts_each_file_once_and_only_what_a_drain_waits_for(backlog: Queues) -> None:
+    """A drain waits for every eligible file, and not for links or for what the sweeper has."""
     files = session(backlog)
     backlog.offer(files, "queued", SMALL)
     files.fail("queued", StoreAway("not now"))
@@ -160,6 +167,7 @@ def test_pending_counts_each_file_once_and_only_what_a_drain_waits_for(backlog: 
 
 
 def test_failures_are_bounded(backlog: Queues, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory for failed files is bounded, and what is remembered keeps its number of attempts."""
     monkeypatch.setattr(failures, "MAX_FAILURES", 10)
     files = session(backlog)
     for number in range(30):
@@ -171,7 +179,7 @@ def test_failures_are_bounded(backlog: Queues, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_good_file_does_not_wait_behind_those_that_have_failed(backlog: Queues) -> None:
-    """20,000 of them, and all of them due again."""
+    """20,000 failed files, all due again, do not delay 200 new ones."""
     files = session(backlog, limit=2000)
     for number in range(20_000):
         files.fail(f"bad-{number}", StoreAway("not now"))
@@ -186,6 +194,7 @@ def test_a_good_file_does_not_wait_behind_those_that_have_failed(backlog: Queues
 
 
 def test_a_file_that_has_failed_waits_not_for_ever_behind_good_ones(backlog: Queues) -> None:
+    """A failed file is offered again after a bounded number of new ones."""
     files = session(backlog)
     files.fail("bad", StoreAway("not now"))
     backlog.offer(files, "bad", SMALL)
@@ -197,7 +206,7 @@ def test_a_file_that_has_failed_waits_not_for_ever_behind_good_ones(backlog: Que
 def test_more_failing_files_than_can_be_remembered_slow_the_scan_and_no_worker(
     backlog: Queues, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The scan brings back at most UNREMEMBERED of them a second; a good one that an event brings goes at once."""
+    """The scan brings back at most UNREMEMBERED a second; a good file that an event brings goes at once."""
     clock = Clock()
     monkeypatch.setattr(failures, "MAX_FAILURES", 10)
     monkeypatch.setattr("uploader.backlog.inventory.time", clock)
@@ -219,6 +228,7 @@ def test_more_failing_files_than_can_be_remembered_slow_the_scan_and_no_worker(
 
 
 def test_a_session_that_ends_does_not_wait_for_the_pace(backlog: Queues, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop is answered soon, even while the scan waits because of failing files."""
     monkeypatch.setattr(failures, "MAX_FAILURES", 0)
     files = session(backlog)
     backlog.offer(files, "x", SMALL)
@@ -233,6 +243,7 @@ def test_a_session_that_ends_does_not_wait_for_the_pace(backlog: Queues, monkeyp
 
 
 def test_a_stop_waits_for_what_is_under_way_and_no_longer(backlog: Queues) -> None:
+    """Claims are given back when no worker uses them any more, and not before."""
     files = session(backlog)
     backlog.offer(files, "x", SMALL)
     item = backlog.small.take()
@@ -247,7 +258,7 @@ def test_a_stop_waits_for_what_is_under_way_and_no_longer(backlog: Queues) -> No
 
 
 class Clock(SimpleNamespace):
-    """Stands where the files of a session look for the time."""
+    """Replaces the inventory's time module."""
 
     now = 1000.0
 
@@ -256,6 +267,7 @@ class Clock(SimpleNamespace):
 
 
 def test_what_a_whole_scan_did_not_see_is_forgotten(backlog: Queues) -> None:
+    """Files that their producer removed are no longer counted as failed or settling."""
     files = session(backlog)
     files.begin_scan()
     for path in ("gone", "there", "queued"):
@@ -274,7 +286,7 @@ def test_what_a_whole_scan_did_not_see_is_forgotten(backlog: Queues) -> None:
 
 
 def test_a_note_of_what_was_given_back_outlives_a_scan_that_met_it_under_way(backlog: Queues) -> None:
-    """The worker has made the note and not yet let go of the path when the scan comes by."""
+    """The worker has noted the give-back and still holds the path when the scan passes."""
     files = session(backlog)
     backlog.offer(files, "x", SMALL)
     item = backlog.small.take()
@@ -296,6 +308,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
 
 
 def test_the_rate_is_that_of_the_last_seconds(clock: list[float]) -> None:
+    """Status shows how fast the session is now, and zero ten seconds after the last byte."""
     meter = Throughput()
     for _ in range(60):
         meter.add(1000)
@@ -310,6 +323,7 @@ def test_the_rate_is_that_of_the_last_seconds(clock: list[float]) -> None:
 
 
 def test_a_burst_leaves_no_rate_behind(clock: list[float]) -> None:
+    """A short burst does not show a speed for ever."""
     meter = Throughput()
     clock[0] += 5
     meter.add(1000)

@@ -1,4 +1,4 @@
-"""A backlog of 100,000 files: does the last tenth go as fast as the first, and does memory stay flat?"""
+"""A backlog of 100,000 files: whether the last tenth is as fast as the first, and whether memory stays flat."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ WORK = Work(
 
 @dataclass(frozen=True)
 class Backlog:
-    """Files/s in the first and the last tenth; resident bytes after the first tenth and the most after it."""
+    """Files/s in the first and the last tenth; resident bytes after the first tenth, and the most after that."""
 
     total: Measured
     first: float
@@ -39,7 +39,7 @@ class Backlog:
 
 
 def measure(folder: Path, scratch: Path) -> Backlog:
-    """Upload the folder's files once and look all the while."""
+    """Upload the folder's files once, and sample speed and memory during the upload."""
     samples: list[Sample] = []
     with discard(scratch, tls=False) as endpoint:
         total = ours(folder, scratch, endpoint, sampled=samples.append)
@@ -51,5 +51,5 @@ def measure(folder: Path, scratch: Path) -> Backlog:
 
 
 def _moment(samples: list[Sample], part: float) -> Sample:
-    """Return the first sample at which this part of the requests had come."""
+    """Return the first sample at which this part of the requests had arrived."""
     return next(sample for sample in samples if sample[1] >= part * samples[-1][1])

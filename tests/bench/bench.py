@@ -20,7 +20,7 @@ REMARKS = Path(__file__).parent / "remarks.md"
 
 
 def main() -> None:
-    """Measure what was asked for, print it, and write the page after a full run."""
+    """Measure the works that were asked for, print the results, and write the page after a full run."""
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # end what was started, remove what was written
     sections: list[str] = []

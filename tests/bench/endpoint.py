@@ -53,7 +53,7 @@ class Discard:
 
     @property
     def connection_string(self) -> str:
-        """Ours is given what the peers are given: signing with the account key would be work that they do not do."""
+        """Our client gets a shared access signature like the peers: signing with the key would be extra work."""
         return f"BlobEndpoint={self.url};SharedAccessSignature={SIGNATURE}"
 
     @property
@@ -70,7 +70,7 @@ class Discard:
 
 
 def stats(client: httpx.Client) -> tuple[int, int]:
-    """Return the requests and the bytes of bodies that came so far."""
+    """Return the numbers of requests and of body bytes that have arrived."""
     requests, content = client.get("stats").text.split()
     return int(requests), int(content)
 

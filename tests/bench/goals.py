@@ -29,7 +29,7 @@ class Goal:
 
 
 def faster(peer: str, least: float) -> Goal:
-    """Ours moves at least so many times the bytes per second."""
+    """Expect at least so many times the peer's bytes per second."""
     return Goal(f"speed, of {peer}'s", lambda it: it[OURS].rate / it[peer].rate, least=least)
 
 
@@ -42,7 +42,7 @@ def less_memory(peer: str, most: float) -> Goal:
 
 
 def near_limit(least: float) -> Goal:
-    """Ours comes near the slower of MD5 on one core and a sender that does nothing else."""
+    """Expect nearly the speed of the slower of MD5 on one core and a sender that does nothing else."""
     text = f"speed, of the slower of {MD5} and {RAW}"
     return Goal(text, lambda it: it[OURS].rate / min(it[RAW].rate, it[MD5].rate), least=least)
 

@@ -1,4 +1,4 @@
-"""What one run of one client took."""
+"""The measurements of one run of one client."""
 
 import os
 import statistics
@@ -41,7 +41,7 @@ def median(runs: list[Measured]) -> Measured:
 
 
 def command(argv: list[str], env: Mapping[str, str], output: Path, files: int, content: int) -> Measured:
-    """Run a program to its end; its own usage is what wait4 says."""
+    """Run a program to its end; wait4 reports its usage."""
     with output.open("wb") as file:
         started = time.perf_counter()
         process = subprocess.Popen(argv, env={**os.environ, **env}, stdout=file, stderr=file, stdin=subprocess.DEVNULL)
@@ -59,6 +59,6 @@ def cpu_of(pid: int) -> float:
 
 
 def memory_of(pid: int, field: str = "VmHWM") -> int:
-    """Return a running process's memory in bytes: VmHWM is the peak, VmRSS what it holds now."""
+    """Return a running process's memory in bytes: VmHWM is the peak, VmRSS the present amount."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))

@@ -1,4 +1,4 @@
-"""Ours, end to end: from `POST /v1/watch/start` until the last file is named `.completed`."""
+"""nfs-watch from end to end: from `POST /v1/watch/start` until the last file is named `.completed`."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ def ours(
     staging: bool = False,
     sampled: Callable[[Sample], None] | None = None,
 ) -> Measured:
-    """Upload a folder's files, which are linked into a session's folder and left as they are."""
+    """Upload a folder's files, which are linked into a session's folder and stay in their own."""
     root = scratch / "share"
     session = root / f"run-{next(RUNS)}"
     session.mkdir(parents=True)
@@ -63,7 +63,7 @@ def _finished(
     started: float,
     sampled: Callable[[Sample], None] | None,
 ) -> float:
-    """Watch the endpoint's counter, which is cheap, and look at the names only when all bytes have come."""
+    """Watch the endpoint's counter, which is cheap; list the names only when all bytes have arrived."""
     while (now := time.perf_counter() - started) < LIMIT:
         assert server.process is not None
         assert server.process.poll() is None, server.log()[-3000:]

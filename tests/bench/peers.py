@@ -12,7 +12,7 @@ RUNS = itertools.count(1)
 
 
 def azcopy(folder: Path, scratch: Path, endpoint: Discard, *, md5: bool) -> Measured:
-    """Copy a folder's files with azcopy as it comes."""
+    """Copy a folder's files with azcopy and its default settings."""
     env = {name: str(scratch / "azcopy") for name in ("AZCOPY_LOG_LOCATION", "AZCOPY_JOB_PLAN_LOCATION", "HOME")}
     env |= endpoint.trust | {"AZCOPY_DISABLE_SYSLOG": "true"}
     target = f"{endpoint.url}/uploads/{next(RUNS)}?{SIGNATURE}"

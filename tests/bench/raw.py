@@ -1,4 +1,4 @@
-"""The limits of this machine in this run: MD5 on one core, and a sender that does nothing but send."""
+"""The limits of this machine in this run: MD5 on one core, and a sender that does nothing else."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ BLOCK = 8 << 20
 
 
 def md5_rate(content: int = 1 << 30) -> float:
-    """Return the bytes per second that MD5 gets through on one core."""
+    """Return the bytes per second of MD5 on one core."""
     block, digest = os.urandom(BLOCK), hashlib.md5(usedforsecurity=False)
     started = time.perf_counter()
     for _ in range(content // BLOCK):

@@ -1,4 +1,4 @@
-"""The tables: on the terminal as they come, and docs/benchmarks.md."""
+"""The tables, printed on the terminal as they are measured and written to docs/benchmarks.md."""
 
 import importlib.metadata
 import os
@@ -14,13 +14,13 @@ from tests.bench.measured import Measured
 PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
 HEAD = """# Benchmarks
 
-Written by `make bench`; run it to have the figures of your own machine. Every client takes the same files from memory
-(tmpfs) and sends them over loopback to an endpoint that reads and forgets (tests/bench/discard.c), so that the clients are
-measured and neither disk nor network. Clients run in turn, {repeats} times; the tables show medians.
+This page is written by `make bench`; run it for the figures of your own machine. Every client takes the same files from memory
+(tmpfs) and sends them over loopback to an endpoint that reads and forgets (tests/bench/discard.c), so that neither
+disk nor network is measured. Clients run in turn, {repeats} times; the tables show medians.
 
 - nfs-watch is measured end to end, from `POST /v1/watch/start` until the last file is named `.completed`: discovery,
-  claim, upload of blocks of 8 MiB with a CRC64 that the service verifies, commit, rename; default settings. Its CPU is what the running
-  service used meanwhile, its memory the peak since it started.
+  claim, upload of blocks of 8 MiB with a CRC64 that the service verifies, commit, rename; default settings. Its CPU is that of the running
+  service during the upload, its memory the peak since the service started.
 - azcopy and rclone are measured from start to exit, with their default settings, rclone with 16 transfers. Where the work
   says "whole-file MD5", azcopy runs with --put-md5 and rclone with its checksum; elsewhere without.
 - The raw sender calls sendall with the same blocks from four threads and does nothing else.
@@ -42,7 +42,7 @@ def _line(name: str, run: Measured) -> str:
 
 
 def goals(wanted: list[Goal], results: Results) -> list[str]:
-    """Return the goals and what was reached as a markdown table."""
+    """Return the goals and the values reached as a markdown table."""
     lines = [f"| goal for {OURS} | bound | reached | |", "|---|---|---:|---|"]
     for goal in wanted:
         verdict = "met" if goal.met(results) else "**missed**"

@@ -1,4 +1,4 @@
-"""One large file whose client is killed half-way and started again: how much is sent in all, and is it right?"""
+"""One large file whose client is killed half-way and started again: how much is sent, and whether the blob is right."""
 
 import os
 import statistics
@@ -35,13 +35,13 @@ RATE = 200e6  # bytes per second: the same for all, and slow enough to be killed
 LIMIT = 120  # seconds that a client may take
 HEAD = f"""Plain http, to the endpoint that the tests use (tests/endpoint), which keeps blocks as the service does, verifies
 checksums and counts what arrives, {RATE / 1e6:.0f} MB/s at most. nfs-watch is started again and nobody calls it; the others are
-started by the command that is named. Who begins anew sends 1.50 times the file, and what was on its way when it was killed.
+started by the command that is named. A client that starts from zero sends 1.50 times the file, and what was in flight when it was killed.
 """
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """Content that arrived in all, as a multiple of the file's size; whether the blob is the file."""
+    """Content that arrived in all, as a multiple of the file's size, and whether the blob equals the file."""
 
     sent: float
     right: bool
@@ -66,7 +66,7 @@ def _table(results: Mapping[str, Resumed]) -> list[str]:
 
 
 def _goal(ours: Resumed, size: int) -> list[str]:
-    """Ours sends again at most what it held in memory."""
+    """We send again at most the content that was held in memory."""
     most = 1 + MEMORY / size
     return report.goals([Goal("sent in all, of the file's size", lambda _: ours.sent, most=most)], {})
 
@@ -99,7 +99,7 @@ def _result(file: Path, endpoint: Endpoint) -> Resumed:
 
 
 def _ours(file: Path, scratch: Path, endpoint: Endpoint) -> Resumed:
-    """The same process again, and no call made."""
+    """Start the same process again and make no call."""
     root = Path(tempfile.mkdtemp(dir=scratch))
     session = root / "run"
     session.mkdir()
@@ -118,7 +118,7 @@ def _ours(file: Path, scratch: Path, endpoint: Endpoint) -> Resumed:
 
 
 def _azcopy(file: Path, scratch: Path, endpoint: Endpoint, *, resume: bool) -> Resumed:
-    """With `resume` the job that was killed is resumed, else the same copy is made again."""
+    """With `resume` resume the killed job, else make the same copy again."""
     home = Path(tempfile.mkdtemp(dir=scratch))
     env = {name: str(home) for name in ("AZCOPY_LOG_LOCATION", "AZCOPY_JOB_PLAN_LOCATION", "HOME")}
     target = f"{endpoint.url}/uploads/{file.name}?{SIGNATURE}"
@@ -134,7 +134,7 @@ def _azcopy(file: Path, scratch: Path, endpoint: Endpoint, *, resume: bool) -> R
 
 
 def _rclone(file: Path, scratch: Path, endpoint: Endpoint) -> Resumed:
-    """The same command again."""
+    """Run the same command again."""
     argv = ["rclone", "copyto", str(file), f":azureblob:uploads/{file.name}", "--config", ""]
     argv += ["--azureblob-sas-url", f"{endpoint.url}?{SIGNATURE}"]
     copy = Program(argv, scratch / "rclone.log")

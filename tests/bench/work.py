@@ -1,4 +1,4 @@
-"""The works that are measured: files, endpoint, clients, goals. Each takes the same files from memory (tmpfs)."""
+"""The works that are measured: files, endpoint, clients, goals. All clients take the same files from memory (tmpfs)."""
 
 import os
 import time
@@ -34,7 +34,7 @@ Client = Callable[[Path, Path, Discard], Measured]
 
 @dataclass(frozen=True)
 class Work:
-    """One line of the benchmark; `quick` divides the amount."""
+    """One row of the benchmark; `quick` reduces the amount."""
 
     name: str
     title: str
@@ -48,7 +48,7 @@ class Work:
     quick: dict[str, int] = field(default_factory=dict)
 
     def files(self, folder: Path, *, quick: bool) -> None:
-        """Make the files; beyond `distinct` ones they are links, to spare memory."""
+        """Make the files; more than `distinct` files are made as links, to save memory."""
         count, length = self.count, self.length
         if quick:
             count, length = self.quick.get("count", count), self.quick.get("length", length)

@@ -1,4 +1,4 @@
-"""Who we are to the store: DefaultAzureCredential, SAS and account key, with the program as a process."""
+"""How the program identifies itself to the store: DefaultAzureCredential, SAS or account key; run as a process."""
 
 import base64
 import http.server
@@ -50,14 +50,14 @@ def share(tmp_path: Path) -> Path:
 
 
 def shard(folder: Path, share: Path, env: Mapping[str, str], connection: str = "") -> Server:
-    """Make a shard; an empty connection string is as good as none."""
+    """Make a shard; an empty connection string counts as none."""
     server = programs.shard(folder, share, connection)
     server.env |= env
     return server
 
 
 def ends(server: Server, within: float = 60) -> str:
-    """Start it and return why it ended: exit 1, one line that says the reason."""
+    """Start the shard, which must exit with 1 and log one reason; return that reason."""
     server.start()
     try:
         assert server.wait(within) == 1
@@ -71,7 +71,7 @@ def ends(server: Server, within: float = 60) -> str:
 
 
 def uploads(server: Server, share: Path) -> None:
-    """Start it, a session and a small and a large file; wait until both are completed."""
+    """Start the shard, a session and a small and a large file; wait until both are stored and swept."""
     server.up()
     answer = httpx.post(server.url + "/v1/watch/start", json={"session": "run"}, timeout=60)
     assert answer.status_code == 201, answer.text
@@ -95,7 +95,7 @@ ACCOUNT_URL = {"NFS_WATCH_ACCOUNT_URL": "https://127.0.0.1:9/devstoreaccount1"}
 def test_credentials_that_cannot_work_end_the_process_at_once(
     tmp_path: Path, share: Path, selector: str | None, said: str
 ) -> None:
-    """Missing or misspelt selector, missing credentials: no chain that fails after 30 s."""
+    """A missing or misspelt selector, or missing credentials, is named at once: no chain fails after 30 s."""
     env = ACCOUNT_URL | ({"AZURE_TOKEN_CREDENTIALS": selector} if selector else {})
     server = shard(tmp_path, share, env)
     reason = ends(server)
@@ -105,7 +105,7 @@ def test_credentials_that_cannot_work_end_the_process_at_once(
 
 @dataclass
 class Tokens:
-    """A managed identity's endpoint, as App Service has it: what DefaultAzureCredential asks when it is told to."""
+    """The endpoint of a managed identity in App Service, as DefaultAzureCredential asks it."""
 
     given: list[str] = field(default_factory=list)
     expires_in: int = 3600
@@ -159,7 +159,7 @@ def identity() -> Iterator[Tokens]:
 
 @dataclass
 class Certificate:
-    """One of our own for 127.0.0.1, and the file by which clients trust it."""
+    """A certificate for 127.0.0.1, and the file by which clients trust it."""
 
     key: Path
     chain: Path
@@ -187,7 +187,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 
 def test_a_bearer_token_opens_the_store(tmp_path: Path, share: Path, certificate: Certificate) -> None:
-    """Azurite checks issuer, audience and times, over https; the whole way from the environment to the blob."""
+    """From the environment to the blob over https; Azurite checks the token's issuer, audience and times."""
     need(str(AZURITE))
     port = free_port()
     argv = [str(AZURITE), "--blobPort", str(port), "--inMemoryPersistence", "--skipApiVersionCheck", "--loose"]
@@ -224,7 +224,7 @@ def no_secret_in(log: str, *secrets: str) -> None:
 
 
 def test_a_token_that_is_refused_once_is_tried_again(tmp_path: Path, share: Path, certificate: Certificate) -> None:
-    """For a small file and for a large one: an error of the file, which comes through at its next try."""
+    """The refusal is an error of that file, small or large, and its next try succeeds."""
     writes = (Operation.PUT_BLOB, Operation.PUT_BLOCK)
     with Endpoint(context=certificate.context) as endpoint, identity() as tokens:
         refused = [endpoint.faults.add(Refuse(401, "InvalidAuthenticationInfo"), operation) for operation in writes]
@@ -243,6 +243,7 @@ def test_a_token_that_is_refused_once_is_tried_again(tmp_path: Path, share: Path
 def test_a_token_that_is_refused_for_good_ends_the_process(
     tmp_path: Path, share: Path, certificate: Certificate
 ) -> None:
+    """The operator reads the service's code, and no token reaches the log."""
     with Endpoint(context=certificate.context) as endpoint, identity() as tokens:
         endpoint.faults.add(Refuse(403, "AuthorizationPermissionMismatch"), times=1000)
         server = shard(tmp_path, share, {"NFS_WATCH_ACCOUNT_URL": endpoint.url} | tokens.env | certificate.env)
@@ -252,7 +253,7 @@ def test_a_token_that_is_refused_for_good_ends_the_process(
 
 
 def test_a_server_that_nobody_vouches_for_gets_no_token(tmp_path: Path, share: Path, certificate: Certificate) -> None:
-    """Without the certificate's authority: the store is away, no request comes through."""
+    """Without a trusted certificate the store counts as away, and no request is sent."""
     with Endpoint(context=certificate.context) as endpoint, identity() as tokens:
         server = shard(tmp_path, share, {"NFS_WATCH_ACCOUNT_URL": endpoint.url} | tokens.env)
         server.start()
@@ -264,6 +265,7 @@ def test_a_server_that_nobody_vouches_for_gets_no_token(tmp_path: Path, share: P
 
 
 def test_a_token_is_never_sent_without_tls(tmp_path: Path, share: Path) -> None:
+    """An http:// account URL ends the process before a token leaves it."""
     with Endpoint() as endpoint, identity() as tokens:
         reason = ends(shard(tmp_path, share, {"NFS_WATCH_ACCOUNT_URL": endpoint.url} | tokens.env))
         assert "HTTPS" in reason
@@ -285,6 +287,7 @@ def sas(endpoint: str, signature: str) -> str:
 
 
 def test_a_connection_string_with_an_accounts_sas(tmp_path: Path, share: Path, emulator: str) -> None:
+    """Uploads work with a SAS in place of a key, and the SAS reaches no log."""
     until = datetime.now(UTC) + timedelta(hours=1)
     types = ResourceTypes(service=True, container=True, object=True)
     permission = AccountSasPermissions(read=True, write=True, create=True, delete=True, list=True)
@@ -299,7 +302,7 @@ def test_a_connection_string_with_an_accounts_sas(tmp_path: Path, share: Path, e
 
 @pytest.mark.parametrize("scope", ["expired", "read-only"])
 def test_a_sas_that_does_not_do_is_named_and_not_shown(tmp_path: Path, share: Path, emulator: str, scope: str) -> None:
-    """An expired one ends the process at the start; one that may only read is each file's error."""
+    """Expired or read-only: the process ends with the service's 403, and the log does not show the signature."""
     until = datetime.now(UTC) + timedelta(hours=-1 if scope == "expired" else 1)
     permission = ContainerSasPermissions(read=True, write=scope == "expired", create=scope == "expired")
     signature = generate_container_sas(ACCOUNT, CONTAINER, KEY, permission=permission, expiry=until)
@@ -318,7 +321,7 @@ def test_a_sas_that_does_not_do_is_named_and_not_shown(tmp_path: Path, share: Pa
     ],
 )
 def test_a_key_is_in_no_log(tmp_path: Path, share: Path, emulator: str, connection: str, said: str) -> None:
-    """Whatever is wrong with it, the line that says so does not show it."""
+    """Whatever is wrong with a connection string, the line that says so does not show the key."""
     text = connection.replace("%KEY%", KEY).replace("%URL%", emulator)
     server = shard(tmp_path, share, {}, text)
     reason = ends(server)

@@ -1,4 +1,4 @@
-"""A site whose only way out is a proxy: HTTPS_PROXY and NO_PROXY, as everywhere."""
+"""A site that reaches the store through a proxy only: HTTPS_PROXY and NO_PROXY, as other programs read them."""
 
 import socket
 import ssl
@@ -20,7 +20,7 @@ SIZES = {"small.bin": 1000, "middle.bin": 200_000, "large.bin": 20 << 20}
 
 
 class Tunnel:
-    """A proxy that knows CONNECT and nothing else; `asked` lists what it was asked for."""
+    """A proxy that understands CONNECT only; `asked` lists its requests."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -77,6 +77,7 @@ def tunnel() -> Iterator[Tunnel]:
 def test_files_of_each_size_go_the_way_that_the_environment_says(
     tmp_path: Path, tunnel: Tunnel, bypassed: bool
 ) -> None:
+    """Every kind of request uses the proxy, and none does where NO_PROXY names the store."""
     issuer, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     issuer.issue_cert("127.0.0.1").configure_cert(context)
     issuer.cert_pem.write_to_path(str(tmp_path / "authority.pem"))

@@ -1,4 +1,4 @@
-"""Replies that cannot be used: a store's error with a text, never an exception that ends a thread."""
+"""Replies that cannot be used become an error of the store with a text, never an exception that ends a thread."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +53,7 @@ def commit(store: AzureBlobs) -> None:
 def test_a_description_without_length_or_version_is_refused(
     endpoint: Endpoint, store: AzureBlobs, header: str, value: str | None
 ) -> None:
+    """Without both, no file may be taken for stored and no blob may be overwritten."""
     commit(store)
     if value:
         value = value.encode().decode("latin-1")
@@ -63,6 +64,7 @@ def test_a_description_without_length_or_version_is_refused(
 
 
 def test_metadata_that_anyone_wrote_is_no_reason_to_refuse(endpoint: Endpoint, store: AzureBlobs) -> None:
+    """Other tools' blobs can be described; checksums that are nonsense count as absent."""
     commit(store)
     odd = {"x-ms-meta-crc64": "?", "Content-MD5": "=", "x-ms-meta-inode": "none"}
     endpoint.faults.add(Alter(odd), Operation.HEAD_BLOB)
@@ -89,6 +91,7 @@ def test_metadata_that_anyone_wrote_is_no_reason_to_refuse(endpoint: Endpoint, s
     ],
 )
 def test_a_list_of_blocks_that_is_none_is_refused(endpoint: Endpoint, store: AzureBlobs, body: str, why: str) -> None:
+    """A proxy's page or damaged XML must not be taken for "no blocks"."""
     commit(store)
     endpoint.faults.add(Alter(body=body.encode()), Operation.GET_BLOCK_LIST)
     with pytest.raises(StoreRefused, match=f"cannot be used: .*{why}"):
@@ -97,7 +100,7 @@ def test_a_list_of_blocks_that_is_none_is_refused(endpoint: Endpoint, store: Azu
 
 
 def test_content_that_is_listed_as_a_block_without_a_name_is_no_block(tmp_path: Path) -> None:
-    """So a commit replaces it, and discard refuses to lose it."""
+    """A commit replaces such content, and discard refuses to lose it."""
     data = b"whole"
     with Endpoint(Store()) as endpoint, azure_blobs(endpoint.connection_string, tmp_path) as store:
         store.put("run/x", data, Label(5, crc64(data), None, 1, 0, "run", "x/y"), None)
@@ -110,6 +113,7 @@ def test_content_that_is_listed_as_a_block_without_a_name_is_no_block(tmp_path: 
 
 
 def test_a_list_of_committed_blocks_without_version_is_refused(endpoint: Endpoint, store: AzureBlobs) -> None:
+    """Without an ETag the next write could not tell whether the blob has changed."""
     commit(store)
     endpoint.faults.add(Alter({"ETag": None}), Operation.GET_BLOCK_LIST)
     with pytest.raises(StoreRefused, match="the ETag is missing"):
@@ -122,7 +126,7 @@ def test_a_list_of_committed_blocks_without_version_is_refused(endpoint: Endpoin
 def test_discard_needs_to_know_what_it_drops(
     endpoint: Endpoint, store: AzureBlobs, operation: Operation, header: str
 ) -> None:
-    """The empty blob that it made, or the blob that it would commit again."""
+    """Without the headers it can tell neither the empty blob it made nor the blob to commit again."""
     if operation is Operation.HEAD_BLOB:
         store.put("run/x", b"whole", Label(5, crc64(b"whole"), None, 1, 0, "run", "x/y"), None)
     store.stage("run/x", block_id(0, crc64(b"a")), memoryview(b"a"), crc64(b"a"))
@@ -136,6 +140,7 @@ def test_discard_needs_to_know_what_it_drops(
 def test_a_request_for_patience_that_cannot_be_understood_is_a_store_that_is_away(
     endpoint: Endpoint, store: AzureBlobs, after: str
 ) -> None:
+    """A 503 with a senseless Retry-After is still a 503."""
     endpoint.faults.add(Refuse(503, headers={"Retry-After": after}), Operation.HEAD_BLOB, times=4)
     with pytest.raises(StoreAway, match="503"):
         store.head("run/x")
@@ -143,12 +148,14 @@ def test_a_request_for_patience_that_cannot_be_understood_is_a_store_that_is_awa
 
 @pytest.mark.parametrize(("after", "seconds"), [("7", 7), ("1e9", 60), ("inf", 60), ("nan", None), ("-1", None)])
 def test_no_request_for_patience_stops_a_thread_for_long(after: str, seconds: float | None) -> None:
+    """Retry-After is obeyed up to 60 s, and ignored where it is no length of time."""
     reply = SimpleNamespace(headers={"Retry-After": after})
     assert Retries().get_retry_after(PipelineResponse(None, reply, None)) == seconds  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("date", ["yesterday", "Tue, 24 Nov 2026 19:00:00 -0000", "Mon, 99 Foo 2026 00:00:00 GMT"])
 def test_a_refusal_with_a_date_that_is_none_is_a_refusal(endpoint: Endpoint, store: AzureBlobs, date: str) -> None:
+    """The Date only serves to name a wrong clock; a bad one must not hide the refusal."""
     endpoint.faults.add(Refuse(403, "AuthenticationFailed", headers={"Date": date}), Operation.HEAD_BLOB)
     with pytest.raises(StoreRefused, match="403 AuthenticationFailed"):
         store.head("run/x")

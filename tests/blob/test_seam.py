@@ -1,4 +1,4 @@
-"""One contract for every store behind the engine: the fake, our endpoint and Azurite, the last two through the adapter."""
+"""One contract for every store: the fake, our endpoint and Azurite, the last two through the adapter."""
 
 import itertools
 from base64 import b64encode
@@ -29,7 +29,7 @@ _numbers = itertools.count()
 
 @dataclass
 class Seam:
-    """One store, and how its blobs are read back."""
+    """One store, and a way to read its blobs."""
 
     store: BlobStore
     content: Callable[[str], bytes]
@@ -93,6 +93,7 @@ def staged(store: BlobStore, name: str, *parts: bytes, length: int = 12) -> list
 
 
 def test_what_is_not_there_is_none(store: BlobStore, name: str) -> None:
+    """An absent blob is an answer and not an error: the first upload of a name begins with it."""
     assert store.head(name) is None
     assert store.blocks(name) == Blocks({}, [], None)
 
@@ -100,7 +101,7 @@ def test_what_is_not_there_is_none(store: BlobStore, name: str) -> None:
 @pytest.mark.parametrize("digest", [True, False])
 @pytest.mark.parametrize("data", [b"content", b""])
 def test_a_put_blob_is_described_and_read_as_it_was_written(seam: Seam, name: str, data: bytes, digest: bool) -> None:
-    """Without an MD5 of ours the service keeps its own."""
+    """A blob tells what proves its content; where we send no MD5, the service keeps its own."""
     seam.store.put(name, data, label(data, digest=digest), None)
     found = seam.store.head(name)
     assert found is not None
@@ -113,6 +114,7 @@ def test_a_put_blob_is_described_and_read_as_it_was_written(seam: Seam, name: st
 
 
 def test_blocks_are_committed_in_the_order_of_the_list(seam: Seam, name: str) -> None:
+    """Blocks may be sent in any order: the commit's list decides the content."""
     first, second = staged(seam.store, name, b"one", b"two")
     assert seam.store.head(name) is None
     assert seam.store.blocks(name) == Blocks({first: 3, second: 3}, [], None)
@@ -126,12 +128,14 @@ def test_blocks_are_committed_in_the_order_of_the_list(seam: Seam, name: str) ->
 
 
 def test_blocks_left_out_of_the_list_are_dropped(store: BlobStore, name: str) -> None:
+    """A commit ends all uncommitted blocks of its blob: nothing piles up in the store."""
     first, _ = staged(store, name, b"one", b"two")
     store.commit(name, [first], label(b"one"), None)
     assert not store.blocks(name).uncommitted
 
 
 def test_a_commit_can_be_repeated_from_committed_blocks(seam: Seam, name: str) -> None:
+    """A writer whose reply was lost may commit the same list again."""
     ids = staged(seam.store, name, b"one", b"two")
     seam.store.commit(name, ids, label(b"onetwo"), None)
     found = seam.store.head(name)
@@ -142,7 +146,7 @@ def test_a_commit_can_be_repeated_from_committed_blocks(seam: Seam, name: str) -
 
 @pytest.mark.parametrize("how", ["put", "commit"])
 def test_what_must_not_exist_yet_is_not_overwritten(seam: Seam, name: str, how: str) -> None:
-    """If-None-Match: *."""
+    """If-None-Match: * refuses a write when another writer has made the blob since."""
     seam.store.put(name, b"first", label(b"first"), None)
     with pytest.raises(Overtaken):
         write(seam.store, name, b"second", None, how)
@@ -151,7 +155,7 @@ def test_what_must_not_exist_yet_is_not_overwritten(seam: Seam, name: str, how: 
 
 @pytest.mark.parametrize("how", ["put", "commit"])
 def test_only_the_version_that_was_seen_is_overwritten(seam: Seam, name: str, how: str) -> None:
-    """If-Match."""
+    """If-Match refuses a write when the blob has changed since it was looked at."""
     seam.store.put(name, b"first", label(b"first"), None)
     seen = seam.store.head(name)
     assert seen is not None
@@ -170,12 +174,14 @@ def write(store: BlobStore, name: str, data: bytes, etag: str | None, how: str) 
 
 @pytest.mark.parametrize("how", ["put", "commit"])
 def test_a_version_that_is_gone_is_not_brought_back(store: BlobStore, name: str, how: str) -> None:
+    """A blob that someone deleted is not made again by a write that meant to replace it."""
     with pytest.raises(Overtaken):
         write(store, name, b"data", '"0x123"', how)
     assert store.head(name) is None
 
 
 def test_unknown_blocks_are_expired_ones_and_harm_nothing(seam: Seam, name: str) -> None:
+    """The writer learns that it must send its blocks again; the old blob stays."""
     seam.store.put(name, b"good", label(b"good"), None)
     found = seam.store.head(name)
     assert found is not None
@@ -187,6 +193,7 @@ def test_unknown_blocks_are_expired_ones_and_harm_nothing(seam: Seam, name: str)
 
 @pytest.mark.parametrize("length", [8, 32, 64])
 def test_leftover_ids_of_another_length_are_told_apart(seam: Seam, name: str, length: int) -> None:
+    """The service wants ids of one length: the writer learns of it, and succeeds with that length."""
     theirs = b64encode(b"x" * length).decode()
     seam.store.stage(name, theirs, memoryview(b"old"), crc64(b"old"))
     assert seam.store.blocks(name).id_length(12) == length
@@ -198,6 +205,7 @@ def test_leftover_ids_of_another_length_are_told_apart(seam: Seam, name: str, le
 
 
 def test_a_wrong_checksum_is_refused(store: BlobStore, name: str) -> None:
+    """Content that was damaged on the way is never stored."""
     with pytest.raises(StoreRefused):
         store.stage(name, block_id(0, 1), memoryview(b"data"), 1)
     with pytest.raises(StoreRefused):
@@ -208,6 +216,7 @@ def test_a_wrong_checksum_is_refused(store: BlobStore, name: str) -> None:
 
 
 def test_discard_drops_what_waits_and_leaves_nothing_behind(store: BlobStore, name: str) -> None:
+    """Leftover blocks of a name without a blob can be removed, and no empty blob stays."""
     staged(store, name, b"one", b"two")
     store.discard(name, store.blocks(name))
     assert store.blocks(name) == Blocks({}, [], None)
@@ -215,7 +224,7 @@ def test_discard_drops_what_waits_and_leaves_nothing_behind(store: BlobStore, na
 
 
 def test_discard_leaves_a_committed_blob_as_it_is(seam: Seam, name: str) -> None:
-    """Content, metadata and MD5 alike."""
+    """Content, metadata and MD5 are the same afterwards."""
     seam.store.commit(name, staged(seam.store, name, b"one", b"two"), label(b"onetwo"), None)
     before = seam.store.head(name)
     staged(seam.store, name, b"three", b"four", b"five")
@@ -229,7 +238,7 @@ def test_discard_leaves_a_committed_blob_as_it_is(seam: Seam, name: str) -> None
 
 
 def test_discard_keeps_the_content_when_waiting_blocks_bear_the_same_ids(seam: Seam, name: str) -> None:
-    """Another tool that numbers its blocks was killed while it sent its file anew."""
+    """Another tool that numbers its blocks was killed while it sent its file again."""
     ids = [b64encode(b"%04d" % number).decode() for number in range(2)]
     for waiting in (False, True):
         for block in ids:
@@ -247,6 +256,7 @@ def test_discard_keeps_the_content_when_waiting_blocks_bear_the_same_ids(seam: S
 def test_a_commit_takes_the_block_that_waits_before_the_one_of_the_same_id_that_is_committed(
     seam: Seam, name: str
 ) -> None:
+    """A name that is sent again with the same ids gets the new content."""
     ids = staged(seam.store, name, b"old")
     seam.store.commit(name, ids, label(b"old"), None)
     seam.store.stage(name, ids[0], memoryview(b"new"), crc64(b"new"))
@@ -255,6 +265,7 @@ def test_a_commit_takes_the_block_that_waits_before_the_one_of_the_same_id_that_
 
 
 def test_discard_never_touches_a_blob_that_has_changed_since(seam: Seam, name: str) -> None:
+    """Another writer's commit between the look and the discard wins."""
     staged(seam.store, name, b"one")
     seen = seam.store.blocks(name)
     seam.store.commit(name, staged(seam.store, name, b"theirs"), label(b"theirs"), None)
@@ -267,7 +278,7 @@ def test_discard_never_touches_a_blob_that_has_changed_since(seam: Seam, name: s
 def test_discard_never_deletes_what_another_wrote_meanwhile(
     seam: Seam, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only a commit drops blocks; the empty blob that it makes is removed, unless it is no longer empty (I9)."""
+    """The empty blob that drops the blocks is deleted only while it is still empty (I9)."""
     staged(seam.store, name, b"one")
     commit = AzureBlobs._commit
 
@@ -327,13 +338,14 @@ def test_odd_names_are_kept_apart_and_as_they_are(seam: Seam, odd: str) -> None:
 
 
 def test_a_content_type_and_a_session_do_not_disturb(seam: Seam, name: str) -> None:
+    """Any allowed label leaves the content as it is."""
     data = b"{}"
     seam.store.put(name, data, label(data, content_type="application/json", session="a.b-c_d"), None)
     assert seam.content(name) == data
 
 
 def test_a_block_can_be_any_kind_of_buffer(seam: Seam, name: str) -> None:
-    """Blocks are windows into buffers that are used again."""
+    """Blocks are windows into buffers that are used again as soon as the call returns."""
     buffer = bytearray(b"0123456789" * 400_000)
     window = memoryview(buffer)[10:3_000_000]
     block = block_id(0, crc64(window))
@@ -345,7 +357,7 @@ def test_a_block_can_be_any_kind_of_buffer(seam: Seam, name: str) -> None:
 
 
 def test_two_services_that_differ_only_in_checksum_hold_the_same(seam: Seam, name: str, tmp_path: Path) -> None:
-    """NFS_WATCH_CHECKSUM=md5: the ids stay those of the CRC64, so the two can resume each other's work."""
+    """With NFS_WATCH_CHECKSUM=md5 the ids are still those of the CRC64: two shards can resume each other's work."""
     if not seam.connection:
         return  # the fake has one checksum
     with azure_blobs(seam.connection, tmp_path, checksum="md5") as other:
@@ -363,7 +375,7 @@ def test_two_services_that_differ_only_in_checksum_hold_the_same(seam: Seam, nam
 def test_every_body_has_one_checksum_in_a_header_that_any_endpoint_verifies(
     tmp_path: Path, name: str, checksum: str, *, digest: bool
 ) -> None:
-    """Whatever the settings: x-ms-blob-content-md5 alone is none, older Azurite only keeps it."""
+    """x-ms-blob-content-md5 alone does not count: older Azurite stores it without a check."""
     with Endpoint(ServiceStore()) as endpoint:
         with azure_blobs(endpoint.connection_string, tmp_path, checksum=checksum) as store:
             store.put(name, b"put", label(b"put", digest=digest), None)

@@ -1,4 +1,4 @@
-"""A million names over 1 to 64 shards: even, and nothing moves that need not."""
+"""A million names over 1 to 64 shards: evenly spread, and no more names move than must."""
 
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
@@ -15,7 +15,7 @@ Owners = list[Counter[int]]  # by number of shards: how many names each ordinal 
 
 
 def name(number: int) -> str:
-    """Names as people give them: they differ in a few digits."""
+    """Return a name as people give it: names differ in a few digits."""
     return f"run-{number}" if number % 2 else f"2026-02-{number % 28 + 1:02}-line-{number}"
 
 
@@ -47,6 +47,7 @@ def owners() -> Owners:
 
 
 def test_every_shard_gets_its_share_within_3_percent(owners: Owners) -> None:
+    """No Jetson is idle while another carries twice as much."""
     for shards in range(1, SHARDS + 1):
         ideal = NAMES / shards
         assert owners[shards].total() == NAMES
@@ -56,7 +57,7 @@ def test_every_shard_gets_its_share_within_3_percent(owners: Owners) -> None:
 
 
 def test_a_shard_more_or_less_moves_its_own_share_within_5_percent(owners: Owners) -> None:
-    """With one more, exactly the names that the new shard wins move; with one less, the same ones move back."""
+    """One shard more moves exactly the names that it wins; one less moves them back."""
     for shards in range(1, SHARDS):
         moved = owners[shards + 1][shards]
         taken = [owners[shards][ordinal] - owners[shards + 1][ordinal] for ordinal in range(shards)]
@@ -68,6 +69,7 @@ def test_a_shard_more_or_less_moves_its_own_share_within_5_percent(owners: Owner
 
 @pytest.mark.parametrize("number", range(0, NAMES, NAMES // 40))
 def test_fewer_shards_keep_the_order_of_those_that_stay(number: int) -> None:
+    """The counting above relies on this for every number of shards."""
     order = rank(name(number), SHARDS)
     assert sorted(order) == list(range(SHARDS))
     for shards in range(1, SHARDS):
@@ -75,7 +77,7 @@ def test_fewer_shards_keep_the_order_of_those_that_stay(number: int) -> None:
 
 
 def test_the_next_in_rank_are_spread_too() -> None:
-    """Sessions that a full shard passes on do not all land on one other shard."""
+    """Sessions that a full shard passes on do not all go to one other shard."""
     second = Counter(rank(name(number), 8)[1] for number in range(20_000) if rank(name(number), 8)[0] == 3)
     assert set(second) == set(range(8)) - {3}
     ideal = second.total() / 7

@@ -1,4 +1,4 @@
-"""The shard count, against a real HTTPS server that plays the Kubernetes API."""
+"""The number of shards, as a real HTTPS server that plays the Kubernetes API tells it."""
 
 import logging
 import threading
@@ -38,18 +38,20 @@ def asking(api: Api, account: Path, ttl: float = 0.0, timeout: float = 60.0) -> 
 
 
 def test_asks_for_exactly_this_statefulset(api: Api, account: Path) -> None:
+    """One request, with the service account's token: what the Role in k8s/ allows."""
     api.body = spec(3)
     assert asking(api, account).count() == 3
     assert api.asked == [(PATH, "Bearer first")]
 
 
 def test_zero_replicas_is_an_answer(api: Api, account: Path) -> None:
+    """A deployment that was scaled to 0 must not be taken for an API that fails."""
     api.body = spec(0)
     assert asking(api, account).count() == 0
 
 
 class Clock:
-    """Stands until it is moved."""
+    """Replaces the time module; its time passes only when a test moves it."""
 
     now = 1000.0
 
@@ -65,6 +67,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_an_answer_is_kept_for_ttl_seconds_and_no_longer(api: Api, account: Path, clock: Clock) -> None:
+    """The API is spared, and a change of the scale is known within that time."""
     shards = asking(api, account, ttl=3)
     assert [shards.count() for _ in range(50)] == [1] * 50
     assert len(api.asked) == 1
@@ -77,6 +80,7 @@ def test_an_answer_is_kept_for_ttl_seconds_and_no_longer(api: Api, account: Path
 
 
 def test_the_token_is_read_again_for_each_request(api: Api, account: Path) -> None:
+    """Kubernetes replaces the token in its file every hour."""
     shards = asking(api, account)
     shards.count()
     (account / "token").write_text("second")
@@ -85,6 +89,7 @@ def test_the_token_is_read_again_for_each_request(api: Api, account: Path) -> No
 
 
 def test_a_server_of_another_authority_is_not_believed(api: Api, account: Path) -> None:
+    """The token is not even sent to it."""
     trustme.CA().cert_pem.write_to_path(str(account / "ca.crt"))
     with pytest.raises(ReplicasUnknown, match=r"(?i)certificate"):
         asking(api, account).count()
@@ -114,6 +119,7 @@ BAD_ANSWERS = [
 def test_a_bad_answer_before_the_first_good_one_is_unknown_and_says_why(
     api: Api, account: Path, status: int, body: bytes, text: str
 ) -> None:
+    """A caller gets the cause instead of a session placed by a guess."""
     api.status, api.body = status, body
     with pytest.raises(ReplicasUnknown, match=r"not known yet: .") as caught:
         asking(api, account).count()
@@ -124,6 +130,7 @@ def test_a_bad_answer_before_the_first_good_one_is_unknown_and_says_why(
 def test_a_bad_answer_after_a_good_one_changes_nothing(
     api: Api, account: Path, status: int, body: bytes, text: str
 ) -> None:
+    """Shards go on with the count that they know while the API fails."""
     api.body = spec(5)
     shards = asking(api, account)
     assert shards.count() == 5
@@ -135,12 +142,14 @@ def test_a_bad_answer_after_a_good_one_changes_nothing(
 
 @pytest.mark.parametrize("name", ["token", "namespace", "ca.crt"])
 def test_a_service_account_that_is_not_mounted_is_named(api: Api, account: Path, name: str) -> None:
+    """The operator reads which file is missing."""
     (account / name).unlink()
     with pytest.raises(ReplicasUnknown, match="No such file"):
         asking(api, account).count()
 
 
 def test_a_refused_connection_keeps_the_last_count(api: Api, account: Path) -> None:
+    """An API server that restarts stops no shard."""
     shards = asking(api, account)
     api.body = spec(2)
     assert shards.count() == 2
@@ -152,7 +161,7 @@ def test_a_refused_connection_keeps_the_last_count(api: Api, account: Path) -> N
 def test_an_api_that_hangs_costs_one_timeout_per_ttl(
     api: Api, account: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last count holds, not the one that the API would give if somebody waited for it."""
+    """The last count is used, and the new one only when the API has answered."""
     shards = asking(api, account, ttl=3)
     assert shards.count() == 1
     api.let_go.clear()
@@ -173,6 +182,7 @@ def test_an_api_that_hangs_costs_one_timeout_per_ttl(
 
 
 def test_many_threads_make_one_request_and_all_get_its_answer(api: Api, account: Path) -> None:
+    """A burst of requests at the start costs the API one question."""
     api.let_go.clear()
     shards = asking(api, account, ttl=3600)
     found: list[int] = []
@@ -196,7 +206,7 @@ def test_many_threads_make_one_request_and_all_get_its_answer(api: Api, account:
 
 
 def test_nobody_waits_for_a_refresh_while_a_count_is_known(api: Api, account: Path) -> None:
-    """Who waited would be told 7."""
+    """While one thread asks, the others use the known count; a thread that waited would be told 7."""
     shards = asking(api, account)
     shards.count()
     api.let_go.clear()
@@ -213,6 +223,7 @@ def test_nobody_waits_for_a_refresh_while_a_count_is_known(api: Api, account: Pa
 def test_the_log_has_one_line_for_each_change_of_state(
     api: Api, account: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """An API that is away for days does not fill the log, and the token never reaches it."""
     caplog.set_level(logging.INFO, logger=module.__name__)
     shards = asking(api, account)
     for status in (403, 403, 500, 200, 200, 403, 500, 200):
@@ -230,6 +241,7 @@ def test_the_log_has_one_line_for_each_change_of_state(
 
 
 def test_a_fixed_number_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS_WATCH_REPLICAS, where it is set, is used even in a pod."""
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "192.0.2.1")
     source = replicas(4, "nfs-watch")
     assert isinstance(source, FixedReplicas)
@@ -242,6 +254,7 @@ def test_a_fixed_number_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     ("host", "url"), [("192.0.2.1", "https://192.0.2.1:6443"), ("2001:db8::1", "https://[2001:db8::1]:6443")]
 )
 def test_in_a_pod_the_api_is_asked(monkeypatch: pytest.MonkeyPatch, host: str, url: str) -> None:
+    """The address comes from the variables that Kubernetes sets, also for IPv6."""
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "6443")
     source = replicas(None, "nfs-watch")
@@ -250,6 +263,7 @@ def test_in_a_pod_the_api_is_asked(monkeypatch: pytest.MonkeyPatch, host: str, u
 
 
 def test_outside_kubernetes_the_setting_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nobody to ask, so the operator is told which variable to set."""
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(BadConfiguration, match="NFS_WATCH_REPLICAS"):
         replicas(None, "nfs-watch")

@@ -1,7 +1,8 @@
-"""A shard that kills itself at one step: the real program with all its threads, forked from a server that has it loaded."""
+"""A shard that kills itself at one step: the real program with its threads, forked from a server that has it loaded."""
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from uploader.backlog.inventory import Inventory
 from uploader.backlog.queues import Queues
 from uploader.blob.azure import AzureBlobs
 
-STOPPING = "stopping"  # the file that says so
+STOPPING = "stopping"  # a file of this name says that a stop has begun
 _context = get_context("forkserver")
 _context.set_forkserver_preload([__name__])
 # The exit code comes through a pipe and once only; starting a process asks for those of all others too.
@@ -81,7 +82,7 @@ def _arm(step: Step) -> None:
 
 
 def _note_stops(flag: Path) -> None:
-    """Make this file as soon as a stop has told those that upload to give up."""
+    """Make this file as soon as a stop has told the uploads to give up."""
     remove = Queues.remove
 
     def noted(backlog: Queues, files: Inventory) -> None:
@@ -101,6 +102,7 @@ def _run(output: Path, env: Mapping[str, str], step: Step | None) -> None:
     if step:
         _arm(step)
         _note_stops(output.parent / STOPPING)
+    sys.argv = ["uploader"]  # a forked process has those of pytest
     main()
 
 
@@ -113,6 +115,6 @@ def start(output: Path, env: Mapping[str, str], step: Step | None = None) -> For
 
 
 def ended(process: ForkServerProcess) -> int | None:
-    """Return its exit code, None while it runs."""
+    """Return the process's exit code, None while it runs."""
     with _asking:
         return process.exitcode

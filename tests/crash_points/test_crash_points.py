@@ -23,7 +23,7 @@ from tests.support.programs import shard, wait_for
 BLOCK = 64 * 1024
 SIZES = {"a/small.bin": 1000, "large.bin": 5 * BLOCK + 7, "empty.bin": 0}
 FILES = {name: b"".join(pieces(name, 0, size)) for name, size in SIZES.items()}
-LONG = 200.0  # seconds: what bounds a hang only
+LONG = 200.0  # seconds; bounds a hang only
 SETTLE = 6.0  # seconds, where a file has to settle
 STEPS = [
     Step("record's link", "before"),
@@ -99,7 +99,7 @@ class Scene:
         return (self.folder / "shard.log").read_text()[-3000:]
 
     def finish(self) -> None:
-        """Start a shard anew, let it drain, and look at what is there."""
+        """Start a new shard, let it drain, and check the share and the store."""
         process = self.start()
         try:
             assert self.post("start") in {201, 409}
@@ -122,7 +122,7 @@ class Scene:
         return [str(path.relative_to(self.root)) for path in [*records, *files]]
 
     def sent_in_vain(self, death: float) -> list[str]:
-        """List what the store had before the death and was sent once more."""
+        """List the blocks and blobs that the store had before the death and that were sent once more."""
         taken: dict[tuple[str, str], list[Request]] = {}
         for request in self.endpoint.log.of(Operation.PUT_BLOCK) + self.endpoint.log.of(Operation.PUT_BLOB):
             if request.status == 201:
@@ -145,7 +145,7 @@ def die_while_draining(scene: Scene, step: Step) -> None:
 
 
 def die_while_giving_back(scene: Scene, step: Step) -> None:
-    """No block is confirmed before the stop has told the upload to give up: so there is something to give back."""
+    """Kill it while it gives back. No block is confirmed before the stop, so that an upload is there to give back."""
     stopping = scene.folder / STOPPING
     hold = Do(lambda _: wait_for(stopping.exists, "the stop", LONG))
     stalled = scene.endpoint.faults.add(hold, Operation.PUT_BLOCK, times=100)
@@ -164,7 +164,7 @@ Outcome = Callable[[Step], None]
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
-    """Run them six at a time: each mostly waits. A test asks for the outcome of its own."""
+    """Run all steps, six at a time, as each mostly waits; each test asks for the outcome of its own step."""
 
     folder = tmp_path_factory.mktemp("scenes")
 
@@ -184,11 +184,12 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
 @pytest.mark.timeout(900)  # the first one waits for the others too, on a machine that does much else
 @pytest.mark.parametrize("step", [*STEPS, *GIVING_BACK], ids=str)
 def test_killed_at_a_step_it_comes_to_the_same_end_and_sends_nothing_in_vain(outcome: Outcome, step: Step) -> None:
+    """The next start uploads and sweeps every file, and sends nothing again that the store had taken."""
     outcome(step)
 
 
 def test_killed_after_it_gave_a_file_back_that_changed_it_lets_it_settle(tmp_path: Path) -> None:
-    """A slow writer: what the dead process knew of its file, the next one has to do without."""
+    """The next process knows nothing of the slow writer: it must wait for `settle` before it sends the file."""
     begin = FILES["large.bin"]
     with Endpoint() as endpoint:
         scene = Scene(tmp_path, endpoint, {"late.bin": begin + b" and end"}, SETTLE)

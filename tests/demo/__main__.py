@@ -21,7 +21,7 @@ from tests.support.programs import azurite, wait_for
 SESSION = "demo"
 CONTAINER = "uploads"
 SOON: dict[str, object] = {"settle": 5, "retention": 3, "sweep_interval": 1}
-PATIENCE = 120.0  # seconds without any progress until the demo gives up
+PATIENCE = 120.0  # seconds without progress after which the demo gives up
 NEXT = """
 What you can do now, in another terminal:
 
@@ -81,7 +81,7 @@ def _started(folder: Path, stack: contextlib.ExitStack) -> Site:
 
 
 def _upload(site: Site) -> None:
-    """Bring all files into the store; raise AssertionError when one does not get there as it was."""
+    """Bring all files into the store; raise AssertionError when a file does not arrive unchanged."""
     sources = Sources(site.share / SESSION)
     total, half = len(sources.files), len(sources.files) // 2
     print(f"writing {total} files ({amount(sources.size)}): one half before the session is started, one while it runs")
@@ -117,7 +117,7 @@ def _follow(site: Site, sources: Sources, writing: "Future[None]") -> None:
 
 
 def _compare(site: Site, sources: Sources) -> None:
-    """Download every blob and compare its MD5 with the one that its source had."""
+    """Download every blob and compare its MD5 with that of its source."""
     print("downloading every blob to compare its MD5 with the source's", flush=True)
     progress, wrong, found = Progress(), [], set()
     with ContainerClient.from_connection_string(site.connection, CONTAINER) as container:

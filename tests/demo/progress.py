@@ -1,4 +1,4 @@
-"""Progress for people: one line that changes on a terminal, a line now and then elsewhere."""
+"""Progress for people: on a terminal one line that changes, elsewhere a line every two seconds."""
 
 import sys
 import time
@@ -8,7 +8,7 @@ INTERVAL = {True: 0.1, False: 2.0}  # seconds between two lines: on a terminal, 
 
 
 class Progress:
-    """Shows how far something is; use as often as there is news."""
+    """Shows progress; call it as often as there is news."""
 
     def __init__(self) -> None:
         self._terminal = sys.stdout.isatty()
@@ -16,7 +16,7 @@ class Progress:
         self._shown = ""
 
     def show(self, done: int, total: int, text: str) -> None:
-        """Show `done` of `total` and this text, unless the last line is too fresh."""
+        """Show `done` of `total` and this text, unless the last line was printed too recently."""
         now = time.monotonic()
         if now < self._next and done < total:
             return
@@ -30,14 +30,14 @@ class Progress:
         self._shown = line
 
     def end(self) -> None:
-        """Leave the line as it is."""
+        """End the line and leave it on the screen."""
         if self._terminal and self._shown:
             print(flush=True)
         self._shown = ""
 
 
 def amount(size: float) -> str:
-    """Return a number of bytes for people."""
+    """Return a number of bytes in a form for people."""
     for unit in ("B", "kB", "MB"):
         if size < 1000:
             return f"{size:.0f} {unit}"

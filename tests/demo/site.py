@@ -19,7 +19,7 @@ class Site:
     def __init__(
         self, folder: Path, stack: contextlib.ExitStack, connection: str, port: int = 0, **settings: object
     ) -> None:
-        """`port`: that of the router, see free_ports; `settings`: those of the shards."""
+        """`port` is the router's, see free_ports; `settings` are the shards'."""
         self.connection = connection
         self.share = folder / "share"
         self.share.mkdir()
@@ -40,27 +40,27 @@ class Site:
             program.ready()
 
     def ask(self, name: str, at: Server | None = None, /, **fields: object) -> httpx.Response:
-        """Ask the router, or a shard; with fields it is a POST."""
+        """Ask the router, or a shard; with fields the request is a POST."""
         url = f"{(at or self.router).url}/v1/watch/{name}"
         with httpx.Client(trust_env=False, timeout=40) as client:
             return client.post(url, json=fields) if fields else client.get(url)
 
     def call(self, name: str, **fields: object) -> dict[str, Any]:
-        """Ask the router for something that it does."""
+        """Make a call to the router that must succeed."""
         reply = self.ask(name, **fields)
         assert reply.is_success, f"{name} was answered with {reply.status_code}: {reply.text}"
         return dict(reply.json())
 
     def session(self, name: str) -> dict[str, Any]:
-        """Return the status of one session; nothing when the answer does not list it."""
+        """Return the status of one session, or nothing when the answer does not list it."""
         return next((one for one in self.call("status")["sessions"] if one["session"] == name), {})
 
     def records(self) -> list[str]:
-        """Return the names of the files beside the session records, and theirs."""
+        """Return the names of the files in the records' folder."""
         return sorted(path.name for path in (self.share / ".nfs-watch/sessions").iterdir())
 
     def ended(self) -> dict[str, Server]:
-        """Return the programs that do not run."""
+        """Return the programs that have ended."""
         return {name: one for name, one in self.programs.items() if one.process and one.process.poll() is not None}
 
 
@@ -77,5 +77,5 @@ def free_ports(first: int) -> int:
 
 
 def files_in(folder: Path) -> list[str]:
-    """Return the files that are below a folder now, under whatever name."""
+    """Return the files that lie below a folder now, under whatever name."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())

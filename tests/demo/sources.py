@@ -1,4 +1,4 @@
-"""What the demo puts on the share: real files, their digests kept, since the share forgets them."""
+"""The files that the demo puts on the share; their digests are kept here, as the share forgets the files."""
 
 import os
 import random
@@ -9,7 +9,7 @@ KIB, MIB = 1024, 1024 * 1024
 
 
 class Sources:
-    """The files to come. `size` counts their bytes, `digests` the MD5 of those that were written, by path."""
+    """The files to write. `size` counts their bytes; `digests` holds the MD5 of the written files by path."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -23,7 +23,7 @@ class Sources:
         self.digests: dict[str, bytes] = {}
 
     def write(self, first: int, last: int) -> None:
-        """Write files number `first` up to `last` as producers should: under another name, then moved into place."""
+        """Write files number `first` up to `last` as a producer should: under another name, then moved into place."""
         for path, size in self.files[first:last]:
             target = self.folder / path
             target.parent.mkdir(parents=True, exist_ok=True)

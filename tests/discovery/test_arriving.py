@@ -1,4 +1,4 @@
-"""Which files are taken, and that every one of them is: extensions, names that are left alone, folders, bursts."""
+"""Which files are taken, and that every such file is: extensions, ignored names, folders, bursts."""
 
 import os
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def endpoint() -> Iterator[Endpoint]:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, endpoint: Endpoint) -> Iterator[Site]:
-    """Shards that take .bin and .tar.gz unless a session says otherwise, and scan seldom: events must do."""
+    """Shards that take .bin and .tar.gz unless a session says otherwise; they scan seldom: events must bring files."""
     limits: dict[str, Any] = {
         "max_sessions": 20,
         "extensions": ".bin,.tar.gz",
@@ -54,7 +54,7 @@ def begin(site: Site, name: str, **fields: object) -> Path:
 
 
 def drained(site: Site, name: str) -> None:
-    """Stop a session; when it is gone, every eligible file that was there has been sent and deleted."""
+    """Stop a session; when its record is gone, every eligible file has been sent and deleted."""
     site.call("stop", session=name)
     wait_for(lambda: f"{name}.json" not in site.records(), "the drain to end")
 
@@ -80,7 +80,7 @@ ALL = ["a.bin", "B.BIN", "c.tar.gz", "d.gz", "e.h5", "F.H5", "no-extension", "bi
 def test_a_sessions_own_extensions_go_before_those_of_the_settings(
     site: Site, endpoint: Endpoint, given: list[str] | None, taken: set[str]
 ) -> None:
-    """Upper and lower case are the same; an empty list takes every file. What is not taken stays as it is."""
+    """Case does not matter, an empty list takes every file, and other files stay untouched."""
     name = f"extensions-{'-'.join(given) if given else given is None}".replace("-.", "-")
     write(site.share / name, *ALL[::2])
     folder = begin(site, name, **({} if given is None else {"extensions": given}))
@@ -92,6 +92,7 @@ def test_a_sessions_own_extensions_go_before_those_of_the_settings(
 
 
 def test_hidden_and_temporary_names_are_left_alone_until_they_are_moved(scanning: Site, endpoint: Endpoint) -> None:
+    """Producers may write under such a name and rename; unfinished files are neither sent nor shown as failed."""
     hidden = [".a.bin", ".folder/b.bin", ".nfs000001"]
     temporary = ["c.tmp", "d.PART", "e.partial", "f.swp", "g.crdownload", "h.bin~"]
     folder = begin(scanning, "temporary")
@@ -110,7 +111,7 @@ def test_hidden_and_temporary_names_are_left_alone_until_they_are_moved(scanning
 
 
 def test_a_folder_that_is_moved_in_whole_is_taken_with_all_below_it(site: Site, endpoint: Endpoint) -> None:
-    """No event tells of the files in it; and files that come into it later are seen."""
+    """No event names the files in it, so it is scanned; later files in it are seen too."""
     outside = site.share / ".outside"
     names = [f"{one}/{two}/{number}.bin" for one in "abc" for two in "xyz" for number in range(5)]
     write(outside, *names)
@@ -128,7 +129,7 @@ def test_a_folder_that_is_moved_in_whole_is_taken_with_all_below_it(site: Site, 
 def test_a_burst_of_thousands_is_taken_whole_and_sent_once(
     site: Site, scanning: Site, endpoint: Endpoint, taken: str
 ) -> None:
-    """Forty times what the queue holds, in new folders."""
+    """Forty times what the queue holds, in new folders: each file arrives, and none is sent twice."""
     at = site if taken == "by events" else scanning
     name = f"burst-{taken.replace(' ', '-')}"
     folder = begin(at, name)
@@ -147,13 +148,13 @@ def test_a_burst_of_thousands_is_taken_whole_and_sent_once(
 
 @pytest.fixture
 def patient(tmp_path: Path, endpoint: Endpoint) -> Iterator[Site]:
-    """Shards that wait for an hour until they take a file for finished that nothing tells of."""
+    """Shards with a `settle` of an hour: only a sign makes them take a file earlier."""
     with ExitStack() as stack:
         yield Site(tmp_path, stack, endpoint.connection_string, settle=3600)
 
 
 def test_a_file_that_is_written_in_place_goes_when_it_is_closed_and_whole(patient: Site, endpoint: Endpoint) -> None:
-    """Scans meet it between two writes: no event tells of a file in a folder that is moved in, only a scan finds it."""
+    """Scans that meet the file between two writes leave it alone; each is forced by a folder that is moved in."""
     folder, outside, content = begin(patient, "in-place"), patient.share / ".outside", os.urandom(800_000)
     with (folder / "a.bin").open("wb") as file:
         for number in range(8):
@@ -169,7 +170,7 @@ def test_a_file_that_is_written_in_place_goes_when_it_is_closed_and_whole(patien
 
 
 def test_a_name_that_comes_again_replaces_its_blob(scanning: Site, endpoint: Endpoint) -> None:
-    """Also while the file that came before is claimed or completed, and not deleted yet."""
+    """Also while the earlier file of the name is claimed, or completed and not yet deleted."""
     folder = begin(scanning, "again")
     for number in range(20):
         content = f"version {number}".encode() * 1000

@@ -1,4 +1,4 @@
-"""What can go wrong, in the order in which tests ask for it."""
+"""The faults that tests plan, and what each does to a request."""
 
 import threading
 import time
@@ -43,14 +43,14 @@ class StallReply:
 
 @dataclass(frozen=True)
 class Hold:
-    """Read the body, then wait until `gate` is set before anything happens: what is under way stays so."""
+    """Read the body, then wait until `gate` is set before the effect: the request stays in flight until then."""
 
     gate: threading.Event
 
 
 @dataclass(frozen=True)
 class Alter:
-    """Change the reply on its way: headers (None: it is left out), and the body where one is given."""
+    """Change the reply: headers (None removes a header), and the body where one is given."""
 
     headers: Mapping[str, str | None] = field(default_factory=dict)
     body: bytes | None = None
@@ -78,7 +78,7 @@ class Planned:
 
 
 class Faults:
-    """The plan of faults, and what slows every request."""
+    """The plan of faults, and the delays of every request."""
 
     def __init__(self) -> None:
         self.latency = 0.0
@@ -104,7 +104,7 @@ class Faults:
         return planned
 
     def clear(self) -> None:
-        """Heal: no planned fault is left."""
+        """Remove all planned faults."""
         with self._lock:
             self._plan.clear()
 

@@ -1,4 +1,4 @@
-"""What each call does to the store, and what it answers."""
+"""The effect of each call on the store, and its answer."""
 
 import base64
 import binascii
@@ -23,7 +23,7 @@ STORED = {
 
 
 def perform(store: Store, request: Request) -> Reply:
-    """Carry out one request whose body has come.
+    """Carry out one request whose body has arrived.
 
     Raises:
         Refused: the service's answer is an error.

@@ -22,7 +22,7 @@ class Reply:
 
 
 def refusal(error: Refused) -> Reply:
-    """Say no as the service does."""
+    """Build an error reply in the service's form."""
     body = f"{XML}<Error><Code>{error.code}</Code><Message>{escape(error.message)}</Message></Error>"
     headers = {"x-ms-error-code": error.code, "Content-Type": "application/xml"} | error.headers
     return Reply(error.status, headers, body.encode())

@@ -1,4 +1,4 @@
-"""One request as the endpoint sees it, and the log of all of them, in which tests count."""
+"""One request as the endpoint sees it, and the log of all requests, in which tests count."""
 
 import threading
 import time
@@ -89,12 +89,12 @@ class Log:
         self._lock = threading.Lock()
 
     def add(self, request: Request) -> None:
-        """Append one."""
+        """Append a request."""
         with self._lock:
             self._entries.append(request)
 
     def clear(self) -> None:
-        """Forget all."""
+        """Forget all requests."""
         with self._lock:
             self._entries.clear()
 

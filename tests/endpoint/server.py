@@ -1,4 +1,4 @@
-"""The endpoint: an HTTP server on a thread, with a store, a log and faults that tests hold in their hands."""
+"""The endpoint: an HTTP server on a thread, with a store, a log and faults that tests control."""
 
 import email.utils
 import http.server
@@ -26,7 +26,7 @@ RECEIVE_BUFFER = 256 * 1024
 
 
 class Broken(Exception):
-    """This connection is to be broken."""
+    """The connection is to be broken."""
 
 
 class Endpoint:
@@ -80,7 +80,7 @@ class _Server(http.server.ThreadingHTTPServer):
         return self.context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False), address
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that go away in the middle are what tests are about; all else is shown."""
+        """Ignore clients that disconnect, as many tests make them do; print every other error."""
         if not isinstance(sys.exception(), OSError | Broken):
             super().handle_error(request, client_address)
 
@@ -103,7 +103,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             reply = self._perform(endpoint, request)
         except Refused as error:
             reply = refusal(error)
-        request.body = b""  # the log outlives the request
+        request.body = b""  # the log keeps the request, and need not keep its body
         request.status, request.ended = reply.status, time.monotonic()
         self._send(reply)
 
@@ -175,7 +175,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(head if self.command == "HEAD" or reply.status == 304 else head + reply.body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the overridden method's name
-        """Say nothing: the log is an object."""
+        """Print nothing: the log is an object."""
 
 
 def _altered(reply: Reply, fault: Alter) -> Reply:

@@ -20,7 +20,7 @@ Source = Literal["Latest", "Committed", "Uncommitted"]
 
 
 class Refused(Exception):
-    """The service says no: status, error code, words."""
+    """The service refuses: status, error code, text."""
 
     def __init__(self, status: int, code: str, message: str = "", headers: Mapping[str, str] | None = None) -> None:
         super().__init__(f"{status} {code} {message}")
@@ -40,7 +40,7 @@ class Block:
 
 @dataclass
 class Blob:
-    """One name: what is committed, if anything, and what waits to be."""
+    """One name: its committed content, if any, and its uncommitted blocks."""
 
     committed: list[Block] | None = None
     uncommitted: dict[str, Block] = field(default_factory=dict)

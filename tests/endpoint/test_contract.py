@@ -1,4 +1,4 @@
-"""One contract for our endpoint and for real Azurite, seen through the SDK."""
+"""One contract that our endpoint and real Azurite both keep, seen through the SDK."""
 
 import base64
 import hashlib
@@ -57,6 +57,7 @@ def blob(container: ContainerClient, request: pytest.FixtureRequest) -> BlobClie
 
 
 def test_a_container_exists_once(container: ContainerClient) -> None:
+    """A second creation is refused with the code that our program reads as success."""
     container.get_container_properties()
     with pytest.raises(ResourceExistsError) as raised:
         container.create_container()
@@ -64,6 +65,7 @@ def test_a_container_exists_once(container: ContainerClient) -> None:
 
 
 def test_a_missing_container_is_named_as_such(connection: str) -> None:
+    """The program can tell a missing container from a missing blob."""
     with BlobServiceClient.from_connection_string(connection, retry_total=0) as service:
         with pytest.raises(ResourceNotFoundError) as raised:
             service.get_container_client("nowhere").get_container_properties()
@@ -74,6 +76,7 @@ def test_a_missing_container_is_named_as_such(connection: str) -> None:
 
 
 def test_one_put_blob_keeps_content_metadata_and_md5(blob: BlobClient) -> None:
+    """The label that later proves a file is stored with its content."""
     md5 = hashlib.md5(b"content").digest()
     settings = ContentSettings(content_type="text/plain", content_md5=bytearray(md5))
     written = blob.upload_blob(b"content", metadata={"crc64": "abc"}, content_settings=settings, overwrite=True)
@@ -86,6 +89,7 @@ def test_one_put_blob_keeps_content_metadata_and_md5(blob: BlobClient) -> None:
 
 
 def test_a_put_blob_without_md5_gets_one_from_the_service(blob: BlobClient) -> None:
+    """Small blobs of other tools can be proven by this MD5."""
     blob.upload_blob(b"content", overwrite=True)
     assert bytes(blob.get_blob_properties().content_settings.content_md5 or b"") == hashlib.md5(b"content").digest()
 
@@ -110,6 +114,7 @@ def test_unknown_blobs_are_404_to_every_question(blob: BlobClient) -> None:
 
 
 def test_blocks_wait_uncommitted_then_are_committed_in_the_order_of_the_list(blob: BlobClient) -> None:
+    """A blob is not visible before its commit, and a block left out is dropped."""
     for index, data in enumerate([b"one", b"two", b"three"]):
         blob.stage_block(ident(index), data)
     with pytest.raises(ResourceNotFoundError):
@@ -135,6 +140,7 @@ def test_blocks_wait_uncommitted_then_are_committed_in_the_order_of_the_list(blo
 
 
 def test_a_block_sent_twice_counts_once_and_the_last_content_holds(blob: BlobClient) -> None:
+    """A block whose reply was lost may be sent again."""
     blob.stage_block(ident(0), b"old")
     blob.stage_block(ident(0), b"newer")
     _, uncommitted = blob.get_block_list("uncommitted")
@@ -142,6 +148,7 @@ def test_a_block_sent_twice_counts_once_and_the_last_content_holds(blob: BlobCli
 
 
 def test_a_commit_repeated_finds_the_committed_blocks(blob: BlobClient) -> None:
+    """A commit whose reply was lost may be sent again."""
     blob.stage_block(ident(0), b"data")
     blob.commit_block_list([BlobBlock(ident(0))])
     blob.commit_block_list([BlobBlock(ident(0))])
@@ -149,6 +156,7 @@ def test_a_commit_repeated_finds_the_committed_blocks(blob: BlobClient) -> None:
 
 
 def test_latest_prefers_the_uncommitted_block_and_committed_does_not(blob: BlobClient) -> None:
+    """Staged blocks do not change the committed blob until a commit names them."""
     blob.stage_block(ident(0), b"old")
     blob.commit_block_list([BlobBlock(ident(0))])
     blob.stage_block(ident(0), b"new")
@@ -162,6 +170,7 @@ def test_latest_prefers_the_uncommitted_block_and_committed_does_not(blob: BlobC
 
 @pytest.mark.parametrize("state", ["latest", "committed", "uncommitted"])
 def test_unknown_blocks_in_a_list_are_refused_and_harm_nothing(blob: BlobClient, state: str) -> None:
+    """After such a refusal the blob and the staged blocks are as before."""
     blob.upload_blob(b"good", overwrite=True)
     blob.stage_block(ident(0), b"data")
     with pytest.raises(HttpResponseError) as raised:
@@ -172,6 +181,7 @@ def test_unknown_blocks_in_a_list_are_refused_and_harm_nothing(blob: BlobClient,
 
 
 def test_ids_of_another_length_are_refused_while_blocks_wait(blob: BlobClient) -> None:
+    """Only uncommitted blocks fix the length of ids."""
     blob.stage_block(ident(0, 12), b"data")
     with pytest.raises(HttpResponseError) as raised:
         blob.stage_block(ident(0, 24), b"data")
@@ -181,6 +191,7 @@ def test_ids_of_another_length_are_refused_while_blocks_wait(blob: BlobClient) -
 
 
 def test_content_md5_is_verified_for_each_body(blob: BlobClient) -> None:
+    """A damaged block is refused and not staged."""
     right = base64.b64encode(hashlib.md5(b"data").digest()).decode()
     blob.stage_block(ident(0), b"data", headers={"Content-MD5": right})
     with pytest.raises(HttpResponseError) as raised:
@@ -190,6 +201,7 @@ def test_content_md5_is_verified_for_each_body(blob: BlobClient) -> None:
 
 
 def test_content_crc64_is_verified_for_each_body(blob: BlobClient) -> None:
+    """A damaged block or blob is refused and not stored."""
     right = {"x-ms-content-crc64": base64.b64encode(crc64nvme(b"data").to_bytes(8, "little")).decode()}
     blob.stage_block(ident(0), b"data", headers=right)
     with pytest.raises(HttpResponseError) as raised:
@@ -204,6 +216,7 @@ def test_content_crc64_is_verified_for_each_body(blob: BlobClient) -> None:
 
 
 def test_a_put_blob_takes_one_checksum_and_the_blobs_md5_is_one(blob: BlobClient) -> None:
+    """Two checksums on one body are refused, so the program must choose."""
     md5 = bytearray(hashlib.md5(b"data").digest())
     crc64 = {"x-ms-content-crc64": base64.b64encode(crc64nvme(b"data").to_bytes(8, "little")).decode()}
     with pytest.raises(HttpResponseError) as raised:
@@ -220,7 +233,7 @@ def test_a_put_blob_takes_one_checksum_and_the_blobs_md5_is_one(blob: BlobClient
 
 
 def test_the_blobs_md5_is_verified_on_put_blob_and_only_kept_on_a_commit(blob: BlobClient) -> None:
-    """As the service documents: beside it Content-MD5 is ignored on Put Blob, so the two had better be equal."""
+    """The service documents that Put Blob ignores Content-MD5 beside it, so the program never sends two."""
     right, wrong = (hashlib.md5(data).digest() for data in (b"data", b"date"))
     headers = {"Content-MD5": base64.b64encode(wrong).decode()}
     blob.upload_blob(b"data", headers=headers, content_settings=ContentSettings(content_md5=bytearray(right)))
@@ -238,6 +251,7 @@ def test_the_blobs_md5_is_verified_on_put_blob_and_only_kept_on_a_commit(blob: B
 
 
 def test_conditions_are_kept(blob: BlobClient) -> None:
+    """A write that must not overwrite is refused, and the first content stays."""
     blob.upload_blob(b"first", overwrite=True)
     with pytest.raises(ResourceExistsError) as raised:
         blob.upload_blob(b"second", overwrite=False)

@@ -1,6 +1,6 @@
-"""A campaign: python -m tests.fuzz --seconds 600 --seed 1. Ends with 1 when the state machine, an input or a call fails.
+"""A campaign: python -m tests.fuzz --seconds 600 --seed 1. Ends with 1 when the machine, an input or a call fails.
 
-Each round is a run of pytest with a seed of its own: that of the campaign, then one more each.
+Each round is a run of pytest with its own seed: the campaign's seed, then one more each time.
 """
 
 import argparse
@@ -21,7 +21,7 @@ TESTS = [
 
 
 def main() -> int:
-    """Run rounds until the time is over; the last one is finished."""
+    """Run rounds until the time is over; the last round is finished."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
@@ -39,7 +39,7 @@ def main() -> int:
 
 
 def passes(seed: int) -> bool:
-    """Run all with this seed."""
+    """Run all tests with this seed; return whether they pass."""
     drawn = ["--hypothesis-profile", "campaign", "--hypothesis-seed", str(seed)]
     argv = [sys.executable, "-m", "pytest", *TESTS, *drawn, "--exitfirst", "--durations", "0", "-p", "no:cacheprovider"]
     return subprocess.run(argv, check=False).returncode == 0

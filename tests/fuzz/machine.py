@@ -25,11 +25,11 @@ CALLS = st.sampled_from(["head", "put", "stage", "commit", "after put", "after c
 
 
 class Crash(BaseException):
-    """SIGKILL, as far as one thread can play it."""
+    """SIGKILL, as nearly as one thread can imitate it."""
 
 
 class Checked(Hooked):
-    """Tells the machine what is committed, and has hooks after the effect too."""
+    """A store that tells the machine what is committed, and has hooks after the effect too."""
 
     def __init__(self, took: Callable[[str, bytes], None]) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Machine(Recorded):
         self.newest: dict[str, int] = {}
         self.writers: dict[str, tuple[int, bytes]] = {}
         self.changed_meanwhile: set[str] = set()
-        self.wrong: list[str] = []  # what raises in the store would count as a file that failed
+        self.wrong: list[str] = []  # an assertion raised in the store would count as a failed file
         self.numbers = itertools.count()
 
     def _new(self, path: str, size: int) -> bytes:
@@ -67,7 +67,7 @@ class Machine(Recorded):
         return (head * (size // len(head) + 1))[:size]
 
     def _took(self, name: str, content: bytes) -> None:
-        """Nothing half-written, unless a writer pauses for longer than it may; nothing old over something newer."""
+        """Fail for half-written content, unless a writer pauses too long, and for old content over newer."""
         path = name.removeprefix("run/")
         if path in self.changed_meanwhile:
             self.wrong.append(f"{path} changed while it was read")
@@ -80,7 +80,7 @@ class Machine(Recorded):
             self.newest[path] = next(number for number in numbers if number >= newest)
 
     def _numbers(self, path: str, content: bytes) -> list[int]:
-        """Return the versions that this may be, the one that is being written last: empty ones are alike."""
+        """Return the versions that this content may be, the unfinished one included: empty versions are alike."""
         versions = self.versions.get(path, [])
         numbers = [number for number, version in enumerate(versions) if version == content]
         writing = path in self.writers and self.writers[path][1].startswith(content)
@@ -131,7 +131,7 @@ class Machine(Recorded):
 
     @step()
     def scan_both(self) -> None:
-        """Both queue the same files, so that the slower one's items are out of date."""
+        """Let both owners queue the same files, so that the slower one's items are out of date."""
         for bed in self.beds:
             bed.scan()
 
@@ -141,7 +141,7 @@ class Machine(Recorded):
 
     @step(owner=OWNERS, call=CALLS, what=st.sampled_from(["away", "append", "arrive", "other"]))
     def work_disturbed(self, owner: int, call: str, what: str) -> None:
-        """While this call is made, something happens to that very file."""
+        """Let something happen to a file during a call to the store about it."""
 
         def happens(name: str) -> None:
             self.store.before.clear()
@@ -208,13 +208,13 @@ class Machine(Recorded):
         return self.store.content(f"run/{path}") if self.store.head(f"run/{path}") else None
 
     def check(self) -> None:
-        """Nothing is lost: what was finished is on the share or in the store."""
+        """No content is lost: each finished version is on the share or in the store."""
         assert not self.wrong, self.wrong[0]
         for path, content in self.model.items():
             assert self._there(path) or self._content(path) == content, f"{path} is lost"
 
     def rest(self) -> None:
-        """All come to rest: the newest version of each path is in the store, and nothing is left."""
+        """After all work is done, the newest version of each path is in the store, and nothing is left on the share."""
         try:
             self.store.before.clear()
             for path in list(self.writers):

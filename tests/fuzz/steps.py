@@ -29,7 +29,7 @@ class Step:
 
 
 class Recorded(RuleBasedStateMachine):
-    """A machine that knows its steps; `failed` are those of the machine that failed last."""
+    """A machine that records its steps; `failed` holds the steps of the last machine that failed."""
 
     failed: ClassVar[list[Step]] = []
 
@@ -40,11 +40,11 @@ class Recorded(RuleBasedStateMachine):
 
     @abstractmethod
     def check(self) -> None:
-        """Hold after each step."""
+        """Assert what must be true after each step."""
 
     @abstractmethod
     def rest(self) -> None:
-        """Come to rest, and hold what has to be true then."""
+        """Finish all work, and assert what must be true then."""
 
     @invariant()
     def holds(self) -> None:
@@ -57,7 +57,7 @@ class Recorded(RuleBasedStateMachine):
 
     @contextmanager
     def noted(self) -> Iterator[None]:
-        """Be inside a step; note the steps when it fails."""
+        """Run one step; note all steps when it fails."""
         self.inside = True
         try:
             yield
@@ -106,7 +106,7 @@ def run(machine: type[Recorded], examples: int, length: int, seconds: float = SH
 
 
 def failure(machine: type[Recorded], steps: list[Step]) -> Exception | None:
-    """Take the steps on a new machine; return what fails, in one of them or after them all."""
+    """Take the steps on a new machine; return the failure of a step or of the end, or None."""
     one, failed = machine(), None
     try:
         for each in steps:
@@ -122,7 +122,7 @@ def failure(machine: type[Recorded], steps: list[Step]) -> Exception | None:
 
 
 def shortest(steps: list[T], fails: Callable[[list[T]], bool], seconds: float) -> list[T]:
-    """Leave out steps for as long as the rest fails and the time is not over: halves first, single ones at last."""
+    """Leave out steps while the rest still fails and time is left: first halves, at last single steps."""
     until, size = time.monotonic() + seconds, len(steps)
     while size:
         before, at = len(steps), 0

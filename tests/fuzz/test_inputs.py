@@ -1,4 +1,4 @@
-"""Names, settings and records as chance makes them: refused in words, or taken exactly as they are."""
+"""Names, settings and records made by chance: each is refused with a reason, or taken exactly as it is."""
 
 import os
 import shutil
@@ -32,6 +32,7 @@ JSON = st.recursive(
 def test_a_name_is_sent_as_it_is_or_left_alone_or_shown_and_stops_no_other(
     tmp_path_factory: pytest.TempPathFactory, names: list[tuple[str, str]]
 ) -> None:
+    """Whatever names lie in a folder, each has one of three ends, and a good file arrives."""
     root = tmp_path_factory.mktemp("names")
     bed = Bed(root)
     try:
@@ -72,6 +73,7 @@ def test_a_name_is_sent_as_it_is_or_left_alone_or_shown_and_stops_no_other(
 @given(JSON, TEXT)
 @settings(max_examples=300)
 def test_a_record_is_read_as_it_is_or_refused(value: object, name: str) -> None:
+    """No content of a record ends a shard with an unexpected exception."""
     for data in (name.encode("utf-8", "surrogateescape"), orjson.dumps(str(value).encode("utf-8", "replace").decode())):
         refused_or_good(data, name)
     with suppress(orjson.JSONEncodeError):  # half a pair of UTF-16 is no JSON
@@ -127,6 +129,7 @@ VALUES = st.sampled_from(
 @given(st.dictionaries(st.sampled_from(NUMBERS), VALUES, min_size=1, max_size=4))
 @settings(max_examples=200)
 def test_settings_are_refused_or_within_their_bounds(given_settings: dict[str, str]) -> None:
+    """No accepted setting can make a shard wait for ever, or use unbounded memory."""
     required = {"root": "/", "container": "uploads", "ordinal": 0, "AZURE_STORAGE_CONNECTION_STRING": CONNECTION}
     try:
         made = Settings(**required, **given_settings)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The state machine of machine.py: a failure is printed as a few plain steps."""
+"""The state machine of machine.py; a failure is printed as a few plain steps."""
 
 import logging
 from collections.abc import Iterator
@@ -12,19 +12,20 @@ from tests.fuzz.steps import failure, run, shortest, step
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    """Thousands of machines log what belongs to no one's failure."""
+    """Switch logging off: the lines of thousands of machines explain no failure."""
     logging.disable()
     yield
     logging.disable(logging.NOTSET)
 
 
 def test_whatever_happens_in_whatever_order_nothing_is_lost() -> None:
+    """300 sequences of up to 40 steps of producers, owners, kills and faults."""
     if failed := run(Machine, examples=300, length=40):
         pytest.fail(failed, pytrace=False)
 
 
 class Forgetful(Machine):
-    """Loses what arrives when a scan has gone before, whatever stands between."""
+    """Loses a file when a scan has gone before, whatever steps stand between."""
 
     @step()
     def lose(self) -> None:
@@ -33,6 +34,7 @@ class Forgetful(Machine):
 
 
 def test_a_failure_is_printed_as_the_few_steps_that_lead_to_it() -> None:
+    """Of 40 steps the two that matter are left."""
     failed = run(Forgetful, examples=80, length=40, seconds=200)
     assert "lost.bin is lost" in failed
     assert "after these steps:" in failed
@@ -42,6 +44,7 @@ def test_a_failure_is_printed_as_the_few_steps_that_lead_to_it() -> None:
 
 
 def test_steps_are_left_out_until_the_time_is_over() -> None:
+    """The search for the shortest failure is bounded."""
     tried: list[list[int]] = []
 
     def fails(steps: list[int]) -> bool:
@@ -59,5 +62,5 @@ def test_no_steps_are_no_failure() -> None:
 
 
 def test_the_cases_do_not_depend_on_what_is_loaded() -> None:
-    """Hypothesis' own way of taking no constants from modules is not public: this says when it has changed."""
+    """Hypothesis has no public switch for its constants from modules: this fails when the private one changes."""
     assert not providers.HypothesisProvider(None)._local_constants

@@ -1,4 +1,4 @@
-"""Clients that send slowly, or too much: limits that hold, and nobody else waits for them."""
+"""Clients that send slowly, or too much: their limits are kept, and no other client waits for them."""
 
 import socket
 import sys
@@ -13,7 +13,7 @@ import pytest
 from tests.endpoint.server import Endpoint
 from tests.support.programs import Server, shard, wait_for
 
-# The program with shorter times, for what is tested is that there are limits, not their length; or with times that
+# The program with shorter times, as the test is about limits, not their length; or with times that
 # do not end within a test, so that nobody who is answered can have waited for them.
 PROGRAM = """
 from uploader.web import server as serve, wire
@@ -23,7 +23,7 @@ from uploader.__main__ import main
 main()
 """
 HEAD_TIME = 2.0  # seconds
-LONG = 120  # seconds: what bounds a hang only
+LONG = 120  # seconds; bounds a hang only
 START = b"POST /v1/watch/start HTTP/1.1\r\nHost: x\r\n"
 
 
@@ -87,6 +87,7 @@ slow = pytest.mark.parametrize(
 
 @slow
 def test_two_hundred_that_drip_are_closed(server: Server, head: bytes) -> None:
+    """A client that sends a byte now and then, in head or body, does not hold a connection for ever."""
     with ExitStack() as stack:
         left = [stack.enter_context(connect(server, head)) for _ in range(200)]
 
@@ -99,7 +100,7 @@ def test_two_hundred_that_drip_are_closed(server: Server, head: bytes) -> None:
 
 @slow
 def test_others_are_answered_while_two_hundred_drip(patient: Server, head: bytes) -> None:
-    """All of these are open before and after each answer."""
+    """All slow connections are open before and after each of the quick answers."""
     with ExitStack() as stack:
         left = [stack.enter_context(connect(patient, head)) for _ in range(200)]
         for _ in range(5):
@@ -109,6 +110,7 @@ def test_others_are_answered_while_two_hundred_drip(patient: Server, head: bytes
 
 
 def test_a_body_that_does_not_come_is_answered_with_400(server: Server) -> None:
+    """The client is told the limit instead of waiting without an answer."""
     with connect(server, START + b"Content-Length: 100\r\n\r\n{") as connection:
         answer = connection.recv(10_000)
         while b"}" not in answer:
@@ -128,6 +130,7 @@ def test_a_body_that_does_not_come_is_answered_with_400(server: Server) -> None:
     ids=["body", "chunks", "path", "headers"],
 )  # fmt: skip
 def test_what_is_too_large_is_refused_before_it_is_read_to_its_end(server: Server, sent: bytes, status: bytes) -> None:
+    """Neither memory nor time is spent on the rest."""
     with socket.create_connection(("127.0.0.1", server.port), LONG) as connection:
         try:
             connection.sendall(sent)
@@ -139,9 +142,10 @@ def test_what_is_too_large_is_refused_before_it_is_read_to_its_end(server: Serve
 
 
 def test_a_client_that_asks_now_and_then_keeps_its_connection(server: Server) -> None:
-    """Idle at each look, but with a request in between.
+    """A connection that is idle whenever the server looks, but was used in between, stays open.
 
-    Where this machine let more than the limit pass between two requests, the server was right to close: begun anew.
+    Where this machine let more than the limit pass between two requests, the server was right to close: then the series
+    is repeated.
     """
 
     def kept() -> bool:

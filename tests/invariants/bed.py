@@ -1,4 +1,4 @@
-"""The parts of one shard without its threads, so that a test says what happens when; and a store with hooks."""
+"""The parts of one shard without its threads, so that a test decides what happens when; and a store with hooks."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ CONNECTION = "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=YQ==;BlobEn
 
 
 class Hooked(FakeStore):
-    """Calls `before[what](name)` before it does it: head, put, stage or commit."""
+    """Calls `before[what](name)` before each head, put, stage or commit."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,10 +59,10 @@ class Hooked(FakeStore):
 
 
 class Deaf(Watch):
-    """Hears nothing: what a thread heard would come at any time, and a scan that is told to look again ends no drain."""
+    """Delivers no events: they come at any time, and each request for another scan would keep a drain from ending."""
 
     def __init__(self) -> None:
-        """Take no inotify instance: these are few."""
+        """Take no inotify instance: the system has few."""
 
     def add(self, listener: Listener, path: str, folder: int) -> None:
         """Watch nothing."""
@@ -72,7 +72,7 @@ class Deaf(Watch):
 
 
 class One:
-    """The sessions of a bed without a service: its own one. `ended` lists what the sweeper has found swept."""
+    """The single session of a bed without a service. `ended` lists what the sweeper has reported as swept."""
 
     def __init__(self, files: Inventory) -> None:
         self.files = files
@@ -92,7 +92,7 @@ class One:
 
 
 class Bed:
-    """A shard's parts around one session. `again` gives what a new process would have: the same share and store."""
+    """A shard's parts around one session. `again` builds what a new process would have: the same share and store."""
 
     def __init__(self, root: Path, store: BlobStore | None = None, session: str = "run", **settings: Any) -> None:
         self.root = root
@@ -132,7 +132,7 @@ class Bed:
         return unfinished.rename(target)
 
     def tick(self) -> None:
-        """Wait until the clock that files get their times from has moved on, by whatever the kernel's ticks are."""
+        """Wait until the clock that gives files their times has moved on."""
         probe = self.root / ".tick"
         probe.touch()
         before = probe.stat().st_ctime_ns
@@ -144,7 +144,7 @@ class Bed:
         wait_for(moved, "the file system's clock to move", interval=0.001)
 
     def item(self, path: str, name: str = "") -> Item:
-        """Take this file as a worker would: `name` is the one it bears now, when that is not the plain one."""
+        """Take this file as a worker would. `name` is its present name where that is not the plain one."""
         folder, plain = split(path)
         with opened(self.share.fd, f"{self.files.session}/{folder}" if folder else self.files.session) as at:
             found = look(at, name or plain)
@@ -152,7 +152,7 @@ class Bed:
         return self.backlog.lane(found.size).take()
 
     def handle(self, item: Item) -> None:
-        """Do a worker's work on it."""
+        """Do a worker's work on this item."""
         self.workers.handle(item)
 
     def upload(self, path: str, name: str = "") -> None:
@@ -169,7 +169,7 @@ class Bed:
                 self.handle(lane.take())
 
     def give_back(self) -> None:
-        """What a stop does to the claims that are left."""
+        """Give the remaining claims back, as a stop does."""
         give_back(self.discovery.walk(), self.share, self.files)
 
     def error(self, path: str) -> str:
@@ -179,18 +179,18 @@ class Bed:
         return failure.error
 
     def retry_now(self, path: str) -> None:
-        """Let the time be over for which a file that failed has to wait."""
+        """End the backoff of a file that failed."""
         if failure := self.files.failure(path):
             failure.due = 0
 
     def due_now(self, path: str) -> None:
-        """Let the time be over for which a file has to settle."""
+        """End the settling time of a file."""
         settling = self.files.settling(path)
         assert settling
         settling.due = 0
 
     def settle(self) -> None:
-        """Scan, work and sweep until nothing changes any more, backoffs aside."""
+        """Scan, work and sweep until nothing changes any more; backoffs are ended."""
         for _ in range(20):
             before = self.names(), self.files.snapshot().completed
             for shown in self.files.snapshot(1000).current:
@@ -207,7 +207,7 @@ class Bed:
         self.sweeper.walk_once(self.sweeper.sessions.owned()[self.files.session])
 
     def due(self) -> None:
-        """The sweeper's turn on what has become due."""
+        """Let the sweeper delete what has become due."""
         self.sweeper.collect_due(float("inf"))
 
     def names(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the invariants' tests share."""
+"""Fixtures that the invariants' tests share."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -22,7 +22,7 @@ def stack() -> Iterator[ExitStack]:
 
 @pytest.fixture
 def make(tmp_path: Path, stack: ExitStack) -> Callable[..., Bed]:
-    """Make a bed with these settings; it is taken down at the end."""
+    """Return a function that makes a bed with these settings; the beds are closed after the test."""
 
     def made(of: Bed | None = None, **settings: Any) -> Bed:
         (tmp_path / "share").mkdir(exist_ok=True)
@@ -40,7 +40,7 @@ def bed(make: Callable[..., Bed]) -> Bed:
 
 @pytest.fixture
 def pair(make: Callable[..., Bed]) -> tuple[Bed, Bed]:
-    """Two owners of one session, who share nothing but the share and the store."""
+    """Two owners of one session, which have only the share and the store in common."""
     one = make()
     return one, make(one)
 

@@ -86,17 +86,17 @@ def _child(work: Work, root: Path, connection: str, last: int) -> None:
 
 
 def settle(root: Path, connection: str) -> None:
-    """All that a shard does, until nothing is left to do."""
+    """Do all that a shard does, until nothing is left to do."""
     on_bed(Bed.settle, root, connection)
 
 
 def give_back(root: Path, connection: str) -> None:
-    """What a stop does to claims."""
+    """Give claims back, as a stop does."""
     on_bed(lambda bed: bed.give_back(), root, connection)
 
 
 def on_bed(work: Callable[[Bed], object], root: Path, connection: str) -> None:
-    """Do it with the parts of a shard made afresh, as each process does."""
+    """Do the work with parts built for this process only."""
     with azure_blobs(connection, root) as store:
         bed = Bed(root, store)
         work(bed)
@@ -104,7 +104,7 @@ def on_bed(work: Callable[[Bed], object], root: Path, connection: str) -> None:
 
 
 def change_records(root: Path, _: str) -> None:
-    """A record's whole life."""
+    """Write, change and remove a record."""
     records = Records(root, 0)
     records.create(FIRST)
     records.replace(SECOND)

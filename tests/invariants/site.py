@@ -14,7 +14,7 @@ from tests.support.programs import CONTINUE, STOP, Server, shard, wait_for
 
 
 class Site:
-    """A share and its shards; every one believes to be number 0 (I9) unless told otherwise."""
+    """A share and its shards; each believes that it is number 0 (I9) unless told otherwise."""
 
     def __init__(self, folder: Path, stack: ExitStack, shards: int = 1, **settings: Any) -> None:
         self.root = folder / "share"
@@ -50,7 +50,7 @@ class Site:
         return next((one for one in listed if one["session"] == name), {})
 
     def drained(self, name: str, timeout: float = 120) -> None:
-        """Stop it and wait until it has ended and is swept."""
+        """Stop the session and wait until it has ended and is swept."""
         assert self.post("stop", session=name).status_code == 202
         record = self.root / ".nfs-watch/sessions" / f"{name}.json"
         wait_for(lambda: not record.exists(), f"{name} to be swept: {self.status(name)}", timeout)
@@ -73,13 +73,13 @@ def arrive(folder: Path, path: str, content: bytes) -> None:
 
 
 def files(folder: Path) -> list[str]:
-    """Return every name below a folder that is no folder itself."""
+    """Return every path below a folder that is no folder itself."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
 
 
 @contextmanager
 def still(server: Server) -> Iterator[None]:
-    """Have every thread of a program stand still for a while, so that nothing it does falls in between."""
+    """Stop every thread of a program for a while, so that nothing it does happens in that time."""
     server.signal(STOP)
     os.waitid(os.P_PID, server.pid, os.WSTOPPED)
     try:

@@ -1,4 +1,4 @@
-"""What status says of a session after a restart: as far as the disk can tell."""
+"""What status says of a session after a restart, as far as the files on the share tell."""
 
 import errno
 
@@ -14,6 +14,7 @@ SESSION = Session("run", State.ACTIVE, 0, "2026-03-01T12:00:00.000Z")
 
 
 def test_files_that_were_done_before_are_counted_with_their_bytes(bed: Bed) -> None:
+    """The user of status sees the `.completed` files that are still on the share, not a count of zero."""
     bed.write("a/x.completed", b"content")
     bed.write("y.completed", b"more")
     bed.write("z", b"waiting")
@@ -25,7 +26,7 @@ def test_files_that_were_done_before_are_counted_with_their_bytes(bed: Bed) -> N
 
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES, errno.ESTALE])
 def test_one_that_cannot_be_looked_at_ends_nothing(bed: Bed, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sweeper deletes them meanwhile; and ESTALE of one file is not the end of the share."""
+    """The sweeper may delete a file under the count, and ESTALE of one file is not the end of the share."""
 
     def failing(folder: int, name: str) -> int:
         raise OSError(number, f"{name} in {folder}")

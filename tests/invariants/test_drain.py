@@ -1,4 +1,4 @@
-"""A drain ends when every eligible file is done, and not a moment sooner."""
+"""A drain ends when every eligible file is done, and not before."""
 
 from tests.invariants.bed import Bed
 from uploader.discovery.readiness import Pass
@@ -6,9 +6,10 @@ from uploader.share.scan import Found
 
 
 def test_a_name_that_comes_again_behind_the_scan_holds_the_drain(bed: Bed) -> None:
-    """The scan passes it by, for a worker has it; then the worker is done with the first file, and the second is there.
+    """The scan passes the name by, as a worker has it; the second file appears before that worker is done.
 
-    Nothing is known of the second when the scan ends: only that a worker has finished meanwhile tells to look again.
+    Nothing is known of the second file when the scan ends: only that a worker has finished since the scan began tells
+    that another scan is needed.
     """
     bed.write("x", b"first")
     item = bed.item("x")
@@ -32,7 +33,7 @@ def test_a_name_that_comes_again_behind_the_scan_holds_the_drain(bed: Bed) -> No
 
 
 def test_an_event_that_was_lost_during_the_last_scan_holds_the_drain(bed: Bed) -> None:
-    """The scan has left a folder behind when something happens in it: only the next scan finds out what."""
+    """Something happened in a folder that the scan had left already: only another scan finds out what."""
     enter = bed.discovery._enter
 
     def late(path: str, folder: int) -> None:

@@ -23,7 +23,7 @@ MIB = 2**20
 
 
 def test_no_more_is_handed_out_than_there_is() -> None:
-    """Many threads, large and small, all of them served in the end. None lets go before all have asked."""
+    """Sixteen threads hold and return buffers at once: never more than the limit is out, and every thread is served."""
     memory = Memory(8 * BLOCK, BLOCK)
     held, most, lock = [0], [0], threading.Lock()
     threads: list[threading.Thread] = []
@@ -70,7 +70,7 @@ def test_no_more_is_handed_out_than_there_is() -> None:
 
 
 def test_whoever_waits_is_served_in_turn() -> None:
-    """A large request is not passed by small ones for ever."""
+    """A large request is served before smaller ones that came later, so it cannot starve."""
     memory = Memory(2 * BLOCK, BLOCK)
     memory.acquire(2 * BLOCK)
     order: list[int] = []
@@ -93,7 +93,7 @@ def test_whoever_waits_is_served_in_turn() -> None:
 
 
 def test_a_backlog_of_any_length_is_remembered_only_in_part(make: Callable[..., Bed]) -> None:
-    """Small, large and failing files; nothing is taken off the queues meanwhile."""
+    """Of 400 waiting files at most 40 names are held in memory; the others stay on the share and are counted."""
     bed = make(queue_size=20)
     for number in range(200):
         bed.write(f"large/{number}", b"")
@@ -108,7 +108,7 @@ def test_a_backlog_of_any_length_is_remembered_only_in_part(make: Callable[..., 
 def test_settling_files_that_are_not_remembered_hold_a_drain(
     make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those that are remembered go away; the others are still to come."""
+    """When there are more settling files than can be remembered, the drain waits until a scan has found the rest."""
     monkeypatch.setattr("uploader.backlog.settling.MAX_SETTLING", 5)
     bed = make(settle=3600, settle_empty=3600)
     for number in range(5):
@@ -126,7 +126,7 @@ def test_settling_files_that_are_not_remembered_hold_a_drain(
 def test_a_file_that_needs_more_than_there_is_fails_alone(
     make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its blocks would have to be larger than all of the memory: it must not wait for ever, before all others."""
+    """A file whose blocks exceed all of the memory fails at once, instead of waiting for ever before the others."""
     monkeypatch.setattr("uploader.upload.block.MAX_BLOCKS", 2)
     bed = make(memory=MIB)
     bed.write("huge", b"")
@@ -139,7 +139,7 @@ def test_a_file_that_needs_more_than_there_is_fails_alone(
 
 
 def test_an_upload_that_fails_ends_after_its_last_block(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is under way still uses our buffers: memory must not be promised to the next file before it comes back."""
+    """Blocks in flight still use the upload's buffers: the next file gets that memory when they have ended."""
     slow, waited = threading.Event(), threading.Event()
     stage, wait = bed.store.stage, futures.wait
 
@@ -166,7 +166,7 @@ def test_an_upload_that_fails_ends_after_its_last_block(bed: Bed, monkeypatch: p
 
 
 def test_a_shard_stays_within_its_setting(tmp_path: Path, stack: ExitStack) -> None:
-    """The kernel's own count of the most that the process ever had, before and after four files of 40 MiB."""
+    """Uploading four files of 40 MiB raises the process's peak memory (VmHWM) by less than its setting plus 16 MiB."""
     site = Site(tmp_path, stack, memory=8 * MIB, block_size=MIB, connections=8)
     site.endpoint.store = Store(keep_bytes=False)
     site.up()

@@ -17,12 +17,13 @@ SIZES = [0, 10, BLOCK, 2 * BLOCK + 1]
 
 
 def blob(bed: Bed, path: str, content: bytes, inode: int = 0) -> None:
-    """Put a blob as another process would have."""
+    """Put a blob as another process would have put it."""
     bed.store.put(f"run/{path}", content, Label(len(content), crc64(content), None, inode, 0, "run", "x/y"), None)
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_what_this_process_saw_committed_is_deleted_without_asking(bed: Bed, size: int) -> None:
+    """The process's own proof is enough: the sweep of a fresh upload costs no request to the store."""
     content = os.urandom(size)
     bed.write("a/x.bin", content)
     bed.upload("a/x.bin")
@@ -35,6 +36,7 @@ def test_what_this_process_saw_committed_is_deleted_without_asking(bed: Bed, siz
 
 @pytest.mark.parametrize("size", SIZES)
 def test_what_an_earlier_process_completed_is_compared_first(bed: Bed, size: int) -> None:
+    """A process that did not commit the blob itself compares the file with it before it deletes the file."""
     content = os.urandom(size)
     bed.write("x.bin.completed", content)
     blob(bed, "x.bin", content)
@@ -46,6 +48,7 @@ def test_what_an_earlier_process_completed_is_compared_first(bed: Bed, size: int
 def test_what_the_store_does_not_have_is_kept_counted_and_logged_once(
     bed: Bed, stored: bytes | None, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """A file whose blob is missing or differs is never deleted, and the operator is told of it once."""
     bed.write("x.bin.completed", b"content")
     if stored is not None:
         blob(bed, "x.bin", stored)
@@ -58,6 +61,7 @@ def test_what_the_store_does_not_have_is_kept_counted_and_logged_once(
 
 
 def test_a_blob_of_another_tool_is_compared_by_its_md5(bed: Bed) -> None:
+    """Without our CRC64 in its metadata a blob is proof only when the service's own MD5 fits the file."""
     bed.write("same.completed", b"content")
     bed.write("other.completed", b"content")
     for path, content in (("same", b"content"), ("other", b"contenT")):
@@ -68,6 +72,7 @@ def test_a_blob_of_another_tool_is_compared_by_its_md5(bed: Bed) -> None:
 
 
 def test_a_store_that_is_away_proves_nothing(bed: Bed) -> None:
+    """While the store cannot be asked, the file is kept, and not shown as unproven: the next walk asks again."""
     bed.write("x.completed", b"content")
 
     def away(_: str) -> None:
@@ -84,7 +89,7 @@ def test_a_store_that_is_away_proves_nothing(bed: Bed) -> None:
 def test_what_is_written_after_the_commit_goes_back_and_is_sent_again(
     make: Callable[..., Bed], size: int, restarted: bool
 ) -> None:
-    """A slow writer: it still has the file open when the last block has gone."""
+    """A slow writer that still had the file open at the commit loses nothing, not even across a restart."""
     bed = make()
     content = os.urandom(size)
     with bed.write("x.bin", content).open("ab") as writer:
@@ -99,7 +104,7 @@ def test_what_is_written_after_the_commit_goes_back_and_is_sent_again(
 
 
 def test_the_last_look_is_after_the_comparison(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Written to, to the same length, while the sweeper compares."""
+    """A file that is overwritten with the same length while the sweeper compares it is sent again, not deleted."""
     path = bed.write("x.completed", b"content")
     blob(bed, "x", b"content")
     matches = verdict._matches
@@ -115,7 +120,7 @@ def test_the_last_look_is_after_the_comparison(bed: Bed, monkeypatch: pytest.Mon
 
 
 def test_the_last_look_asks_the_server(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A chmod to the same mode gives up a delegation, which would blind us to a writer on this machine."""
+    """The chmod to the same mode ends an NFS delegation, which would hide a writer on this machine."""
     bed.write("x", b"content")
     bed.upload("x")
     path, unlink = bed.folder / "x.completed", os.unlink
@@ -136,7 +141,7 @@ def test_the_last_look_asks_the_server(bed: Bed, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_changed_file_goes_back_where_links_are_refused(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """fs.protected_hardlinks: nobody may link a file that he neither owns nor may write."""
+    """fs.protected_hardlinks forbids links to a file that one neither owns nor may write: it is sent all the same."""
     with bed.write("x", b"content").open("ab") as writer:
         bed.upload("x")
         writer.write(b" and more")
@@ -164,7 +169,7 @@ class Clock(SimpleNamespace):
 def test_a_name_that_comes_again_has_its_own_retention(
     make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the first file of a name was due for must not take the second, whose writer may be slow."""
+    """A second file of a name waits its own retention: the due date of the first must not delete it early."""
     bed = make(retention=60)
     clock = Clock()
     monkeypatch.setattr(proofs, "time", clock)
@@ -180,7 +185,7 @@ def test_a_name_that_comes_again_has_its_own_retention(
 
 
 def test_what_is_no_longer_remembered_is_taken_over_by_the_walk(bed: Bed) -> None:
-    """Proofs are bounded: a file whose proof fell off must not wait for ever."""
+    """Proofs are bounded: a file whose proof was forgotten is compared and deleted by the next walk."""
     bed.write("x", b"content")
     bed.upload("x")
     bed.completed.proofs.forget(("run", "x"))
@@ -189,7 +194,7 @@ def test_what_is_no_longer_remembered_is_taken_over_by_the_walk(bed: Bed) -> Non
 
 
 def test_a_name_that_no_blob_can_have_is_kept_and_ends_nothing(bed: Bed) -> None:
-    """A marker that someone else made; the store is not even asked."""
+    """A stranger's `.completed` file under a name no blob can bear is kept and shown, and the sweeper goes on."""
     path = os.fsencode(bed.folder) + b"/\xff.completed"
     with open(path, "wb"):
         pass

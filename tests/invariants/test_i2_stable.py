@@ -18,7 +18,7 @@ def append(path: Path) -> None:
 
 
 def same_size(path: Path) -> None:
-    """Another content of the same length, and another mtime."""
+    """Write other content of the same length, and set another mtime."""
     status = path.stat()
     with path.open("r+b") as file:
         file.write(b"?")
@@ -26,7 +26,7 @@ def same_size(path: Path) -> None:
 
 
 def replace(path: Path) -> None:
-    """Another file under the name, with size and mtime of the first."""
+    """Put another file under the name, with the size and mtime of the first."""
     status = path.stat()
     other = path.with_name(".other")
     other.write_bytes(b"?" * status.st_size)
@@ -42,6 +42,7 @@ CHANGES = [append, same_size, replace]
 def test_a_large_file_that_changes_under_way_is_not_committed(
     bed: Bed, change: Callable[[Path], None], instant: str
 ) -> None:
+    """A change during any block, even the last, sends the file back to settle: two versions are never mixed."""
     content = os.urandom(LARGE)
     bed.write("x.bin", content)
     claimed = bed.folder / "x.bin.processing"
@@ -68,6 +69,7 @@ def test_a_large_file_that_changes_under_way_is_not_committed(
 def test_a_small_file_that_changes_while_it_is_read_is_not_put(
     bed: Bed, change: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The content is compared with the file once more before the one request that would store it."""
     bed.write("x.bin", b"content")
     read = Source.read
 
@@ -87,7 +89,7 @@ def test_a_small_file_that_changes_while_it_is_read_is_not_put(
 def test_a_file_that_is_not_what_was_found_is_not_even_read(
     bed: Bed, change: Callable[[Path], None], size: int
 ) -> None:
-    """Between the look that called it ready and the claim."""
+    """A file that changed between the look that called it ready and its claim goes back to settling, unread."""
     path = bed.write("x.bin", os.urandom(size))
     item = bed.item("x.bin")
     change(path)
@@ -97,10 +99,7 @@ def test_a_file_that_is_not_what_was_found_is_not_even_read(
 
 
 def test_the_look_before_the_commit_asks_the_server(bed: Bed) -> None:
-    """A chmod to the same mode gives up a delegation, which would blind us to a writer on this machine.
-
-    Nothing of the file changes by it but the ctime.
-    """
+    """The chmod to the same mode ends an NFS delegation, which would hide a writer here; only the ctime changes."""
     path = bed.write("x.bin", os.urandom(LARGE))
     path.chmod(0o640)
     claimed = path.with_name("x.bin.processing")
@@ -120,7 +119,7 @@ def test_the_look_before_the_commit_asks_the_server(bed: Bed) -> None:
 
 
 def test_a_file_given_back_waits_although_its_ctime_says_finished(make: Callable[..., Bed]) -> None:
-    """Our own rename is what made the ctime later than the mtime."""
+    """Our own rename made the ctime later than the mtime: that is no sign of a finished file."""
     bed = make(settle=3600)
     bed.write("first.bin", b"content")
     bed.scan()  # the run has begun, so that a ctime since then counts
@@ -139,7 +138,7 @@ def test_a_file_given_back_waits_although_its_ctime_says_finished(make: Callable
 
 
 def test_what_was_there_already_is_compared_before_it_counts_as_sent(bed: Bed) -> None:
-    """A `.processing` file of before a crash, whose blob is there, but which was written to since."""
+    """A `.processing` file left by a crash and changed since is sent again, although a blob of its name exists."""
     bed.write("x.bin", b"content")
     bed.upload("x.bin")
     (bed.folder / "x.bin.completed").rename(bed.folder / "x.bin.processing")

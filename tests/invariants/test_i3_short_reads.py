@@ -16,6 +16,7 @@ SIZES = [1000, BLOCK, 3 * BLOCK + 1]
 
 @pytest.mark.parametrize("size", SIZES)
 def test_reads_that_give_less_than_asked_are_read_on(bed: Bed, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel may return any part of what was asked for: the blob is whole all the same."""
     content = os.urandom(size)
     bed.write("x", content)
     item = bed.item("x")
@@ -31,7 +32,7 @@ def test_reads_that_give_less_than_asked_are_read_on(bed: Bed, size: int, monkey
 def test_a_file_that_ends_before_its_size_is_not_committed(
     bed: Bed, size: int, missing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """fstat still says the old size, as NFS' attribute cache may."""
+    """A file shorter than its attributes say (NFS caches them) is an error, never a short blob."""
     bed.write("x", os.urandom(size))
     item = bed.item("x")
     opened: list[Fingerprint] = []
@@ -51,7 +52,7 @@ def test_a_file_that_ends_before_its_size_is_not_committed(
 
 
 def test_a_block_that_bears_our_id_and_is_not_as_long_is_sent_again(bed: Bed) -> None:
-    """Nobody of ours can have staged it: the id says which block of which content, so its length is known."""
+    """An id fixes a block's content and so its length: a staged block of another length is not trusted."""
     content = os.urandom(3 * BLOCK + 1)
     bed.write("x", content)
     for index in range(3):
@@ -62,4 +63,4 @@ def test_a_block_that_bears_our_id_and_is_not_as_long_is_sent_again(bed: Bed) ->
     bed.store.before["stage"] = sent.append
     bed.upload("x")
     assert bed.content("x") == content
-    assert len(sent) == 2, "the one that is too short, and the one that was missing"
+    assert len(sent) == 2, "the block that is too short, and the missing one"

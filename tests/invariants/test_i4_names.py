@@ -16,7 +16,7 @@ LARGE = 3 * BLOCK
 
 
 def sent(bed: Bed) -> list[str]:
-    """Remember the content of each write."""
+    """Collect the first six bytes of each file as it is written to the store."""
     contents: list[str] = []
 
     def hook(_: str) -> None:
@@ -29,6 +29,7 @@ def sent(bed: Bed) -> list[str]:
 
 @pytest.mark.parametrize("tail", [b"", b"-" * LARGE])
 def test_an_older_claim_is_finished_before_a_new_file_of_its_name(bed: Bed, tail: bytes) -> None:
+    """Both versions reach the store, the newer one last, so the blob ends as the producer meant."""
     order = sent(bed)
     bed.write("x.processing", b"first " + tail)
     bed.write("x", b"second" + tail)
@@ -42,6 +43,7 @@ def test_an_older_claim_is_finished_before_a_new_file_of_its_name(bed: Bed, tail
 
 
 def test_a_name_that_comes_again_while_it_is_sent_is_sent_afterwards(bed: Bed) -> None:
+    """A producer may write a name again at any time: the second file is sent when the first is done."""
     bed.write("x", b"first")
     bed.store.before["put"] = lambda _: bed.write("x", b"second")
     item = bed.item("x")
@@ -54,6 +56,7 @@ def test_a_name_that_comes_again_while_it_is_sent_is_sent_afterwards(bed: Bed) -
 
 
 def test_a_new_file_waits_for_a_completed_one_that_nobody_can_prove(bed: Bed) -> None:
+    """An unproven `.completed` file is never overwritten; status says why the new file waits."""
     bed.write("x.completed", b"somebody's")
     bed.write("x", b"ours")
     bed.settle()
@@ -64,6 +67,7 @@ def test_a_new_file_waits_for_a_completed_one_that_nobody_can_prove(bed: Bed) ->
 
 
 def test_a_completed_one_that_appears_during_the_upload_is_not_overwritten(bed: Bed) -> None:
+    """The upload is kept as `.processing` until the stranger's file has been moved away."""
     bed.write("x", b"ours")
     bed.store.before["put"] = lambda _: bed.write("x.completed", b"somebody's")
     bed.upload("x")
@@ -75,6 +79,7 @@ def test_a_completed_one_that_appears_during_the_upload_is_not_overwritten(bed: 
 
 
 def test_a_store_that_is_away_leaves_both_where_they_are(make: Callable[..., Bed]) -> None:
+    """An older `.completed` file that cannot be compared now is kept, and the new one waits for it."""
     before = make()
     before.write("x", b"first")
     before.upload("x")
@@ -96,6 +101,7 @@ def test_a_store_that_is_away_leaves_both_where_they_are(make: Callable[..., Bed
 def test_a_completed_file_that_was_written_to_is_sent_before_its_successor(
     make: Callable[..., Bed], restarted: bool
 ) -> None:
+    """What a slow writer added to the first file is in the store before the second file replaces it."""
     bed = make()
     with bed.write("x", b"first").open("ab") as writer:
         bed.upload("x")
@@ -112,7 +118,7 @@ def test_a_completed_file_that_was_written_to_is_sent_before_its_successor(
 
 
 def test_a_claim_is_not_given_back_over_a_new_file(bed: Bed) -> None:
-    """The session is stopped at once while a file is sent whose name has come again."""
+    """A stop without drain, during an upload whose name has come again, leaves both files as they are."""
     bed.write("x", b"first " * LARGE)
 
     def cancel(_: str) -> None:
@@ -128,6 +134,7 @@ def test_a_claim_is_not_given_back_over_a_new_file(bed: Bed) -> None:
 
 
 def test_the_sweeper_leaves_a_name_alone_that_a_worker_has(bed: Bed) -> None:
+    """Neither the due list nor the walk deletes a `.completed` file while a worker deals with its successor."""
     bed.write("x", b"first")
     bed.upload("x")
     bed.write("x", b"second")
@@ -140,7 +147,7 @@ def test_the_sweeper_leaves_a_name_alone_that_a_worker_has(bed: Bed) -> None:
 
 
 def test_no_worker_gets_a_name_that_the_sweeper_has(make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The older file was written to and goes back; between link and unlink the newer one must not be claimed."""
+    """While the sweeper takes a changed file back, between link and unlink, no worker may claim the newer file."""
     bed = make()
     with bed.write("x", b"first").open("ab") as writer:
         bed.upload("x")
@@ -164,7 +171,7 @@ def test_no_worker_gets_a_name_that_the_sweeper_has(make: Callable[..., Bed], mo
 
 
 class Had(Counter[str]):
-    """Counts who has had something, and how often two had it at once."""
+    """Counts who has held the path, and how often two held it at once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -180,7 +187,7 @@ class Had(Counter[str]):
 
 
 def test_path_is_had_by_one_of_many_threads(bed: Bed) -> None:
-    """offer and alone exclude each other, at every instant: who gets it holds it for a while."""
+    """A path is offered to workers and reserved by the sweeper: never both at one instant."""
     had = Had()
 
     def worker() -> None:

@@ -32,7 +32,7 @@ class Scene:
         bed.close()
 
     def at_every_step(self, work: killing.Work, prepare: Callable[[], object], check: Callable[[], None]) -> int:
-        """Kill it before each step; after each time the next process has to leave nothing behind."""
+        """Kill the work before each of its steps in turn; the next process must leave nothing behind each time."""
 
         def check_all() -> None:
             self.run(Bed.settle)
@@ -58,6 +58,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 
 @pytest.mark.parametrize("size", [100, LARGE])
 def test_an_upload_and_its_sweep(scene: Scene, size: int) -> None:
+    """Killed at any step: the blob is right, the share is empty, and only blocks in flight were sent twice."""
     content = os.urandom(size)
 
     def prepare() -> None:
@@ -73,7 +74,7 @@ def test_an_upload_and_its_sweep(scene: Scene, size: int) -> None:
 
 
 def test_a_name_that_comes_again(scene: Scene) -> None:
-    """The first one is completed and not yet swept, the second one arrives."""
+    """The first file is completed and not yet swept when the second arrives: the second ends in the store."""
     first, second = os.urandom(100), os.urandom(100)
 
     def before(bed: Bed) -> None:
@@ -88,6 +89,8 @@ def test_a_name_that_comes_again(scene: Scene) -> None:
 
 
 def test_a_file_that_was_written_to_after_its_commit(scene: Scene) -> None:
+    """Killed at any step of taking it back and sending it again: the blob holds what the slow writer added."""
+
     def before(bed: Bed) -> None:
         with bed.write("x", b"begin").open("ab") as writer:
             bed.upload("x")
@@ -100,7 +103,7 @@ def test_a_file_that_was_written_to_after_its_commit(scene: Scene) -> None:
 
 
 def test_a_stop_that_gives_claims_back(scene: Scene) -> None:
-    """Between link and unlink one file has two names; it must not be sent twice for that."""
+    """Killed between link and unlink, a file has two names: its content is sent only once all the same."""
     content = os.urandom(LARGE)
 
     def prepare() -> None:
@@ -116,7 +119,7 @@ def test_a_stop_that_gives_claims_back(scene: Scene) -> None:
 
 
 def test_a_file_that_was_given_back_settles_in_the_next_process_too(make: Callable[..., Bed]) -> None:
-    """It changed while it was read. That our link and unlink made its ctime later than its mtime is no sign."""
+    """The ctime comes from our own link and unlink: the next process must not take it for a sign."""
     bed = make(settle=3600)
     path = bed.write("x.bin", b"content")
     item = bed.item("x.bin")
@@ -135,7 +138,7 @@ def test_a_file_that_was_given_back_settles_in_the_next_process_too(make: Callab
 
 
 def test_a_record_is_whole_or_not_there(tmp_path: Path) -> None:
-    """What a killed process left behind goes at the next start."""
+    """Killed while it writes a record, a process leaves no half of it; the next start removes its temporary file."""
 
     def check() -> None:
         assert Records(tmp_path, 0).get("run") in {None, killing.FIRST, killing.SECOND}

@@ -1,4 +1,4 @@
-"""I6: gone is not empty. Nothing is deleted, no session ends, and the process says why it does."""
+"""I6: gone is not empty. Nothing is deleted, no session ends, and the process says why it ends."""
 
 import shutil
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from tests.support.programs import wait_for
 from uploader.errors import ShareLost
 from uploader.share.mount import OWN
 
-# How a share goes, and the reason that is given. `copied`: its own folder is there too, with the very same records.
+# How a share goes, and the reason that is given. `copied`: nfs-watch's folder is there too, with the same records.
 GOING = {
     "empty": "is no longer the share that was there at the start",
     "copied": "is no longer the share that was there at the start",
@@ -45,10 +45,10 @@ def come_back(root: Path, away: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", GOING)
 def test_a_share_that_goes_ends_the_process_and_nothing_else(tmp_path: Path, stack: ExitStack, how: str) -> None:
-    """Back again, the next process finishes the work as if nothing had been.
+    """When the share is back, the next process finishes the work as if nothing had happened.
 
-    Nothing is due to be deleted in the first life, and the program stands still while its share goes: so what lies
-    there is the same before and after, however slow the machine is.
+    Nothing is due to be deleted in the first process's life, and it is stopped while its share goes: so what lies there
+    is the same before and after, however slow the machine is.
     """
     site = Site(tmp_path, stack, retention=3600).up()
     folder = site.start("run")
@@ -77,7 +77,7 @@ def test_a_share_that_goes_ends_the_process_and_nothing_else(tmp_path: Path, sta
 def test_a_share_that_is_another_is_noticed_by_whoever_finds_nothing(
     bed: Bed, tmp_path: Path, look: Callable[[Bed], None]
 ) -> None:
-    """Without waiting for the watchdog: a stopped session whose folder seems gone would be forgotten."""
+    """A scan or walk that finds nothing checks the share first, or a stopped session would be forgotten."""
     bed.discovery.drain()
     bed.session.stopped = True
     go(bed.root, tmp_path / "away", "empty")
@@ -88,7 +88,7 @@ def test_a_share_that_is_another_is_noticed_by_whoever_finds_nothing(
 
 
 def test_a_session_whose_folder_is_gone_does_not_end(bed: Bed, tmp_path: Path) -> None:
-    """Someone moved it away for a moment; the share itself is there."""
+    """A folder that someone moved away for a moment, while the share is there, is no sign that all files are done."""
     bed.write("x", b"content")
     bed.discovery.drain()
     bed.folder.rename(tmp_path / "away")
@@ -103,7 +103,7 @@ def test_a_session_whose_folder_is_gone_does_not_end(bed: Bed, tmp_path: Path) -
 
 
 def test_a_session_whose_folder_cannot_be_read_does_not_end(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the top nor one folder in it; permissions come back."""
+    """A folder without permission, the session's own or one in it, holds the drain until it can be read."""
     bed.write("sub/x", b"content")
     bed.discovery.drain()
     for bad in (bed.folder, bed.folder / "sub"):

@@ -31,7 +31,7 @@ YEAR_20000 = 568_971_820_800
 
 
 def hostile(folder: Path) -> int:
-    """Make what a producer never should; return how many of them can never be sent."""
+    """Make names and files that cannot be sent; return how many."""
     os.makedirs(folder / "sub.", exist_ok=True)
     names: list[bytes] = [b"\xff\xfe", b"a\x01b", b"back\\slash", b"dot.", b"sub./x", b"x" * 250]
     for name in names:
@@ -48,7 +48,7 @@ def hostile(folder: Path) -> int:
 
 
 def test_good_files_arrive_among_all_that_is_bad(tmp_path: Path, stack: ExitStack) -> None:
-    """And the drain does not wait for what can never be sent; the process is the same to the end."""
+    """Neither the upload nor the drain waits for files that can never be sent, and the process lives on."""
     site = Site(tmp_path, stack).up()
     folder = site.start("run")
     bad = hostile(folder)
@@ -71,6 +71,7 @@ def test_good_files_arrive_among_all_that_is_bad(tmp_path: Path, stack: ExitStac
 
 
 def test_what_the_store_refuses_is_tried_again_and_the_drain_waits_for_it(tmp_path: Path, stack: ExitStack) -> None:
+    """The other file goes on, status gives the store's reason, and the drain ends when the file is sent."""
     site = Site(tmp_path, stack)
     shown = threading.Event()
     bad: dict[str, Any] = {"when": lambda request: request.blob == "run/bad"}
@@ -95,7 +96,7 @@ def test_what_the_store_refuses_is_tried_again_and_the_drain_waits_for_it(tmp_pa
 
 
 def test_a_fault_of_ours_in_one_file_is_shown_and_stops_no_other(bed: Bed) -> None:
-    """Whatever nobody thought of: the worker lives, the file is tried again and its reason shown."""
+    """After an unexpected exception the worker lives, the file is tried again, and its reason is shown."""
 
     def fault(name: str) -> None:
         if name == "run/bad":
@@ -121,7 +122,7 @@ def test_a_fault_of_ours_in_one_file_is_shown_and_stops_no_other(bed: Bed) -> No
 
 
 def test_a_thread_whose_first_request_found_no_store_goes_on() -> None:
-    """The store is away when the pod starts; each thread has its own connection."""
+    """The store may be away when the pod starts: each thread's connection must still work later."""
     transport = ThreadTransport(2, RateLimit(0))
     for _ in range(3):
         with pytest.raises(ServiceRequestError, match="refused"):
@@ -137,7 +138,7 @@ def test_a_thread_whose_first_request_found_no_store_goes_on() -> None:
     ],
 )
 def test_a_file_may_bear_any_time(bed: Bed, seconds: int, said: str) -> None:
-    """Other file systems hold what this one may not: XFS, ZFS and tmpfs go far beyond the year 9999."""
+    """XFS, ZFS and tmpfs hold times far beyond the year 9999: such a file is sent, with a time the service accepts."""
     assert rfc3339(seconds * 10**9) == said
     os.utime(bed.write("x", b"content"), (seconds, seconds))
     bed.upload("x")
@@ -145,6 +146,7 @@ def test_a_file_may_bear_any_time(bed: Bed, seconds: int, said: str) -> None:
 
 
 def test_backoff_doubles_and_is_bounded(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first wait is about 5 s, and no wait is longer than about 5 minutes, however often a file fails."""
     monkeypatch.setattr("uploader.backlog.failures.time", SimpleNamespace(monotonic=lambda: 1000.0))
     waits = []
     for _ in range(12):
@@ -159,6 +161,7 @@ def test_backoff_doubles_and_is_bounded(bed: Bed, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_scan_leaves_alone_what_waits_for_its_next_try(bed: Bed) -> None:
+    """A failed file is not queued again before its backoff ends, and it counts as pending all the same."""
     bed.write("x", b"content")
     bed.store.before["put"] = _refused
     bed.scan()
@@ -175,7 +178,7 @@ def test_a_scan_leaves_alone_what_waits_for_its_next_try(bed: Bed) -> None:
 def test_a_scan_passes_by_failing_files_when_enough_of_them_wait(
     make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It neither opens the others nor waits for room among them: the good file behind them is found now."""
+    """The scan neither opens the other failed files nor waits for them: the good file is found in the same scan."""
     bed = make(queue_size=3)
     bed.store.before["put"] = lambda name: None if name == "run/good" else _refused(name)
     for number in range(20):

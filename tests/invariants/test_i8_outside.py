@@ -13,7 +13,7 @@ from uploader.share.fingerprint import look, read
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A folder of someone else, with every name that could tempt us."""
+    """A folder of someone else's, with a file under each of our three names."""
     folder = tmp_path / "outside"
     folder.mkdir()
     for name in ("secret", "claimed.processing", "done.completed"):
@@ -32,6 +32,7 @@ def untouched(bed: Bed, outside: Path) -> None:
 
 
 def test_a_link_to_a_folder_is_not_entered(bed: Bed, outside: Path) -> None:
+    """A link in a session's folder must not let us read, rename or delete files elsewhere."""
     (bed.folder / "sub").symlink_to(outside)
     (bed.folder / "sub2.processing").symlink_to(outside)
     untouched(bed, outside)
@@ -39,12 +40,14 @@ def test_a_link_to_a_folder_is_not_entered(bed: Bed, outside: Path) -> None:
 
 @pytest.mark.parametrize("name", ["x", "x.processing", "x.completed"])
 def test_a_link_to_a_file_is_not_followed(bed: Bed, outside: Path, name: str) -> None:
+    """Under each of the three names, the link stays as it is and nothing of its target is sent."""
     (bed.folder / name).symlink_to(outside / "secret")
     untouched(bed, outside)
     assert (bed.folder / name).is_symlink()
 
 
 def test_a_session_whose_folder_is_a_link_has_nothing(make: Callable[..., Bed], outside: Path) -> None:
+    """Scan, walk and give-back all refuse to follow it."""
     bed = make()
     bed.folder.rmdir()
     bed.folder.symlink_to(outside)
@@ -58,7 +61,7 @@ def test_a_session_whose_folder_is_a_link_has_nothing(make: Callable[..., Bed], 
 
 
 def test_a_folder_that_becomes_a_link_during_the_scan_is_not_entered(bed: Bed, outside: Path) -> None:
-    """After it was listed as a folder, before it is opened: whichever of two comes first swaps the other."""
+    """Between the listing and the opening: whichever of two folders is entered first replaces the other."""
     others = {"one": bed.folder / "two", "two": bed.folder / "one"}
     for folder in others.values():
         folder.mkdir()
@@ -81,7 +84,7 @@ def test_a_folder_that_becomes_a_link_during_the_scan_is_not_entered(bed: Bed, o
 
 
 def test_a_folder_that_becomes_a_link_after_its_file_was_found_is_not_entered(bed: Bed, outside: Path) -> None:
-    """By a worker, and by the sweeper."""
+    """Neither the worker nor the sweeper follows a path that leads through a link by now."""
     bed.write("sub/done", b"not ours")
     bed.upload("sub/done")
     bed.write("sub/secret", b"content")
@@ -95,6 +98,7 @@ def test_a_folder_that_becomes_a_link_after_its_file_was_found_is_not_entered(be
 
 
 def test_a_file_that_becomes_a_link_after_it_was_found_is_not_sent(bed: Bed, outside: Path) -> None:
+    """The file fails visibly, and no drain waits for it."""
     path = bed.write("x", b"content")
     item = bed.item("x")
     path.unlink()
@@ -106,7 +110,7 @@ def test_a_file_that_becomes_a_link_after_it_was_found_is_not_sent(bed: Bed, out
 
 
 def test_only_regular_files_are_opened(tmp_path: Path) -> None:
-    """A pipe must not stop us, a folder or device is not read."""
+    """A pipe must not block the reader, and a folder or a device is not read."""
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to("pipe")
@@ -125,6 +129,7 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
 
 
 def test_other_sessions_and_our_own_folder_are_left_alone(make: Callable[..., Bed]) -> None:
+    """One session's scan, upload and sweep touch nothing outside its folder."""
     bed = make()
     (bed.root / "other").mkdir()
     (bed.root / "other/x").write_bytes(b"theirs")

@@ -1,4 +1,4 @@
-"""I9: two shards that both believe they own a session can waste work but cannot corrupt or lose anything."""
+"""I9: two shards that both believe that they own a session can waste work but cannot corrupt or lose anything."""
 
 import os
 import random
@@ -20,7 +20,7 @@ LARGE = 4 * BLOCK
 
 
 def test_two_processes_on_one_session(tmp_path: Path, stack: ExitStack) -> None:
-    """Both have ordinal 0. Names come again; one of the two is killed and comes back."""
+    """Two processes of ordinal 0 share a session, names come again, one is killed: every last version is stored."""
     site = Site(tmp_path, stack, shards=2).up()
     folder = site.start("run")
     expected: dict[str, bytes] = {}
@@ -45,7 +45,7 @@ def test_two_processes_on_one_session(tmp_path: Path, stack: ExitStack) -> None:
 def test_the_other_one_does_everything_while_we_send(
     pair: tuple[Bed, Bed], size: int, swept: bool, again: bool
 ) -> None:
-    """It resumes our claim, completes it, sweeps it, and takes the next file of the name, all within our upload."""
+    """During our upload the other owner completes and sweeps our claim and sends the next file of the name."""
     ours, other = pair
     first, second = os.urandom(size), os.urandom(size)
     ours.write("x", first)
@@ -71,7 +71,7 @@ def test_the_other_one_does_everything_while_we_send(
 
 @pytest.mark.parametrize("size", [10, LARGE])
 def test_a_late_writer_does_not_put_the_old_content_over_the_new(pair: tuple[Bed, Bed], size: int) -> None:
-    """We were paused just before our commit; the other one has sent the next file meanwhile."""
+    """A writer that slept just before its commit is refused when the next file has been sent since."""
     ours, other = pair
     ours.write("x", b"1" * size)
 
@@ -88,7 +88,7 @@ def test_a_late_writer_does_not_put_the_old_content_over_the_new(pair: tuple[Bed
 
 
 def test_two_that_stop_at_once_lose_nothing(pair: tuple[Bed, Bed]) -> None:
-    """Both give the same claims back."""
+    """Both owners give the same claims back, and each file is there under its plain name."""
     ours, other = pair
     for number in range(10):
         ours.write(f"{number}.processing", b"%d" % number)
@@ -110,7 +110,7 @@ FIRST, NEXT = b"the only copy", b"the next of its name"
 
 
 def claim_anew(bed: Bed, claim: Claim, plain: str) -> dict[str, bytes]:
-    """Undo what the other one undoes too, then claim the file again."""
+    """Take the same name back as the paused owner, then claim the file again."""
     (claim.give_back if plain == "x" else claim.reopen)()
     assert bed.names() == [plain]
     (claim.take if plain == "x" else lambda: claim.complete((bed.folder / plain).stat().st_ino))()
@@ -118,7 +118,7 @@ def claim_anew(bed: Bed, claim: Claim, plain: str) -> dict[str, bytes]:
 
 
 def claim_the_next(bed: Bed, claim: Claim, plain: str) -> dict[str, bytes]:
-    """Finish the file, so that the next one of its name comes to stand where it stood."""
+    """Finish the file, so that the next file of its name takes its place."""
     there = claim_anew(bed, claim, plain)
     (name,) = there
     (bed.folder / name).rename(bed.folder / "elsewhere")
@@ -135,7 +135,7 @@ def test_a_file_is_never_left_without_a_name_by_two_that_rename_it_back(
     meanwhile: Callable[[Bed, Claim, str], dict[str, bytes]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One of them is paused between its link and its unlink; when it goes on, the old name is a new claim's."""
+    """An owner paused between its link and its unlink must not remove a name that is a newer claim by then."""
     bed.write(name, FIRST)
     link, expected = os.link, dict[str, bytes]()
 
@@ -155,7 +155,7 @@ def test_a_file_is_never_left_without_a_name_by_two_that_rename_it_back(
 def test_a_stop_that_is_paused_half_way_takes_no_file_from_the_shard_that_starts_again(
     pair: tuple[Bed, Bed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same through the workers: one blob, or one name on the share, there always is."""
+    """The same through the workers: at every moment the file is on the share or in the store."""
     ours, other = pair
     content = os.urandom(LARGE)
     ours.write("x", content)
@@ -188,6 +188,7 @@ def test_a_stop_that_is_paused_half_way_takes_no_file_from_the_shard_that_starts
 
 
 def test_two_that_sweep_the_same_files(pair: tuple[Bed, Bed]) -> None:
+    """A new file of a name, arriving while both owners sweep, is sent and not deleted."""
     ours, other = pair
     for number in range(10):
         ours.write(f"{number}", b"%d" % number)

@@ -1,4 +1,4 @@
-"""A `.completed` file keeps its retention, unless something new really needs its name: what a slow writer adds meanwhile is seen."""
+"""A `.completed` file is kept for its retention unless a new file needs its name: a slow writer's last bytes are seen."""
 
 import time
 from collections.abc import Callable
@@ -15,6 +15,7 @@ DAY = 86_400
 
 
 def test_an_item_whose_file_the_other_owner_has_completed_clears_nothing(pair: tuple[Bed, Bed]) -> None:
+    """Our late worker finds its file gone: that is no failure, and no reason to sweep early."""
     ours, other = pair
     ours.write("x", b"first")
     item = ours.item("x")
@@ -25,7 +26,7 @@ def test_an_item_whose_file_the_other_owner_has_completed_clears_nothing(pair: t
 
 
 def test_an_item_whose_name_now_is_that_of_an_unfinished_file_clears_nothing(pair: tuple[Bed, Bed]) -> None:
-    """The next file of the name has begun, and will need the room only when it is finished."""
+    """The next file of the name needs the room only when its writer has finished it."""
     ours, other = pair
     ours.write("x", b"first")
     item = ours.item("x")
@@ -39,6 +40,7 @@ def test_an_item_whose_name_now_is_that_of_an_unfinished_file_clears_nothing(pai
 
 
 def test_a_file_that_is_there_and_new_is_given_the_room(pair: tuple[Bed, Bed]) -> None:
+    """A finished new file need not wait for the retention of the old one, whose content is proven."""
     ours, other = pair
     ours.write("x", b"first")
     other.upload("x")
@@ -51,7 +53,7 @@ def test_a_file_that_is_there_and_new_is_given_the_room(pair: tuple[Bed, Bed]) -
 def test_a_claim_that_the_other_owner_has_completed_clears_nothing_of_the_next_file(
     pair: tuple[Bed, Bed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While we send it, the other one completes and sweeps it, and completes the next file of its name too."""
+    """Our late completion must not touch a `.completed` file that belongs to the name's next file."""
     ours, other = pair
     ours.write("x", b"first")
     item, upload = ours.item("x"), ours.transfer.upload
@@ -70,13 +72,14 @@ def test_a_claim_that_the_other_owner_has_completed_clears_nothing_of_the_next_f
 
 
 def test_a_claim_that_is_gone_is_not_completed_whatever_stands_in_the_way(bed: Bed) -> None:
+    """A vanished claim is reported as vanished, so that its worker does not blame the next file."""
     bed.write("x.completed", b"the next one's")
     with opened(bed.share.fd, "run") as folder, pytest.raises(Vanished):
         Claim(folder, "x").complete(1)
 
 
 def test_a_proof_whose_time_is_over_deletes_nothing_but_what_it_proves(pair: tuple[Bed, Bed]) -> None:
-    """The other owner has completed the next file of the name: its retention has only begun."""
+    """The other owner has completed the name's next file, whose own retention has only begun."""
     ours, other = pair
     ours.write("x", b"first")
     ours.upload("x")
@@ -91,7 +94,7 @@ def test_a_proof_whose_time_is_over_deletes_nothing_but_what_it_proves(pair: tup
 def test_a_proof_that_was_renewed_while_the_sweeper_was_busy_waits_anew(
     make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sweeper has made its list; before it comes to this name, the next file of the name is completed."""
+    """The name's next file was completed after the due list was made: it keeps its own retention."""
     bed = make(retention=DAY)
     bed.write("x", b"first")
     bed.upload("x")

@@ -1,4 +1,4 @@
-"""A record that was written, changed or removed is so on disk too: synced before it gets its name, and its folder after."""
+"""Records survive a power cut: content is synced before it gets its name, and the folder after each change."""
 
 import os
 from collections.abc import Callable
@@ -16,7 +16,7 @@ ONE = Session("run", State.ACTIVE, 0, "2026-01-01T00:00:00.000Z")
 
 @pytest.fixture
 def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Watch what reaches the disk, in order: which file is synced, and which name is made or removed."""
+    """Note in order which file is synced, and which name is made or removed."""
     seen: list[str] = []
 
     def what(name: str) -> str:
@@ -47,6 +47,7 @@ def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_new_record(tmp_path: Path, steps: list[str]) -> None:
+    """The caller's 201 is true even after a power cut."""
     assert Records(tmp_path, 0).create(ONE)
     assert [step for step in steps if step != "unlink temporary"] == [
         "sync temporary",
@@ -56,6 +57,7 @@ def test_a_new_record(tmp_path: Path, steps: list[str]) -> None:
 
 
 def test_a_changed_record(tmp_path: Path, steps: list[str]) -> None:
+    """A stop that was answered is not undone by a power cut."""
     records = Records(tmp_path, 0)
     records.create(ONE)
     steps.clear()
@@ -64,7 +66,7 @@ def test_a_changed_record(tmp_path: Path, steps: list[str]) -> None:
 
 
 def test_a_removed_record(tmp_path: Path, steps: list[str]) -> None:
-    """One that came back after a power cut would start a session that nobody asked for."""
+    """A record that came back after a power cut would start a session that nobody asked for."""
     records = Records(tmp_path, 0)
     records.create(ONE)
     steps.clear()

@@ -1,4 +1,4 @@
-"""What runs follows what the records say, whoever wrote them; and a record that is gone is no stopped session (I6)."""
+"""A shard runs what the records say, whoever wrote them; and a record that is gone is no stopped session (I6)."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +14,14 @@ from uploader.sessions.service import Service
 
 
 def test_a_record_that_is_gone_ends_the_process(service: Service) -> None:
+    """An active session's record never goes by itself: another share may be mounted, so the process ends."""
     (service.records.folder / "run.json").unlink()
     with pytest.raises(ShareLost, match="record of session run is gone"):
         service._reconcile()
 
 
 def test_a_stopped_session_that_a_second_process_has_swept_ends_nothing(service: Service) -> None:
-    """Seed 202 of the soak: two of one ordinal, and one of them was the first to sweep."""
+    """Of two processes of one ordinal, the slower one sees the record of a stopped session vanish."""
     service.stop("run", drain=False)
     (service.records.folder / "run.json").unlink()
     service._reconcile()
@@ -30,6 +31,7 @@ def test_a_stopped_session_that_a_second_process_has_swept_ends_nothing(service:
 def test_records_that_are_gone_because_another_share_is_mounted_give_that_as_the_reason(
     bed: Bed, service: Service, tmp_path: Path
 ) -> None:
+    """The operator reads the cause, not its consequence."""
     discovery = service.runs["run"].discovery
     assert discovery
     discovery.stop()  # it would notice too
@@ -40,6 +42,7 @@ def test_records_that_are_gone_because_another_share_is_mounted_give_that_as_the
 
 
 def test_a_record_that_cannot_be_read_is_not_gone(service: Service) -> None:
+    """An error of reading leaves the session running, for the next turn may read it."""
     path = service.records.folder / "run.json"
     path.unlink()
     path.mkdir()
@@ -49,7 +52,7 @@ def test_a_record_that_cannot_be_read_is_not_gone(service: Service) -> None:
 
 @pytest.mark.parametrize("state", [State.STOPPED, State.DRAINING])
 def test_a_run_becomes_what_another_shard_wrote_of_it(bed: Bed, service: Service, state: State) -> None:
-    """It had the session meanwhile, and gave it back in another state."""
+    """A session that came back from another shard in another state is run in that state."""
     bed.write("x", b"content")  # nobody works here: a drain does not end
     first = service.runs["run"]
     changed = replace(first.session, state=state)
@@ -66,6 +69,7 @@ def test_a_run_becomes_what_another_shard_wrote_of_it(bed: Bed, service: Service
 
 
 def test_a_session_that_another_shard_owns_now_is_left(service: Service) -> None:
+    """Its former owner stops its work on the session within one turn of the loop."""
     run = service.runs["run"]
     service.records.replace(replace(run.session, owner=1))
     service.replicas = FixedReplicas(2)
@@ -77,7 +81,7 @@ def test_a_session_that_another_shard_owns_now_is_left(service: Service) -> None
 def test_a_claim_that_cannot_be_given_back_does_not_hold_the_stop(
     bed: Bed, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """fs.protected_hardlinks: the file is someone else's. It stays claimed, and the next start takes it up."""
+    """A file that is someone else's (fs.protected_hardlinks) stays claimed; the next start takes it up."""
     run = service.runs["run"]
     bed.write("x.processing", b"content")
     with monkeypatch.context() as patch:
@@ -91,7 +95,7 @@ def test_a_claim_that_cannot_be_given_back_does_not_hold_the_stop(
 def test_a_session_that_is_adopted_while_it_is_ended_stays_with_its_new_owner(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Giving claims back may take long; meanwhile another shard writes itself into the record."""
+    """Giving claims back takes long: a shard that adopts the session in that time keeps it."""
     run = service.runs["run"]
     assert run.discovery
     adopted = replace(run.session, owner=1)
@@ -105,7 +109,7 @@ def test_a_session_that_is_adopted_while_it_is_ended_stays_with_its_new_owner(
 def test_a_session_that_is_started_or_adopted_while_it_is_swept_is_not_forgotten(
     service: Service, change: dict[str, Any]
 ) -> None:
-    """The sweeper found nothing left in its folder, and says so after the record has changed."""
+    """The sweeper's "nothing is left" comes after the record was changed, and must not remove it."""
     service.stop("run", drain=False)
     run = service.runs["run"]
     changed = replace(run.session, **change)

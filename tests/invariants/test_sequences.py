@@ -1,4 +1,4 @@
-"""What the state machine found (tests/fuzz): sequences of steps that once lost a file, each as a plain test."""
+"""Sequences of steps that once lost a file, found by the state machine in tests/fuzz, each as a plain test."""
 
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -12,13 +12,13 @@ LARGE = b"-" * (2 * BLOCK + 9)
 
 @pytest.fixture
 def writer(pair: tuple[Bed, Bed]) -> Iterator[BinaryIO]:
-    """A slow writer that has made "x" in place and not written yet."""
+    """A slow writer that has made x in place and not yet written to it."""
     with (pair[0].folder / "x").open("wb", buffering=0) as writer:
         yield writer
 
 
 def rest(bed: Bed, content: bytes) -> None:
-    """Let all come to rest in a new process; x is in the store as it was finished, and nothing is left."""
+    """Let a new process finish the work: x is in the store with this content, and nothing is left on the share."""
     after = bed.again()
     after.settle()
     assert after.content("x") == content
@@ -29,6 +29,7 @@ def rest(bed: Bed, content: bytes) -> None:
 def test_both_owners_queue_an_empty_file_and_the_late_one_leaves_it_to_its_writer(
     pair: tuple[Bed, Bed], writer: BinaryIO
 ) -> None:
+    """What the slow writer adds after the first upload must reach the store."""
     ours, other = pair
     other.scan()
     ours.scan()
@@ -41,7 +42,7 @@ def test_both_owners_queue_an_empty_file_and_the_late_one_leaves_it_to_its_write
 def test_the_late_owner_leaves_a_file_alone_that_was_sent_beside_one_that_changed(
     pair: tuple[Bed, Bed], writer: BinaryIO
 ) -> None:
-    """The first owner has to give the other file back; that changes nothing for this one."""
+    """That the first owner gave another file back changes nothing for the file that it completed."""
     ours, other = pair
     other.scan()
     changing = ours.write("y", LARGE)
@@ -64,7 +65,7 @@ def test_the_late_owner_leaves_a_file_alone_that_was_sent_beside_one_that_change
 def test_both_owners_queue_a_large_file_and_the_late_one_comes_to_it_after_a_scan_of_its_own(
     pair: tuple[Bed, Bed], writer: BinaryIO
 ) -> None:
-    """The scan sees the completed name, and the queue still holds the plain one."""
+    """Its scan saw the completed name while its queue still held the plain one."""
     ours, other = pair
     writer.write(LARGE)
     ours.scan()
@@ -79,6 +80,7 @@ def test_both_owners_queue_a_large_file_and_the_late_one_comes_to_it_after_a_sca
 def test_a_file_that_was_given_back_once_is_queued_by_both_and_sent_by_one(
     pair: tuple[Bed, Bed], writer: BinaryIO
 ) -> None:
+    """A give-back on the way does not make the late owner clear the completed file."""
     ours, other = pair
     writer.write(LARGE)
 

@@ -1,4 +1,4 @@
-"""What shows that a file is finished, and for whom: after a restart our own giving back must not pass for it (I5)."""
+"""What shows that a file is finished: after a restart our own give-back must not pass for a producer's rename (I5)."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ def slow(make: Callable[..., Bed]) -> Iterator[tuple[Bed, Service]]:
 
 
 def signed(bed: Bed) -> None:
-    """Write a file to which something happened after its last write."""
+    """Write a file whose ctime is later than its mtime, as after a rename."""
     path = bed.write("x", b"content")
     os.utime(path, ns=(0, path.stat().st_mtime_ns - 1_000_000_000))
 
@@ -40,6 +40,7 @@ def looked_at(run: Run) -> Run:
 
 
 def test_what_lies_in_a_new_session_goes_at_once(slow: tuple[Bed, Service]) -> None:
+    """In a session without history a rename can only be the producer's: nobody has to wait for `settle`."""
     bed, service = slow
     signed(bed)
     service.start("run", None, None)
@@ -47,6 +48,7 @@ def test_what_lies_in_a_new_session_goes_at_once(slow: tuple[Bed, Service]) -> N
 
 
 def test_what_happened_before_a_restart_is_no_sign(slow: tuple[Bed, Service]) -> None:
+    """The rename may have been the dead process's give-back of a file that still changes."""
     bed, service = slow
     service.start("run", None, None)
     run = service.runs["run"]
@@ -56,7 +58,7 @@ def test_what_happened_before_a_restart_is_no_sign(slow: tuple[Bed, Service]) ->
 
 
 def test_what_happened_before_a_stopped_session_was_started_again_is_no_sign(slow: tuple[Bed, Service]) -> None:
-    """The stop gave its claims back."""
+    """The stop gave its claims back, and those renames say nothing about the producer."""
     bed, service = slow
     service.start("run", None, None)
     service.stop("run", drain=False)
@@ -66,7 +68,7 @@ def test_what_happened_before_a_stopped_session_was_started_again_is_no_sign(slo
 
 
 def test_what_happens_after_the_first_scan_of_a_session_taken_up_again_is_a_sign(make: Callable[..., Bed]) -> None:
-    """Without events, too: the first file that is moved into a quiet session goes at once (A7)."""
+    """Even without events, a file that is moved into a quiet session goes at once (A7)."""
     bed = make(settle=3600)
     bed.scan()
     bed.tick()

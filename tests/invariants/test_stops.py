@@ -1,4 +1,4 @@
-"""A stop ends a session when everything is done, and not before; what goes wrong on the way leaves it as the record says."""
+"""A stop ends a session when everything is done, and not before; after an error the session is as its record says."""
 
 import os
 import threading
@@ -36,7 +36,7 @@ def drained(bed: Bed, service: Service) -> None:
 
 
 def test_a_drain_waits_for_a_new_file_whose_name_the_sweeper_has(bed: Bed) -> None:
-    """While it compares `x.completed` with the store, a scan cannot take the new `x`; it is there all the same."""
+    """A scan cannot take the new x while the sweeper compares x.completed: the drain must not overlook it."""
     bed.write("x", b"first")
     bed.upload("x")
     bed.write("x", b"second")
@@ -52,6 +52,7 @@ def test_a_drain_waits_for_a_new_file_whose_name_the_sweeper_has(bed: Bed) -> No
 
 
 def test_a_file_that_is_offered_while_the_sweeper_has_its_name_is_not_forgotten(bed: Bed) -> None:
+    """A file that cannot be queued now counts as pending, so that no drain ends without it."""
     bed.write("x", b"content")
     item = bed.item("x")
     bed.files.done(item)
@@ -63,7 +64,7 @@ def test_a_file_that_is_offered_while_the_sweeper_has_its_name_is_not_forgotten(
 def test_a_stop_that_cannot_be_written_down_leaves_the_session_running(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The share is full: the caller gets 503, and what the record says goes on."""
+    """On a full share the caller gets 503, and the session goes on as its record says."""
     with monkeypatch.context() as patch:
         patch.setattr(service.records, "replace", full)
         with pytest.raises(NotReady):
@@ -80,7 +81,7 @@ def test_a_stop_that_cannot_be_written_down_leaves_the_session_running(
 def test_a_stop_that_cannot_read_the_record_at_its_end_leaves_the_session_running(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The share fails for a moment, when discovery has ended already: it is begun anew."""
+    """The share fails after discovery has ended: the caller gets 503 and discovery runs again."""
     get, asked = service.records.get, iter(range(10))
 
     def failing(name: str) -> Session | None:
@@ -101,7 +102,7 @@ def test_a_stop_that_cannot_read_the_record_at_its_end_leaves_the_session_runnin
 
 @pytest.mark.parametrize("drain", [True, False])
 def test_a_stop_that_another_process_got_ahead_of_says_so(service: Service, drain: bool) -> None:
-    """A second process of this ordinal has changed the record: nothing is claimed that was not done."""
+    """Another process of this ordinal changed the record first: the caller is not told of a stop that was not made."""
     theirs = replace(service.runs["run"].session, extensions=(".bin",))
     service.records.replace(theirs)
     with pytest.raises(NotReady, match="at the same moment"):
@@ -112,7 +113,7 @@ def test_a_stop_that_another_process_got_ahead_of_says_so(service: Service, drai
 
 
 class Turns:
-    """A lock that notes who comes and goes, and when the second one has asked for it."""
+    """A lock that notes who comes and goes, and when the second caller has asked for it."""
 
     def __init__(self) -> None:
         self._lock, self._asked = threading.Lock(), 0
@@ -131,7 +132,7 @@ class Turns:
 
 
 def test_two_stops_at_once_take_turns(bed: Bed, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that came late must not give back what a run that was started meanwhile has claimed."""
+    """A late stop must not give back what a run that was started since has claimed."""
     bed.write("x.processing", b"content")
     unlink, paused, go = os.unlink, threading.Event(), threading.Event()
 
@@ -160,6 +161,7 @@ def test_two_stops_at_once_take_turns(bed: Bed, service: Service, monkeypatch: p
 
 
 def test_a_claim_that_could_not_be_given_back_is_not_forgotten(bed: Bed, service: Service) -> None:
+    """The session's record stays, and status says that the next start finishes the file."""
     bed.write("x.processing", b"first")
     bed.write("x", b"second")
     service.stop("run", drain=False)
@@ -183,7 +185,7 @@ def test_a_file_written_to_after_its_drained_session_has_stopped_is_sent_again(b
 def test_a_session_whose_record_cannot_be_written_keeps_the_file_for_the_next_walk(
     bed: Bed, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The share is full: a file that were renamed already would lie in a session that nobody runs."""
+    """Renamed before the record is written, the file would lie in a session that nobody runs."""
     with bed.write("x", b"half").open("ab") as writer:
         drained(bed, service)
         writer.write(b" and the rest")
@@ -204,7 +206,7 @@ class Killed(BaseException):
 def test_a_kill_between_the_record_and_the_rename_leaves_a_session_that_drains(
     bed: Bed, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The record says so on disk when the file is renamed; the next process finds both as they are, and sends it."""
+    """The record is on disk before the rename, so the next process takes the file back and sends it."""
     with bed.write("x", b"half").open("ab") as writer:
         drained(bed, service)
         writer.write(b" and the rest")
@@ -225,7 +227,7 @@ def test_a_kill_between_the_record_and_the_rename_leaves_a_session_that_drains(
 def test_no_drain_ends_before_the_file_that_reopened_it_has_its_name_back(
     bed: Bed, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Discovery of the reopened session begins after the rename: a scan before it would find nothing left to do."""
+    """Discovery begins after the rename: an earlier scan would find nothing to do and end the drain."""
     with bed.write("x", b"half").open("ab") as writer:
         drained(bed, service)
         writer.write(b" and the rest")
@@ -245,7 +247,7 @@ def test_no_drain_ends_before_the_file_that_reopened_it_has_its_name_back(
 
 
 def test_a_walk_that_began_before_a_restart_of_its_session_touches_nothing(bed: Bed, service: Service) -> None:
-    """What it knew of the session is out of date; the next walk knows better."""
+    """The walk's inventory is out of date; the next walk has the new one."""
     with bed.write("x", b"half").open("ab") as writer:
         drained(bed, service)
         writer.write(b" and the rest")
@@ -256,7 +258,7 @@ def test_a_walk_that_began_before_a_restart_of_its_session_touches_nothing(bed: 
 
 
 def test_a_session_that_was_stopped_at_once_stays_stopped(bed: Bed, service: Service) -> None:
-    """Who stops without a drain wants nothing more to be sent; the file lies there under its own name."""
+    """After a stop without drain nothing more is sent: the changed file is left under its plain name."""
     bed.write("x", b"half")
     bed.handle(bed.backlog.small.take())
     service.stop("run", drain=False)
@@ -270,6 +272,7 @@ def test_a_session_that_was_stopped_at_once_stays_stopped(bed: Bed, service: Ser
 def test_a_record_that_cannot_be_removed_does_not_end_the_sweeper(
     bed: Bed, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The next walk removes the record."""
     service.stop("run", drain=False)
     with monkeypatch.context() as patch:
         patch.setattr(service.records, "remove", full)
@@ -280,7 +283,7 @@ def test_a_record_that_cannot_be_removed_does_not_end_the_sweeper(
 
 
 def test_a_record_that_another_shard_has_changed_is_not_overwritten(bed: Bed, service: Service) -> None:
-    """A shard that slept while its session was adopted, ended and started anew must not end it."""
+    """A shard that slept while its session was adopted and started again must not end it."""
     bed.write("x", b"content")
     run = service.runs["run"]
     theirs = replace(run.session, owner=1, started_at="2030-01-01T00:00:00.000Z")
@@ -292,7 +295,7 @@ def test_a_record_that_another_shard_has_changed_is_not_overwritten(bed: Bed, se
 
 
 class Clock(SimpleNamespace):
-    """Stands where the sweeper looks for the time; a sweep ends where it would sleep."""
+    """Replaces the sweeper's time module; where the sweeper would sleep, it raises to end the sweep."""
 
     now = 1000.0
 
@@ -310,7 +313,7 @@ class Clock(SimpleNamespace):
 def test_a_session_that_stops_after_a_long_sweep_is_forgotten_soon(
     make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The pause that follows a long walk over what a crash left is not for sessions that have stopped since."""
+    """The pause after a long walk over a crash's leftovers does not delay sessions that have stopped since."""
     clock = Clock()
     monkeypatch.setattr(sweeper, "time", clock)
     bed = make()

@@ -1,6 +1,6 @@
-"""The image: built for real from the Dockerfile, and both programs started from its root file system.
+"""The image: built from the Dockerfile, and both programs started from its root file system.
 
-There is no registry and no engine here: the base is made by debootstrap, once, and kept in .tools/image.
+There is no registry and no container engine here: debootstrap makes the base once, kept in .tools/image.
 """
 
 import json
@@ -53,7 +53,7 @@ class Builder:
             run("debootstrap", "--variant=minbase", packages, "bookworm", folder)
             for cache in ("var/cache/apt", "var/lib/apt/lists"):
                 shutil.rmtree(folder / cache)
-            # a machine behind an authority of its own builds with it
+            # a machine with a certificate authority of its own needs that authority in the build
             shutil.copy(AUTHORITIES, folder / AUTHORITIES.relative_to("/"))
             container = self("from", "scratch")
             self("add", "--quiet", container, folder, "/")
@@ -89,7 +89,7 @@ def root(builder: Builder) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def config(builder: Builder, root: Path) -> dict[str, object]:
-    """What the image says about how it is run."""
+    """The image's own configuration: user, entry point, command."""
     del root
     found: dict[str, object] = json.loads(builder("inspect", "--type", "image", IMAGE))["OCIv1"]["config"]
     return found
@@ -131,7 +131,7 @@ def share(tmp_path: Path) -> Path:
 
 
 def test_the_uploader_of_the_image_uploads_a_file(root: Path, share: Path, tmp_path: Path) -> None:
-    """As uid 1000, on a read-only root file system, from the watch's start to the collector's deletion."""
+    """As uid 1000, on a read-only root file system, from the start of a session to the sweeper's deletion."""
     with azurite(tmp_path) as connection:
         store = {"AZURE_STORAGE_CONNECTION_STRING": connection, "NFS_WATCH_CONTAINER": "uploads"}
         soon = {"NFS_WATCH_RETENTION": "0.5", "NFS_WATCH_SWEEP_INTERVAL": "0.2", "NFS_WATCH_SETTLE": "0.5"}
@@ -148,12 +148,13 @@ def test_the_uploader_of_the_image_uploads_a_file(root: Path, share: Path, tmp_p
             file.write_bytes(b"a" * 1000)
             os.chown(file, 1000, 1000)
             file.rename(share / "run-1/a.bin")
-            wait_for(lambda: not list((share / "run-1").iterdir()), "the file to be uploaded and collected")
+            wait_for(lambda: not list((share / "run-1").iterdir()), "the file to be uploaded and swept")
         finally:
             server.kill()
 
 
 def test_the_router_of_the_image_answers(root: Path, share: Path, tmp_path: Path) -> None:
+    """As uid 1000 and without any capability."""
     server = program(root, share, tmp_path, "router", NFS_WATCH_SHARD_URL="http://127.0.0.1:9/{ordinal}")
     try:
         server.up("/livez")
@@ -163,13 +164,14 @@ def test_the_router_of_the_image_answers(root: Path, share: Path, tmp_path: Path
 
 
 def test_the_image_runs_as_a_user_with_a_number(config: dict[str, object]) -> None:
-    """The kubelet can check runAsNonRoot only against a number."""
+    """The kubelet can check runAsNonRoot only when the user is a number."""
     assert config["User"] == "1000:1000"
     assert config["Entrypoint"] == ["python", "-m"]
     assert config["Cmd"] == ["uploader"]
 
 
 def test_the_image_holds_the_programs_and_no_tools(root: Path) -> None:
+    """An intruder finds no compiler and no pip, and the image stays small."""
     app = root / "app"
     programs = {path.name for path in (app / "programs").iterdir()}
     assert programs == {"uploader", "router"}
@@ -185,6 +187,7 @@ def test_the_image_holds_the_programs_and_no_tools(root: Path) -> None:
 
 
 def test_nothing_of_the_image_can_be_changed_by_its_user(root: Path) -> None:
+    """The programs cannot be altered from within, even where the root file system is writable."""
     writable = [
         p for p in (root / "app").rglob("*") if not p.is_symlink() and (p.stat().st_uid or p.stat().st_mode & 0o022)
     ]
@@ -193,7 +196,7 @@ def test_nothing_of_the_image_can_be_changed_by_its_user(root: Path) -> None:
 
 @pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
 def test_every_locked_dependency_has_a_wheel_for_arm64(version: str, tmp_path: Path) -> None:
-    """The device has no compiler in its image: each must be pure, or a wheel for aarch64 and glibc."""
+    """The image has no compiler: each dependency must be pure Python, or a wheel for aarch64 and glibc."""
     report = tmp_path / "report.json"
     argv = [
         "install",

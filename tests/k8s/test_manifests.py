@@ -1,4 +1,4 @@
-"""The manifests: every overlay is built as `kubectl apply -k` builds it, validated, and held to what matters."""
+"""The manifests: each overlay is built as `kubectl apply -k` builds it, validated, and held to what matters."""
 
 import os
 from base64 import b64decode
@@ -43,6 +43,7 @@ def documents(overlay: str) -> list[Document]:
 
 @pytest.mark.parametrize("version", ["1.35", "1.36", "1.37"])
 def test_every_document_is_valid_in_this_kubernetes(documents: list[Document], version: str) -> None:
+    """A misspelt field is refused here, not on the device."""
     for document in documents:
         validate(document, version, strict=True)
 
@@ -55,6 +56,7 @@ def with_component(tmp_path: Path, overlay: str, component: str) -> list[Documen
 
 
 def test_older_clusters_take_it_with_their_component(overlay: str, tmp_path: Path) -> None:
+    """Before 1.35 the overlay alone is refused; with the component before-1.35 it is valid back to 1.30."""
     with pytest.raises(ValidationError, match="restartPolicyRules"):
         validate(shards_of(built(overlay)), "1.33", strict=True)
     for document in with_component(tmp_path, overlay, "before-1.35"):
@@ -62,7 +64,7 @@ def test_older_clusters_take_it_with_their_component(overlay: str, tmp_path: Pat
 
 
 def test_every_name_that_is_referred_to_exists(documents: list[Document]) -> None:
-    """kustomize adds hashes to names; a reference that it did not follow would leave pods waiting for ever."""
+    """kustomize adds hashes to names: a reference that it missed would leave pods waiting for ever."""
     there = {(doc["kind"], doc["metadata"]["name"]) for doc in documents} | {("Secret", "nfs-watch-azure")}
     wanted = set()
     for workload in workloads(documents):
@@ -83,6 +85,7 @@ def test_every_name_that_is_referred_to_exists(documents: list[Document]) -> Non
 
 
 def test_everything_lies_in_one_namespace(documents: list[Document]) -> None:
+    """`kubectl delete namespace` removes all of it."""
     spaces = {
         doc["metadata"].get("namespace") for doc in documents if doc["kind"] not in {"Namespace", "PersistentVolume"}
     }
@@ -91,7 +94,7 @@ def test_everything_lies_in_one_namespace(documents: list[Document]) -> None:
 
 
 def test_services_find_their_pods(documents: list[Document]) -> None:
-    """A selector must match exactly one workload, and a target port must be one of its container's."""
+    """Each selector matches exactly one workload, and each target port is one of its container's."""
     for service in (doc for doc in documents if doc["kind"] == "Service"):
         selector = service["spec"]["selector"].items()
         matching = [w for w in workloads(documents) if selector <= w["spec"]["template"]["metadata"]["labels"].items()]
@@ -102,7 +105,7 @@ def test_services_find_their_pods(documents: list[Document]) -> None:
 
 
 def test_each_workload_selects_its_own_pods_and_nobody_elses(documents: list[Document]) -> None:
-    """A selector that its own template does not meet is refused; one that meets another's takes its pods."""
+    """Kubernetes refuses a selector that misses its own template; one that meets another's takes its pods."""
     for workload in workloads(documents):
         selector = workload["spec"]["selector"]["matchLabels"].items()
         meets = [w for w in workloads(documents) if selector <= w["spec"]["template"]["metadata"]["labels"].items()]
@@ -113,10 +116,12 @@ def test_each_workload_selects_its_own_pods_and_nobody_elses(documents: list[Doc
 
 
 def test_re_applying_does_not_undo_kubectl_scale(documents: list[Document]) -> None:
+    """A manifest with a number of replicas would scale the shards back at each apply."""
     assert "replicas" not in shards_of(documents)["spec"]
 
 
 def test_shards_start_side_by_side_and_die_at_once(documents: list[Document]) -> None:
+    """SIGKILL is the normal way to stop, so nothing may delay a restart."""
     spec = shards_of(documents)["spec"]
     assert spec["podManagementPolicy"] == "Parallel"
     assert pod_of(shards_of(documents))["terminationGracePeriodSeconds"] == 1
@@ -125,7 +130,7 @@ def test_shards_start_side_by_side_and_die_at_once(documents: list[Document]) ->
 
 
 def test_a_dead_share_replaces_the_pod(documents: list[Document]) -> None:
-    """75 and the kills fail the pod; every other exit restarts the container."""
+    """Exit 75 and the kills fail the pod, which mounts again; every other exit restarts the container."""
     container = pod_of(shards_of(documents))["containers"][0]
     assert container["restartPolicy"] == "Never"
     rule = {"action": "Restart", "exitCodes": {"operator": "NotIn", "values": [75, 137, 143]}}
@@ -134,6 +139,7 @@ def test_a_dead_share_replaces_the_pod(documents: list[Document]) -> None:
 
 
 def test_probes_ask_only_what_is_answered_from_memory(documents: list[Document]) -> None:
+    """A probe that waited for the share would kill a pod for its server's outage."""
     for name, kind in (("nfs-watch", "StatefulSet"), ("nfs-watch-router", "Deployment")):
         container = pod_of(one(documents, kind, name))["containers"][0]
         probes = {key: value for key, value in container.items() if key.endswith("Probe")}
@@ -148,7 +154,7 @@ def test_probes_ask_only_what_is_answered_from_memory(documents: list[Document])
 
 
 def test_the_router_finds_each_shard_by_its_name(documents: list[Document]) -> None:
-    """Also before it is ready: it says itself what is wrong."""
+    """Each pod has a DNS name even before it is ready, so that it can say itself what is wrong."""
     service = one(documents, "Service", shards_of(documents)["spec"]["serviceName"])["spec"]
     assert service["clusterIP"] == "None"
     assert service["publishNotReadyAddresses"] is True
@@ -162,7 +168,7 @@ def test_the_router_finds_each_shard_by_its_name(documents: list[Document]) -> N
 
 
 def test_local_copies_fit_their_volume_and_the_node(documents: list[Document]) -> None:
-    """Passing the sizeLimit evicts the pod, so the program's own budget ends below it; the node has 4 TB."""
+    """Exceeding the sizeLimit evicts the pod, so the program's budget ends below it; the node has 4 TB."""
     settings = settings_of(documents)
     volumes = {volume["name"]: volume for volume in pod_of(shards_of(documents))["volumes"]}
     limit = quantity(volumes["staging"]["emptyDir"]["sizeLimit"])
@@ -177,10 +183,12 @@ def test_local_copies_fit_their_volume_and_the_node(documents: list[Document]) -
 
 @pytest.mark.parametrize("name", NFS)
 def test_over_nfs_copies_are_staged(name: str) -> None:
+    """While a file's upload runs, a copy of it lies on the node's own disk."""
     assert settings_of(built(name))["NFS_WATCH_STAGING"] == "/staging"
 
 
 def test_memory_is_above_what_the_settings_allow(documents: list[Document]) -> None:
+    """A shard within its settings is never killed for its memory."""
     resources = pod_of(shards_of(documents))["containers"][0]["resources"]
     assert quantity(resources["limits"]["memory"]) >= 2 * int(settings_of(documents)["NFS_WATCH_MEMORY"]) + 200 * 2**20
     assert all("requests" in container["resources"] for container in containers(documents))
@@ -193,7 +201,7 @@ def test_memory_is_above_what_the_settings_allow(documents: list[Document]) -> N
 def test_every_setting_is_one_that_the_programs_read(
     documents: list[Document], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A misspelt variable would be passed over in silence; a wrong value is refused here as it is in the pod."""
+    """A misspelt variable would be ignored silently; a wrong value is refused here as it is in the pod."""
     values = settings_of(documents)
     for secret in (doc for doc in documents if doc["kind"] == "Secret"):
         values |= {key: b64decode(value).decode() for key, value in secret["data"].items()}
@@ -217,6 +225,7 @@ def test_the_variables_of_services_stay_out(documents: list[Document]) -> None:
 
 
 def test_both_programs_are_one_image_of_this_version(documents: list[Document]) -> None:
+    """The image is loaded by hand, so it must not be pulled, and no tag may float."""
     ours = [c for c in containers(documents) if c["name"] in {"uploader", "router"}]
     assert {c["image"] for c in ours} == {f"localhost/nfs-watch:{VERSION}"}
     assert {c["imagePullPolicy"] for c in ours} == {"IfNotPresent"}, "no registry has it"

@@ -1,4 +1,4 @@
-"""The manifests: the share, who may do what, the credentials and the collector."""
+"""The manifests: the share, who may do what, the credentials and the OpenTelemetry collector."""
 
 import os
 import re
@@ -40,6 +40,7 @@ def documents(overlay: str) -> list[Document]:
 
 
 def test_all_shards_share_one_claim(documents: list[Document]) -> None:
+    """Any shard can adopt any session only because all see the same share."""
     spec = shards_of(documents)["spec"]
     assert "volumeClaimTemplates" not in spec
     claims = [
@@ -52,6 +53,7 @@ def test_all_shards_share_one_claim(documents: list[Document]) -> None:
 
 @pytest.mark.parametrize("name", AZURE)
 def test_the_claim_is_bound_to_the_share_and_to_nothing_else(name: str) -> None:
+    """No other claim can take the volume, and deleting the claim deletes no file."""
     claim = one(built(name), "PersistentVolumeClaim", "nfs-watch-share")["spec"]
     volume = one(built(name), "PersistentVolume", "nfs-watch-share")["spec"]
     assert claim["volumeName"] == "nfs-watch-share"
@@ -65,6 +67,7 @@ def test_the_claim_is_bound_to_the_share_and_to_nothing_else(name: str) -> None:
     ("name", "version"), [("nfs-v4", {"nfsvers=4.2"}), ("nfs-v3", {"nfsvers=3", "proto=tcp", "nolock"})]
 )
 def test_a_dead_server_becomes_an_error_within_the_time_that_the_watchdog_has(name: str, version: set[str]) -> None:
+    """With softerr a call fails before `nfs_timeout`; the options are those that docs/nfs.md explains."""
     options = one(built(name), "PersistentVolume", "nfs-watch-share")["spec"]["mountOptions"]
     assert version <= set(options)
     assert {"softerr", "retry=0", "actimeo=1", "lookupcache=positive", "nosuid", "nodev", "noexec"} <= set(options)
@@ -75,6 +78,7 @@ def test_a_dead_server_becomes_an_error_within_the_time_that_the_watchdog_has(na
 
 
 def test_on_the_same_machine_the_folder_itself_is_used() -> None:
+    """Where the device is the NFS server too, the pods need no mount, and inotify works."""
     volume = one(built("same-machine"), "PersistentVolume", "nfs-watch-share")["spec"]
     assert volume["local"]["path"].startswith("/")
     assert not {"nfs", "hostPath"} & volume.keys()
@@ -82,6 +86,7 @@ def test_on_the_same_machine_the_folder_itself_is_used() -> None:
 
 
 def test_trying_out_needs_no_azure_account_and_no_server() -> None:
+    """The overlay brings Azurite and uses the cluster's own storage."""
     documents = built("try-out")
     claim = one(documents, "PersistentVolumeClaim", "nfs-watch-share")["spec"]
     assert not {"storageClassName", "volumeName"} & claim.keys()
@@ -118,6 +123,7 @@ def test_every_pod_is_restricted(documents: list[Document]) -> None:
 
 
 def test_the_programs_run_as_the_user_of_the_image_and_of_the_export(documents: list[Document]) -> None:
+    """Another uid could not write to the share."""
     user = re.search(r"^USER (\d+):(\d+)$", (TOP / "Dockerfile").read_text(), re.MULTILINE)
     export = re.search(r"^owner=(\d+)", (K8S / "nfs-export.sh").read_text(), re.MULTILINE)
     assert user
@@ -128,6 +134,7 @@ def test_the_programs_run_as_the_user_of_the_image_and_of_the_export(documents: 
 
 
 def test_the_service_account_may_read_exactly_one_object(documents: list[Document]) -> None:
+    """A stolen token can read the StatefulSet and nothing else; other pods have none."""
     rules = one(documents, "Role", "nfs-watch")["rules"]
     name = shards_of(documents)["metadata"]["name"]
     assert rules == [{"apiGroups": ["apps"], "resources": ["statefulsets"], "resourceNames": [name], "verbs": ["get"]}]
@@ -142,6 +149,7 @@ def test_the_service_account_may_read_exactly_one_object(documents: list[Documen
 
 @pytest.mark.parametrize("name", AZURE)
 def test_the_certificate_comes_from_a_secret_that_is_not_here(name: str) -> None:
+    """The manifests name the Secret, mount it read-only, and the example shows its keys."""
     documents = built(name)
     assert not [doc for doc in documents if doc["kind"] == "Secret"]
     settings = settings_of(documents)
@@ -165,6 +173,7 @@ def test_the_certificate_comes_from_a_secret_that_is_not_here(name: str) -> None
 
 
 def test_no_secret_lies_in_the_manifests() -> None:
+    """Only Azurite's published key may be in the repository."""
     for path in K8S.rglob("*"):
         if path.is_file():
             text = path.read_text()
@@ -174,6 +183,7 @@ def test_no_secret_lies_in_the_manifests() -> None:
 
 
 def test_workload_identity_takes_the_certificates_place(tmp_path: Path) -> None:
+    """With the component, the pod gets a projected token at the path that the credential reads."""
     top = os.path.relpath(K8S, tmp_path.resolve())
     lines = {
         "namespace": "nfs-watch",
@@ -199,6 +209,7 @@ def test_workload_identity_takes_the_certificates_place(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", AZURE)
 def test_the_collector_takes_otlp_and_gives_prometheus(name: str) -> None:
+    """Receivers, pipelines, ports and the programs' settings agree with each other."""
     documents = built(name)
     maps = [doc for doc in documents if doc["metadata"]["name"].startswith("nfs-watch-collector-") and "data" in doc]
     config = yaml.safe_load(maps[0]["data"]["config.yaml"])

@@ -1,4 +1,4 @@
-"""The manifests: what the programs are told, how they are reached, and when the kubelet ends them."""
+"""The manifests: the programs' settings, how they are reached, and when the kubelet ends them."""
 
 import re
 
@@ -27,19 +27,20 @@ def program(documents: list[Document], request: pytest.FixtureRequest) -> Docume
 
 
 def test_the_programs_get_the_settings(documents: list[Document], program: Document) -> None:
+    """Both read one ConfigMap whose name changes with its content, so that a change restarts them."""
     maps = [doc["metadata"]["name"] for doc in documents if doc["metadata"]["name"].startswith("nfs-watch-settings-")]
     assert [source["configMapRef"]["name"] for source in program["envFrom"] if "configMapRef" in source] == maps
 
 
 def test_the_programs_know_their_pod(program: Document) -> None:
-    """The ordinal comes from its name; the rest is what telemetry says about it."""
+    """The ordinal comes from the pod's name; the other fields label its telemetry."""
     fields = {env["name"]: env["valueFrom"] for env in program["env"] if "fieldRef" in env.get("valueFrom", {})}
     assert fields == {name: {"fieldRef": {"fieldPath": path}} for name, path in OF_THE_POD.items()}
 
 
 @pytest.mark.parametrize("name", AZURE)
 def test_the_service_principal_is_read_from_the_secret(name: str) -> None:
-    """Tenant and client by name: all of the Secret's keys would bring a left-over client secret along."""
+    """Tenant and client by key: reading all keys would bring a left-over client secret along."""
     container = pod_of(one(built(name), "StatefulSet", "nfs-watch"))["containers"][0]
     read = {env["name"]: env["valueFrom"] for env in container["env"] if "secretKeyRef" in env.get("valueFrom", {})}
     assert read == {
@@ -50,7 +51,7 @@ def test_the_service_principal_is_read_from_the_secret(name: str) -> None:
 
 
 def test_only_the_router_is_reached_from_outside(documents: list[Document]) -> None:
-    """At the address that docs/deploy.md gives."""
+    """The only NodePort is the router's, with the number that docs/deploy.md gives."""
     services = {doc["metadata"]["name"]: doc["spec"] for doc in documents if doc["kind"] == "Service"}
     outside = {name: spec for name, spec in services.items() if spec.get("type", "ClusterIP") != "ClusterIP"}
     assert outside.keys() == {"nfs-watch-router"}
@@ -59,18 +60,20 @@ def test_only_the_router_is_reached_from_outside(documents: list[Document]) -> N
 
 
 def test_a_program_that_hangs_is_ended_within_a_minute(program: Document) -> None:
+    """But not before 20 s, which a busy device may need to answer."""
     probe = program["livenessProbe"]
     longest = probe["failureThreshold"] * (probe["periodSeconds"] + probe["timeoutSeconds"])
     assert 20 <= longest <= 60
 
 
 def test_a_shard_may_take_two_minutes_to_start(documents: list[Document]) -> None:
-    """Longer than a store or a share that answers slowly; until then the liveness probe is silent."""
+    """A store or share may answer slowly at first: until then no liveness probe ends the shard."""
     probe = pod_of(one(documents, "StatefulSet", "nfs-watch"))["containers"][0]["startupProbe"]
     assert probe["failureThreshold"] * probe["periodSeconds"] >= 120
 
 
 def test_every_probe_asks_a_port_that_is_open(documents: list[Document]) -> None:
+    """A probe of a misspelt port would end each pod again and again."""
     for container in containers(documents):
         ports = {port["name"] for port in container["ports"]}
         probes = [value for key, value in container.items() if key.endswith("Probe")]
@@ -79,7 +82,7 @@ def test_every_probe_asks_a_port_that_is_open(documents: list[Document]) -> None
 
 
 def test_every_amount_is_one(documents: list[Document]) -> None:
-    """The schema takes any text."""
+    """The schema takes any text for an amount."""
     for container in containers(documents):
         asked, limits = container["resources"]["requests"], container["resources"]["limits"]
         assert 0 < quantity(asked["memory"]) <= quantity(limits["memory"])
@@ -89,7 +92,7 @@ def test_every_amount_is_one(documents: list[Document]) -> None:
 
 @pytest.mark.parametrize("name", AZURE)
 def test_one_collector_reads_the_configuration_that_is_mounted(name: str) -> None:
-    """Two would both be scraped, each with half of the numbers."""
+    """Two collectors would both be scraped, each with half of the numbers."""
     collector = one(built(name), "Deployment", "nfs-watch-collector")
     assert collector["spec"]["replicas"] == 1
     assert collector["spec"]["strategy"] == {"type": "Recreate"}
@@ -104,6 +107,7 @@ def test_one_collector_reads_the_configuration_that_is_mounted(name: str) -> Non
 
 
 def test_the_role_is_bound_to_the_programs_account_and_no_pod_gets_a_token_unasked(documents: list[Document]) -> None:
+    """Other pods that use the account get no token unless they ask for it."""
     assert one(documents, "ServiceAccount", "nfs-watch")["automountServiceAccountToken"] is False
     binding = one(documents, "RoleBinding", "nfs-watch")
     group = "rbac.authorization.k8s.io"

@@ -16,7 +16,7 @@ def spec(count: object) -> bytes:
 
 
 class Api(ThreadingHTTPServer):
-    """Answers what a test sets, and remembers what it was asked. Use as a context manager."""
+    """Answers as a test sets it, and records the requests. Use as a context manager."""
 
     daemon_threads = True
 
@@ -60,7 +60,7 @@ class Api(ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: clients that distrust us or give up are part of the tests."""
+        """Print nothing: clients that distrust the server or give up are part of the tests."""
 
 
 class _Handler(BaseHTTPRequestHandler):

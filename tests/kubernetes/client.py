@@ -23,13 +23,13 @@ def path_of(number: int) -> str:
 
 
 def content(session: str, number: int) -> bytes:
-    """What the file holds: nothing else would do, and it need not be remembered."""
+    """Return a file's content, which its name determines, so that it need not be remembered."""
     size = LARGE if number % 400 == 399 else number * 37 % 20_000
     return hashlib.shake_256(f"{session}/{number}".encode()).digest(size)
 
 
 def write(session: str, numbers: range, seconds: float) -> None:
-    """Half of the files are moved into place, half are written where they stand."""
+    """Write the files: half are moved into place, half are written under their final name."""
     began = time.monotonic()
     for written, number in enumerate(numbers, 1):
         target = SHARE / session / path_of(number)
@@ -44,7 +44,7 @@ def write(session: str, numbers: range, seconds: float) -> None:
 
 
 def check(session: str, count: int) -> dict[str, list[str]]:
-    """Compare every blob with what was written; give the names that are wrong, missing or too many."""
+    """Compare every blob with its file; return the names that are wrong, missing or too many."""
     store = ContainerClient.from_connection_string(os.environ["AZURE_STORAGE_CONNECTION_STRING"], "uploads")
     there = set(store.list_blob_names(name_starts_with=f"{session}/"))
     wanted = {f"{session}/{path_of(number)}": number for number in range(count)}
@@ -61,7 +61,7 @@ def check(session: str, count: int) -> dict[str, list[str]]:
 
 
 def left() -> list[str]:
-    """List what is still on the share."""
+    """List the files that are still on the share."""
     return sorted(str(path.relative_to(SHARE)) for path in SHARE.rglob("*") if path.is_file())
 
 

@@ -51,7 +51,7 @@ def eventually(condition: Callable[[], Any], what: str, timeout: float = 300) ->
 
 
 class Cluster:
-    """The programs as they run there."""
+    """The programs as they run in that namespace."""
 
     def __init__(self, tmp_path: Path) -> None:
         self.documents = self._documents(tmp_path)
@@ -105,12 +105,12 @@ class Cluster:
         kubectl("delete", "persistentvolume", NAMESPACE, "--ignore-not-found", "--timeout=60s")
 
     def client(self, *argv: str, timeout: float = 300) -> Any:
-        """Run the client in its pod and return what it says."""
+        """Run the client in its pod and return its result."""
         out = kubectl("exec", "-i", "client", "--", "python", "-", *argv, stdin=CLIENT, timeout=timeout)
         return json.loads(out) if out.strip() else None
 
     def write(self, session: str, numbers: range, seconds: float) -> subprocess.Popen[bytes]:
-        """Begin to write the files of these numbers, in the background."""
+        """Begin to write the files with these numbers, in the background."""
         what = ["write", session, str(numbers.start), str(numbers.stop), str(seconds)]
         argv = ["exec", "-i", "client", "--", "python", "-", *what]
         writer = subprocess.Popen([KUBECTL, "--namespace", NAMESPACE, *argv], stdin=subprocess.PIPE)
@@ -136,7 +136,7 @@ class Cluster:
         return sorted(entry["shard"] for entry in body["shards"] if entry["reachable"])
 
     def scale(self, shards: int) -> None:
-        """Scale, and wait until exactly these answer."""
+        """Scale, and wait until exactly this number of shards answers."""
         kubectl("scale", "statefulset/nfs-watch", f"--replicas={shards}")
         eventually(lambda: self.reachable() == list(range(shards)), f"{shards} shards")
 
@@ -145,7 +145,7 @@ class Cluster:
         return found
 
     def ready(self, ordinal: int, *, unlike: str = "") -> bool:
-        """Tell whether the shard's pod is ready, and not the one with this uid."""
+        """Tell whether the shard's pod is ready and has another uid than this."""
         pod = self.pod(ordinal)
         conditions = {c["type"]: c["status"] for c in pod["status"].get("conditions", [])}
         return pod["metadata"]["uid"] != unlike and conditions.get("Ready") == "True"
@@ -163,7 +163,7 @@ def share_in(folder: str, claim: Document) -> Document:
 
 
 def client_pod(shards: Document) -> Document:
-    """The pod of the client: the shards' image and share, with nothing of theirs running."""
+    """Return the client's pod: the shards' image and share, without the shards' program."""
     pod = pod_of(shards)
     ours = pod["containers"][0]
     container = {

@@ -22,12 +22,12 @@ exec "$@"
 
 
 def content(path: str, size: int) -> bytes:
-    """What a file holds: its path says it all."""
+    """Return a file's content, which its path determines."""
     return hashlib.shake_256(path.encode()).digest(size)
 
 
 class Pods:
-    """Shards k on 127.0.2.k, and a router; both ask the stand-in API how many there are."""
+    """Shard k on 127.0.2.k, and a router; both ask the stand-in API for the number of shards."""
 
     def __init__(self, folder: Path, api: Api, connection: str, **settings: object) -> None:
         self.folder = folder
@@ -48,7 +48,7 @@ class Pods:
         return server
 
     def pod(self, ordinal: int, host: str | None = None) -> Server:
-        """Make a shard (not started); another host lets two of one ordinal run at a time."""
+        """Make a shard (not started); with another host two shards of one ordinal can run at a time."""
         host = host or f"127.0.2.{ordinal}"
         settings = {"replicas": "", "host": host, "port": self.port, "settle_empty": 2, **self.settings}
         server = self._in_a_pod(shard(self.folder, self.root, self.connection, ordinal, **settings))
@@ -68,7 +68,7 @@ class Pods:
                 self.shards[ordinal].up()
 
     def kill(self) -> None:
-        """End everything."""
+        """Kill every program."""
         for server in [self.router, *self.shards.values()]:
             server.kill()
 
@@ -88,11 +88,11 @@ class Pods:
         return {one["session"]: one["shard"] for one in answer.json()["sessions"]}
 
     def settles(self, homes: dict[str, int]) -> None:
-        """Wait until the sessions are exactly there."""
+        """Wait until each session is on exactly the shard given here."""
         wait_for(lambda: self.where() == homes, f"the sessions at {homes}", interval=0.2)
 
     def write(self, session: str, name: str, size: int) -> str:
-        """Move a finished file into place; gives the blob's name."""
+        """Move a finished file into place; return the blob's name."""
         path = f"{session}/{name}"
         target = self.root / path
         target.parent.mkdir(parents=True, exist_ok=True)

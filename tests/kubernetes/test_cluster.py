@@ -1,4 +1,4 @@
-"""On a real cluster: KUBECONFIG names it, the images are there (docs/deploy.md). Skipped otherwise, in CI too."""
+"""Tests on a real cluster, which KUBECONFIG names and which has the images (docs/deploy.md); skipped without it."""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ pytestmark = [
     pytest.mark.timeout(1500),
 ]
 FILES = {"run-0": 2400, "run-1": 800, "run-2": 800}
-LATE = 200  # of each session's files, the number that are written while shards are scaled away
+LATE = 200  # of each session's files: so many are written while shards are scaled away
 # Sent to the program from a second process in its container; a stopped program answers no probe.
 STOP = """
 import os, signal
@@ -42,6 +42,7 @@ def can(verb: str, what: str) -> bool:
 
 
 def test_the_service_account_may_get_its_statefulset_and_nothing_else(cluster: Cluster) -> None:
+    """The cluster's own answer to what the Role allows."""
     del cluster
     assert can("get", "statefulsets.apps/nfs-watch")
     for verb, what in (
@@ -92,7 +93,7 @@ def test_sessions_live_through_scaling_deletions_and_a_shard_that_hangs(cluster:
     eventually(lambda: cluster.where() == dict.fromkeys(FILES, 0), "shard 0 to adopt the others' sessions")
 
     assert [writer.wait(600) for writer in writers] == [0] * len(writers)
-    eventually(lambda: payload(cluster) == [], "every file to be uploaded and collected", 600)
+    eventually(lambda: payload(cluster) == [], "every file to be uploaded and swept", 600)
     for session in FILES:
         status, body = cluster.http("POST", "/v1/watch/stop", {"session": session})
         assert status in {200, 202}, body
@@ -119,7 +120,7 @@ def payload(cluster: Cluster) -> list[str]:
 
 
 def test_scaled_to_0_a_start_says_so_and_a_session_waits(cluster: Cluster) -> None:
-    """Down to 0 and up again: what runs is resumed, with the files that came meanwhile."""
+    """After scaling to 0 and up again the session is resumed, with the files that came in between."""
     assert cluster.http("POST", "/v1/watch/start", {"session": "night"})[0] == 201
     kubectl("scale", "statefulset/nfs-watch", "--replicas=0")
     eventually(lambda: cluster.http("POST", "/v1/watch/start", {"session": "x"})[0] == 503, "no shards")

@@ -28,7 +28,7 @@ USUAL = "retry=0,actimeo=1,lookupcache=positive,nosuid,nodev,noexec,nosharecache
 SOFT = f"softerr,timeo=20,retrans=1,{USUAL}"
 HARD = f"hard,{USUAL}"
 NFS_TIMEOUT = 15  # seconds, where the share is to go; elsewhere a slow guest must not pass for a lost share
-LONG = 600  # seconds: what bounds a hang only, in a guest with one slow processor
+LONG = 600  # seconds; bounds a hang only, in a guest with one slow processor
 
 
 def run(*argv: str | Path) -> str:
@@ -58,15 +58,15 @@ def mount(folder: Path, path: str, machine: str, options: str) -> Path:
 
 
 def unmount(folder: Path) -> None:
-    """Take the mount away, even from under those who use it."""
+    """Unmount it, even while it is in use."""
     run("umount", "-l", folder)
 
 
 @dataclass
 class Site:
-    """One folder of the share: as the server has it, as the uploader's machine and as the producer's machine have it.
+    """A folder of the share, as the server, the uploader's machine and the producer's machine see it.
 
-    Without mount options the uploader is given the server's own folder.
+    Without mount options the uploader gets the server's own folder.
     """
 
     name: str
@@ -87,7 +87,7 @@ class Site:
         return PRODUCER / self.name
 
     def make(self, *sessions: str) -> "Site":
-        """Make it with folders for these sessions, and mount it."""
+        """Make the folder with a folder for each of these sessions, and mount it."""
         for session in sessions:
             (self.server / session).mkdir(parents=True)
         if self.options:
@@ -95,18 +95,18 @@ class Site:
         return self
 
     def mount(self) -> None:
-        """Mount it as the uploader's machine does."""
+        """Mount the folder as the uploader's machine does."""
         mount(self.root, f"{self.export}/{self.name}", self.machine, self.options)
 
     def uploader(self, connection: str, **settings: object) -> Server:
-        """Make an uploader on it, not started yet; its settings are the product's defaults, but for a long time-out."""
+        """Make an uploader on the folder, not started yet, with the product's defaults but a long time-out."""
         defaults = {"scan_interval": 2, "settle": 5, "retention": 60, "sweep_interval": 5, "nfs_timeout": LONG}
         log = GUEST / f"log-{self.name}"
         log.mkdir(exist_ok=True)
         return shard(log, self.root if self.options else self.server, connection, 0, **{**defaults, **settings})
 
     def files(self) -> set[str]:
-        """Return all that lies in it, on the server, but for the service's own."""
+        """Return all files in the folder, as the server sees it, without the service's own."""
         inside = (path.relative_to(self.server) for path in self.server.rglob("*") if path.is_file())
         return {str(path) for path in inside if not str(path).startswith(".nfs-watch")}
 
@@ -122,14 +122,14 @@ def kernel_calls(server: Server) -> str:
 
 
 def calls(root: Path, column: int = 0) -> Counter[str]:
-    """Return how often each operation was sent to the server for this mount, or the last column: was refused."""
+    """Return how often each operation was sent to the server for this mount; column -1: how often it was refused."""
     ours = Path("/proc/self/mountstats").read_text().split(f" mounted on {root} ")[1].split("\ndevice ")[0]
     lines = (line.split() for line in ours.partition("per-op statistics\n")[2].splitlines())
     return Counter({words[0].rstrip(":"): int(words[1:][column]) for words in lines if words})
 
 
 def held(server: Server, call: str, suffix: str) -> Path:
-    """Have this uploader hold a system call (hold.py); returns the folder with its flags."""
+    """Let this uploader hold a system call (hold.py); return the folder with its flags."""
     flags = server.output.parent / "flags"
     flags.mkdir(exist_ok=True)
     server.argv = [sys.executable, str(Path(__file__).parent / "hold.py"), call, suffix, str(flags)]
@@ -151,13 +151,13 @@ def status(server: Server, session: str) -> dict[str, Any]:
 
 
 def events(server: Server, name: str = "") -> list[dict[str, Any]]:
-    """Return the log's lines of this event, or all."""
+    """Return the log's lines of this event, or all lines."""
     lines = [json.loads(line) for line in server.log().splitlines() if line.startswith("{")]
     return [line for line in lines if not name or line["event"] == name]
 
 
 def until(condition: Any, what: str, timeout: float = LONG) -> Any:
-    """Wait without much load: the guest has one processor."""
+    """Wait with little load, as the guest has one processor."""
     return wait_for(condition, what, timeout, interval=0.2)
 
 

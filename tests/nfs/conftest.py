@@ -23,12 +23,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def group(item: pytest.Item) -> str:
-    """Return which guest this item runs in."""
+    """Return the guest in which this item runs."""
     return str(getattr(item, "module").GUEST)  # noqa: B009 items of other kinds have none
 
 
 class Inside:
-    """In the guest: writes each report down for the host."""
+    """In the guest: write each report down for the host."""
 
     def __init__(self, config: pytest.Config, work: Path) -> None:
         self.config = config
@@ -48,7 +48,7 @@ class Inside:
 
 
 class Outside:
-    """On the host: boots the guests, all at the same time, and takes over their reports."""
+    """On the host: boot all guests at the same time, and take over their reports."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
@@ -74,7 +74,7 @@ class Outside:
             guest.close()
 
     def reports_of(self, item: pytest.Item) -> Iterator[pytest.TestReport]:
-        """Give the item's reports (set-up, call, tear-down), or one that says why there are none."""
+        """Yield the item's reports (set-up, call, tear-down), or a report that says why there are none."""
         try:
             need(*PROGRAMS, str(AZURITE))
             if not self.guests:
@@ -91,7 +91,7 @@ class Outside:
         yield self.none(item, "failed", f"the guest ended or was killed before this case did:\n{last_words}")
 
     def boot(self, items: list[pytest.Item]) -> None:
-        """Start a guest for each group, with the items of the group that were asked for."""
+        """Start a guest for each group with the items that were selected."""
         groups: dict[str, list[str]] = {}
         for item in items:
             if item.path.parent == HERE:

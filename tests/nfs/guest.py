@@ -13,11 +13,11 @@ from typing import Any
 from tests.support.programs import TOP
 
 PROGRAMS = ("gcc", "linux.uml", "exportfs", "rpc.nfsd", "mount.nfs4", "rpcbind", "modprobe", "ip")
-CASE, WHOLE = 1500, 3000  # seconds: one case, and one guest with all of its cases; what bounds a hang only
+CASE, WHOLE = 1500, 3000  # seconds for a case, and for a guest with all of its cases; both bound a hang only
 
 
 class Guest:
-    """One boot; `reports` gives pytest's own reports of the cases, as they come."""
+    """One boot of the guest; `reports` yields pytest's reports of the cases as they come."""
 
     def __init__(self, items: list[str]) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="nfs-guest-", ignore_cleanup_errors=True)
@@ -40,14 +40,14 @@ class Guest:
             )
 
     def _registers(self) -> Path:
-        """Build what lets the kernel run on processors with more registers than it knows."""
+        """Build the library that lets the kernel run on processors with more registers than it knows."""
         library = self.work / "xstate.so"
         argv = ["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", str(library)]
         subprocess.run([*argv, str(Path(__file__).parent / "xstate.c")], check=True)
         return library
 
     def reports(self) -> Iterator[dict[str, Any]]:
-        """Give each report until the guest is off; one that hangs is killed."""
+        """Yield each report until the guest has ended; a guest that hangs is killed."""
         end = time.monotonic() + WHOLE
         path, read = self.host / "reports", 0
         while True:
@@ -64,19 +64,19 @@ class Guest:
             time.sleep(0.1)
 
     def kill(self) -> None:
-        """End it, whatever hangs inside."""
+        """Kill the guest, whatever hangs inside."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
     def last_words(self) -> str:
-        """Return the end of what the guest printed."""
+        """Return the end of the guest's output."""
         texts = [
             path.read_text(errors="replace") for path in (self.work / "kernel", self.host / "console") if path.exists()
         ]
         return "\n".join(text[-1500:] for text in texts)
 
     def close(self) -> None:
-        """Kill it and remove its folder."""
+        """Kill the guest and remove its folder."""
         self.kill()
         self._folder.cleanup()

@@ -25,7 +25,7 @@ def wait(flags: Path) -> None:
 
 
 def name_of(call: str, args: tuple[Any, ...]) -> str:
-    """Return the name that a call is done to: by its descriptor, or as it is given."""
+    """Return the name that a call works on, by its descriptor or as it is given."""
     where = args[1] if call == "rename" else args[0]
     return str(Path(f"/proc/self/fd/{where}").readlink()) if isinstance(where, int) else os.fsdecode(where)
 
@@ -50,7 +50,7 @@ class Listing:
 
 
 def install(call: str, suffix: str, flags: Path) -> None:
-    """Put the held call in the place of the real one."""
+    """Replace the real call by the held one."""
     real = getattr(os, call)
     passed = 2 if call == "preadv" else 0  # the first blocks may be read ahead
 

@@ -12,7 +12,7 @@ Content = tuple[tuple[int, int], ...]  # length and CRC64 of each block, both ch
 
 
 class Ledger(Store):
-    """Keeps checksums only. `commits` maps a blob's name to what was committed under it, in turn.
+    """A store that keeps checksums only. `commits` maps a blob's name to the contents committed under it, in order.
 
     Blocks are held while `go_on` is not set.
     """

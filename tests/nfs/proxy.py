@@ -1,4 +1,4 @@
-"""Stands between an NFS client and its server and swallows the reply to one chosen call, which the server has done."""
+"""Stands between an NFS client and its server and swallows the reply to a chosen call that the server has done."""
 
 import contextlib
 import socket
@@ -13,13 +13,13 @@ NFS3 = struct.pack(">II", 100003, 3)
 
 
 def xdr(name: str) -> bytes:
-    """Write a name as it stands in a call."""
+    """Encode a name as in a call."""
     data = name.encode()
     return struct.pack(">I", len(data)) + data + b"\0" * (-len(data) % 4)
 
 
 def call(kind: str, *names: str) -> Callable[[bytes], bool]:
-    """Return a test for the bytes of this call on these names, in either version."""
+    """Return a function that recognises this call on these names in the bytes of either version."""
     version4 = struct.pack(">I", OPERATIONS[kind]) + b"".join(xdr(name) for name in names)
     version3 = NFS3 + struct.pack(">I", PROCEDURES[kind])
 
@@ -30,14 +30,14 @@ def call(kind: str, *names: str) -> Callable[[bytes], bool]:
 
 
 def end(connection: socket.socket) -> None:
-    """Break a connection, also for a thread that waits for it."""
+    """Break a connection, even while a thread waits for it."""
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
     connection.close()
 
 
 class Proxy:
-    """Forwards TCP until `swallow` has said which reply gets lost."""
+    """Forwards TCP; `swallow` chooses the reply that gets lost."""
 
     def __init__(self, address: str, port: int) -> None:
         self.listener = socket.create_server((address, port))

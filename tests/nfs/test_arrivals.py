@@ -1,4 +1,4 @@
-"""Files that another machine puts on the share are found by the scan alone; on the server itself, by inotify."""
+"""A file that another machine puts on the share is found by the scan alone; on the server itself, by inotify."""
 
 import os
 import random
@@ -45,6 +45,7 @@ def rename_in(site: Site, path: str, content: bytes) -> None:
 def test_a_file_renamed_into_place_elsewhere_is_found_without_any_event(
     watched: tuple[Site, Server], blobs: bed.Blobs
 ) -> None:
+    """inotify says nothing of what other NFS clients do: the scan must find it."""
     site, _ = watched
     make: Any = inotify_simple.INotify
     flags = inotify_simple.flags
@@ -60,7 +61,7 @@ def test_a_file_renamed_into_place_elsewhere_is_found_without_any_event(
 
 
 def test_a_file_that_was_seen_empty_goes_soon_after_it_is_filled(watched: tuple[Site, Server]) -> None:
-    """It has the time to settle of a file with content, not that of an empty one, which is an hour here."""
+    """It settles as a file with content, and not for the hour that an empty one has to here."""
     site, server = watched
     with (site.producer / "renamed/empty.bin").open("wb") as file:
         bed.until(lambda: bed.status(server, "renamed")["files"]["waiting"] == 1, "the empty file to be seen")
@@ -70,6 +71,7 @@ def test_a_file_that_was_seen_empty_goes_soon_after_it_is_filled(watched: tuple[
 
 
 def test_a_folder_that_is_moved_in_whole_is_found(watched: tuple[Site, Server], blobs: bed.Blobs) -> None:
+    """Every file at every depth arrives, without any event."""
     site, _ = watched
     (site.producer / "made/deep").mkdir(parents=True)
     for number in range(20):
@@ -80,6 +82,7 @@ def test_a_folder_that_is_moved_in_whole_is_found(watched: tuple[Site, Server], 
 
 
 def test_a_copy_that_keeps_an_old_mtime_ends_up_whole(watched: tuple[Site, Server], blobs: bed.Blobs) -> None:
+    """`cp -p` sets an mtime years ago, which must not make a half copy look settled."""
     site, _ = watched
     source = bed.GUEST / "old.bin"
     content = random.Random(1).randbytes(20 << 20)
@@ -91,7 +94,7 @@ def test_a_copy_that_keeps_an_old_mtime_ends_up_whole(watched: tuple[Site, Serve
 
 
 def test_silly_renamed_files_are_ignored(watched: tuple[Site, Server], blobs: bed.Blobs) -> None:
-    """A file that is deleted while it is open leaves `.nfs...` in the folder, which is no file to send."""
+    """A file that is deleted while open leaves `.nfs...` behind, which is neither sent nor shown as failed."""
     site, server = watched
     kept = os.open(site.root / "silly/gone.part", os.O_CREAT | os.O_WRONLY)
     os.write(kept, b"x" * 100)
@@ -107,7 +110,7 @@ def test_silly_renamed_files_are_ignored(watched: tuple[Site, Server], blobs: be
 
 @pytest.mark.usefixtures("producer")
 def test_on_the_server_itself_a_rename_is_claimed_without_any_scan(azure: str) -> None:
-    """The local-volume deployment: the pod has the exported folder, and inotify sees what NFS clients do to it.
+    """With a local volume, inotify sees what NFS clients do to the exported folder.
 
     The only scan, which finds the first file, begins with the watch; the next one comes in an hour.
     """

@@ -1,4 +1,4 @@
-"""The share goes in other ways: handles go stale, the mount is taken away, the cable is pulled. Gone is not empty."""
+"""The share goes in other ways: stale handles, a lost mount, a pulled cable. Gone is not empty."""
 
 import os
 import random
@@ -22,7 +22,7 @@ class Going:
     azure: str
 
     def ends(self, reason: str) -> None:
-        """Expect its end with 75, for this reason, and no session or waiting file gone."""
+        """Expect the process to exit with 75 for this reason, with the record and the waiting file still there."""
         began = bed.now()
         assert self.server.wait(bed.LONG) == 75
         ends = bed.events(self.server, "process.ends")
@@ -45,7 +45,7 @@ class Going:
 
 
 def going(azure: str, name: str, export: str = "share") -> Going:
-    """Make a site with files under way, and one that has to settle, for an hour, when the share goes.
+    """Make a site with files in progress, and a file that would settle for an hour, when the share goes.
 
     The others bear a sign that they are finished: something happened to them after their last write.
     """
@@ -62,7 +62,7 @@ def going(azure: str, name: str, export: str = "share") -> Going:
 
 
 def test_stale_handles_end_the_process_and_a_fresh_mount_goes_on(azure: str) -> None:
-    """The export is withdrawn and given again with another fsid."""
+    """The export is withdrawn and given again with another fsid: old handles never work again."""
     other = bed.EXPORT / "other"
     other.mkdir()
     bed.run("mount", "-t", "tmpfs", "other", other)
@@ -79,6 +79,7 @@ def test_stale_handles_end_the_process_and_a_fresh_mount_goes_on(azure: str) -> 
 
 
 def test_an_empty_folder_in_the_place_of_the_mount_ends_nothing(azure: str) -> None:
+    """After an unmount no session may end because its folder seems to hold nothing."""
     case = going(azure, "unmounted")
     bed.unmount(case.site.root)
     assert list(case.site.root.iterdir()) == []
@@ -89,6 +90,7 @@ def test_an_empty_folder_in_the_place_of_the_mount_ends_nothing(azure: str) -> N
 
 
 def test_another_share_in_the_place_of_the_mount_ends_nothing(azure: str) -> None:
+    """Another share's files are neither sent nor deleted."""
     case = going(azure, "replaced")
     Site("replacing").make()
     (bed.SHARE / "replacing/going").mkdir(parents=True)
@@ -101,7 +103,7 @@ def test_another_share_in_the_place_of_the_mount_ends_nothing(azure: str) -> Non
 
 
 def test_a_pulled_cable_ends_the_process(azure: str) -> None:
-    """No answer at all, in place of a refusal."""
+    """The server does not refuse, it is silent: the watchdog's time decides."""
     case = going(azure, "cable")
     bed.run("ip", "link", "set", "uploader", "down")
     try:

@@ -1,6 +1,6 @@
-"""The server does what it is asked, the reply gets lost, and the server has forgotten it when it is asked again.
+"""The server does a call, its reply gets lost, and the server has forgotten the call when it is repeated.
 
-A repeated rename or unlink then says "no such file", although it was done. What is on disk has to decide.
+A repeated rename or unlink is then answered "no such file", although it was done. What is on disk has to decide.
 """
 
 from collections import Counter
@@ -38,7 +38,7 @@ class Behind:
         self.proxy.swallow(call(kind, *names), restart)
 
     def lost(self) -> None:
-        """Wait until it has happened, and the server has refused to do it again."""
+        """Wait until the reply was lost and the server has refused the repeated call."""
         assert self.proxy.swallowed.wait(bed.LONG), "no such call was made"
         bed.until(lambda: bed.calls(self.site.root, -1)[self.kind] > self.refused[self.kind], "the refusal")
 
@@ -48,7 +48,7 @@ class Behind:
         part.rename(self.site.server / "lossy" / name)
 
     def ends_well(self, name: str) -> None:
-        """Expect the file in the store, then gone from the share, and nobody upset about it."""
+        """Expect the file in the store, then gone from the share, and no failure counted."""
         bed.until(lambda: name in self.blobs.names("lossy"), f"the blob {name}")
         assert self.blobs.content(f"lossy/{name}") == name.encode()
         bed.until(lambda: not self.site.files(), "an empty folder")
@@ -74,7 +74,7 @@ def behind(request: pytest.FixtureRequest, azure: str) -> Iterator[Behind]:
 
 
 def test_the_link_of_a_new_session_record(behind: Behind) -> None:
-    """The start is neither refused as a second one, nor taken for a failure."""
+    """The start is neither refused as a second one nor reported as a failure."""
     behind.loses("link", "lossy.json")
     answer = httpx.post(f"{behind.server.url}/v1/watch/start", json={"session": "lossy"}, timeout=bed.LONG)
     behind.lost()
@@ -83,6 +83,7 @@ def test_the_link_of_a_new_session_record(behind: Behind) -> None:
 
 
 def test_the_rename_of_a_claim(behind: Behind) -> None:
+    """The claim counts as ours, and the file is sent."""
     behind.loses("rename", "claim.bin", "claim.bin.processing")
     behind.put("claim.bin")
     behind.lost()
@@ -90,6 +91,7 @@ def test_the_rename_of_a_claim(behind: Behind) -> None:
 
 
 def test_the_rename_of_a_completion(behind: Behind) -> None:
+    """The file counts as completed, and is completed once."""
     behind.loses("rename", "complete.bin.processing", "complete.bin.completed")
     behind.put("complete.bin")
     behind.lost()
@@ -99,6 +101,7 @@ def test_the_rename_of_a_completion(behind: Behind) -> None:
 
 
 def test_the_deletion_of_a_completed_file(behind: Behind) -> None:
+    """A file that is gone already is no failure of the sweeper."""
     behind.loses("remove", "sweep.bin.completed")
     behind.put("sweep.bin")
     behind.lost()

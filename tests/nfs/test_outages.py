@@ -1,4 +1,4 @@
-"""The server stops in the middle of a scan, a read, a rename and a sweep; the mounts are `softerr` and `hard`.
+"""The server stops during a scan, a read, a rename and a sweep, with `softerr` and with `hard` mounts.
 
 Eight uploaders, each held in one system call when the server stops, share one outage. The call goes to the dead server.
 """
@@ -53,7 +53,7 @@ class Case:
     flags: Path
     expected: dict[str, bytes]
     timeout: float
-    in_kernel: str = ""  # what its threads did meanwhile
+    in_kernel: str = ""  # what its threads did during the outage
     answers: list[tuple[float, float]] = field(default_factory=list)  # when /livez was asked, how long it took
     gone: float = 0
     code: int | None = None
@@ -63,7 +63,7 @@ class Case:
     lost: set[str] = field(default_factory=set)  # files that were nowhere after the outage
 
     def end(self, stopped: float) -> None:
-        """Take note of the process's end, and start over without holding anything."""
+        """Note the process's end."""
         assert self.server.process
         self.code, self.gone = self.server.process.returncode, bed.now() - stopped
         self.ends = bed.events(self.server, "process.ends")[0]
@@ -184,6 +184,7 @@ every_moment = pytest.mark.parametrize("moment", MOMENTS)
 @both
 @every_moment
 def test_the_process_ends_with_75_when_the_server_stops_in_a(outage: Outage, moment: str, kind: str) -> None:
+    """Kubernetes replaces the pod; the process decides while the server is still away."""
     case = outage[moment, kind]
     assert case.code == 75, "the process did not end"
     print(f"decided after {case.decided:.1f} s, gone after {case.gone:.1f} s: {case.ends['reason']}")
@@ -195,7 +196,7 @@ def test_the_process_ends_with_75_when_the_server_stops_in_a(outage: Outage, mom
 @both
 @every_moment
 def test_livez_answers_while_nfs_hangs_in_a(outage: Outage, moment: str, kind: str) -> None:
-    """Whoever asks in the first half of the outage is answered within it: an answer that waits for NFS is not."""
+    """Each question in the first half of the outage is answered before its end, so no answer waits for NFS."""
     case = outage[moment, kind]
     answers = [(asked, took) for asked, took in case.answers if asked < case.decided / 2]
     print(f"{len(answers)} answers, the slowest after {max(took for _, took in answers) * 1000:.0f} ms")
@@ -206,6 +207,7 @@ def test_livez_answers_while_nfs_hangs_in_a(outage: Outage, moment: str, kind: s
 @both
 @every_moment
 def test_nothing_is_lost_when_the_server_stops_in_a(outage: Outage, azure: str, moment: str, kind: str) -> None:
+    """After the outage every file is in the store, whole, and none was lost by a half-done call."""
     case = outage[moment, kind]
     blobs = bed.Blobs(azure)
     assert case.lost == set()

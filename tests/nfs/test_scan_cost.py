@@ -59,6 +59,7 @@ def discovery_on(site: Site, session: str, monkeypatch: pytest.MonkeyPatch) -> D
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("version", [V4, V3], ids=["v4.2", "v3"])
 def test_files_that_are_known_cost_no_call_each(version: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scan that runs every few seconds over thousands of waiting files must not load the server."""
     site = Site(f"scan-{version[5]}-{size}", f"{version},{SOFT}").make("scan")
     for number in range(size):
         (site.server / f"scan/{number}.bin").write_bytes(b"x")

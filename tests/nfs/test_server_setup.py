@@ -1,5 +1,6 @@
-"""k8s/nfs-export.sh sets up an export that a client can use, and changes nothing the second time. It comes last here:
-it withdraws what the other cases use.
+"""k8s/nfs-export.sh sets up an export that a client can use, and changes nothing when it is run again.
+
+This is the last file of its guest: the script withdraws the export that the other cases use.
 """
 
 import subprocess
@@ -26,6 +27,7 @@ done
 
 
 def test_the_export_script_can_be_run_twice_and_maps_all_to_one_owner() -> None:
+    """Whatever user writes, the files belong to the user that the pods run as."""
     folder, etc = bed.EXPORT / "scripted", bed.GUEST / "etc"
     folder.mkdir()
     folder.chmod(0o777)

@@ -92,7 +92,7 @@ pytestmark = pytest.mark.usefixtures("producer")
 
 
 def test_a_file_that_grows_all_the_time_is_sent_once_and_whole(work: Work) -> None:
-    """Readiness: what changes more often than every `settle` seconds is left alone."""
+    """A file that changes more often than every `settle` seconds is left alone until it stops."""
     assert work.ends_whole("steady") == [1_500_000]
 
 
@@ -122,9 +122,9 @@ def test_two_mounts_on_one_machine_hide_a_growing_file(work: Work) -> None:
 
 
 def test_a_file_whose_writer_pauses_is_not_deleted_half(work: Work) -> None:
-    """The look before deletion: a pause longer than `settle` makes a half file look finished, for a while.
+    """A pause longer than `settle` makes half a file look finished: the look before the deletion must see the rest.
 
-    This one pauses until its half is in the store, and again until the next part is.
+    This writer pauses until its half is in the store, and again until the next part is.
     """
     with (
         (work.site.producer / "pausing/a.bin").open("wb", buffering=0) as file,
@@ -141,7 +141,7 @@ def test_a_file_whose_writer_pauses_is_not_deleted_half(work: Work) -> None:
 
 
 def test_a_file_that_changes_while_it_is_read_is_not_committed() -> None:
-    """The check before the commit: the content would be a mixture that never existed."""
+    """Without the check before the commit the blob would be a mixture that never existed."""
     ledger, site = Ledger(), Site("changing", f"{V4},{SOFT}").make("changing")
     content = bytearray(random.randbytes(12 << 20))
     settings = {"block_size": 1 << 20, "memory": 4 << 20}
@@ -166,6 +166,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_committed() -> None:
 
 
 def test_a_plain_cp_of_1_gib_ends_up_whole(work: Work) -> None:
+    """The most common producer, which writes under the final name for many seconds."""
     source = work.copy("large")
     with source.open("wb") as file:
         for offset in range(0, LARGE, 64 << 20):  # a sparse file, each part of it with a mark of its own
@@ -180,13 +181,13 @@ def test_a_plain_cp_of_1_gib_ends_up_whole(work: Work) -> None:
 
 
 def test_a_slow_append_of_a_minute_ends_up_whole(work: Work) -> None:
-    """The writer's own kernel holds the data back for 30 s at a time: the file looks empty, then half, then finished."""
+    """The writer's kernel holds data back for 30 s at a time: the file looks empty, then half, then finished."""
     sent = work.ends_whole("slow")
     print(f"{time.monotonic() - work.began:.0f} s, committed lengths: {sent}")
 
 
 def test_ten_thousand_files_are_all_found_and_none_is_sent_twice() -> None:
-    """Few connections: the guest has one processor, and threads cost it much."""
+    """A burst from another machine, with few connections, as the guest has one processor."""
     ledger, site = Ledger(), Site("many", f"{V4},{SOFT}").make("many")
     numbers = bed.GUEST / "numbers"
     numbers.write_text("".join(f"{number}\n" for number in range(MANY)))

@@ -122,7 +122,7 @@ def complaints(browser: Chrome) -> list[str]:
 
 
 def test_a_running_upload_is_seen_to_run(page: Chrome, site: Cluster, turns: threading.Semaphore) -> None:
-    """The session's bar and the file's bar move; done files are counted; at the end all is done."""
+    """Bars move, finished files are counted, rate and time left are shown, and the end is said."""
     folder = site.start("seen")
     for number in range(20):
         (folder / f"small-{number}.bin").write_bytes(os.urandom(1000))
@@ -153,6 +153,7 @@ def test_a_running_upload_is_seen_to_run(page: Chrome, site: Cluster, turns: thr
 
 
 def test_a_failed_file_is_shown_with_its_reason_and_the_others_go_on(page: Chrome, site: Cluster) -> None:
+    """The user sees the same reason as in the API, and the number of failures in the title."""
     folder = site.start("failing")
     (folder / "secret.bin").symlink_to("/etc/passwd")
     (folder / "good.bin").write_bytes(b"good")
@@ -168,6 +169,7 @@ def test_a_failed_file_is_shown_with_its_reason_and_the_others_go_on(page: Chrom
 
 @pytest.mark.usefixtures("turns")
 def test_names_from_outside_are_shown_as_text(page: Chrome, site: Cluster) -> None:
+    """A file's name can neither run a script nor hide its ending by turning the direction of writing."""
     folder = site.start("named")
     (folder / EVIL).write_bytes(os.urandom(3 * BLOCK))
     (folder / "gpj\u202e.bin").symlink_to("nowhere")
@@ -178,6 +180,7 @@ def test_names_from_outside_are_shown_as_text(page: Chrome, site: Cluster) -> No
 
 
 def test_nothing_but_the_page_itself_can_run_in_it(page: Chrome, site: Cluster) -> None:
+    """The policy forbids foreign scripts, inserted HTML and every outside resource."""
     response = httpx.get(site.router.url, timeout=60)
     policy = response.headers["content-security-policy"]
     assert "default-src 'none'" in policy
@@ -202,6 +205,7 @@ def test_nothing_but_the_page_itself_can_run_in_it(page: Chrome, site: Cluster) 
 
 
 def test_a_session_is_started_and_stopped_with_the_keyboard_alone(page: Chrome, site: Cluster) -> None:
+    """The focus goes through form and dialog, keeps the session on Escape, and comes back."""
     for _ in range(20):
         if ask(page, "document.activeElement.id") == "name":
             break
@@ -226,6 +230,7 @@ def test_a_session_is_started_and_stopped_with_the_keyboard_alone(page: Chrome, 
 
 
 def test_what_was_refused_says_why(page: Chrome, site: Cluster) -> None:
+    """The rule for names stands beside the form; a stop without an answer keeps its dialog open."""
     one(page, "#name").send_keys("no/slash")
     one(page, "#start button").click()
     wait_for(lambda: "1 to 128" in text(page, "#start-answer"), "the rule for names")
@@ -240,6 +245,7 @@ def test_what_was_refused_says_why(page: Chrome, site: Cluster) -> None:
 
 
 def test_the_page_comes_back_after_the_router_was_restarted(page: Chrome, site: Cluster) -> None:
+    """During the outage the last state stays and is marked as old."""
     site.start("before")
     wait_for(lambda: texts(page, card("", "name")) == ["before"], "the session")
     site.router.kill()
@@ -253,6 +259,7 @@ def test_the_page_comes_back_after_the_router_was_restarted(page: Chrome, site: 
 
 
 def test_a_dead_shard_is_shown_and_so_is_its_return(page: Chrome, site: Cluster) -> None:
+    """The change is shown without a reload, and announced to screen readers."""
     wait_for(lambda: texts(page, "#shards [data-is=state]") == ["free", "free"], "both shards")
     site.shards[1].kill()
     wait_for(lambda: texts(page, "#shards [data-is=state]") == ["free", "not reachable"], "the loss")
@@ -263,6 +270,7 @@ def test_a_dead_shard_is_shown_and_so_is_its_return(page: Chrome, site: Cluster)
 
 @pytest.mark.usefixtures("turns")
 def test_a_screen_reader_is_told_what_matters_and_everything_has_a_name(page: Chrome, site: Cluster) -> None:
+    """Every control has a name, and a new session is announced."""
     assert ask(page, "document.getElementById('news').getAttribute('aria-live')") == "polite"
     folder = site.start("heard")
     wait_for(lambda: "Session heard has begun on shard" in text(page, "#news"), "the beginning to be read out")
@@ -310,7 +318,7 @@ CONTRAST = """(() => {
 
 
 def test_it_fits_every_screen_and_can_be_read_by_day_and_night(page: Chrome, site: Cluster) -> None:
-    """No sideways scrolling; text has a contrast of 4.5 (WCAG 2.2, 1.4.3); what is pressed is large enough (2.5.8)."""
+    """No sideways scrolling; text has a contrast of 4.5 (WCAG 2.2, 1.4.3); controls are large enough (2.5.8)."""
     folder = site.start("00-session-01KAS1Q5Z0V7J8H9K2M3N4P5Q6-and-a-tail-" + "x" * 70)
     (folder / ("long-" * 40 + ".bin")).symlink_to("nowhere")
     wait_for(lambda: text(page, card("", "failed")) == "1", "a full card")
@@ -327,6 +335,7 @@ SIZES = "[...document.querySelectorAll('button, input')].map(node => node.getBou
 
 
 def test_the_screenshot_in_the_documentation_is_small() -> None:
+    """The README loads quickly."""
     picture = Path(__file__).parents[2] / "docs/status-page.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert picture.stat().st_size < 200_000

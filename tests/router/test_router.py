@@ -1,4 +1,4 @@
-"""The router in front of shards that behave, and (with respx, and real sockets) of shards that do not."""
+"""The router in front of shards that behave, and (with respx and real sockets) of shards that do not."""
 
 import asyncio
 import contextlib
@@ -96,6 +96,7 @@ def is_problem(response: httpx.Response, status: int, code: str) -> dict[str, An
 
 
 def test_a_start_goes_to_the_first_in_the_rank_without_naming_it(shards: respx.MockRouter) -> None:
+    """The shard may still answer 421 for a session that another owns."""
     owner = at(shards, FIRST, "start").respond(201, json={**STARTED, "shard": FIRST})
     response = start(extensions=[".bin"])
     assert response.status_code == 201
@@ -104,6 +105,7 @@ def test_a_start_goes_to_the_first_in_the_rank_without_naming_it(shards: respx.M
 
 
 def test_a_start_without_a_name_gets_one_that_sorts_by_time(shards: respx.MockRouter) -> None:
+    """The router makes the name, for a repeated try must use the same."""
     routes = [at(shards, shard, "start").respond(201, json=STARTED) for shard in range(3)]
     assert ask("POST", "/v1/watch/start").status_code == 201
     (body,) = [body for route in routes for body in sent(route)]
@@ -112,6 +114,7 @@ def test_a_start_without_a_name_gets_one_that_sorts_by_time(shards: respx.MockRo
 
 
 def test_a_421_is_followed_once_to_the_shard_it_names(shards: respx.MockRouter) -> None:
+    """The caller need not know which shard owns a session."""
     at(shards, FIRST, "start").mock(return_value=refusal(421, "not-owner", shard=THIRD))
     owner = at(shards, THIRD, "start").respond(201, json={**STARTED, "shard": THIRD})
     assert start().json()["shard"] == THIRD
@@ -119,6 +122,7 @@ def test_a_421_is_followed_once_to_the_shard_it_names(shards: respx.MockRouter) 
 
 
 def test_a_full_shard_makes_the_next_in_the_rank_be_offered_the_session(shards: respx.MockRouter) -> None:
+    """The next shard is asked with its number, so that it takes a name that ranks elsewhere."""
     at(shards, FIRST, "start").mock(return_value=refusal(409, "shard-full", sessions=["other"]))
     second = at(shards, SECOND, "start").respond(201, json={**STARTED, "shard": SECOND})
     assert start().json()["shard"] == SECOND
@@ -137,12 +141,14 @@ def test_a_full_shard_makes_the_next_in_the_rank_be_offered_the_session(shards: 
     ],
 )
 def test_a_shard_that_is_away_is_passed_over(shards: respx.MockRouter, trouble: dict[str, Any]) -> None:
+    """One dead shard does not stop new sessions."""
     at(shards, FIRST, "start").mock(**trouble)
     at(shards, SECOND, "start").respond(201, json={**STARTED, "shard": SECOND})
     assert start().json()["shard"] == SECOND
 
 
 def test_every_shard_full_is_a_409_that_names_all_that_runs(shards: respx.MockRouter) -> None:
+    """The caller sees which session to stop."""
     for shard in range(3):
         at(shards, shard, "start").mock(return_value=refusal(409, "shard-full", sessions=[f"on-{shard}"]))
     body = is_problem(start(), 409, "shard-full")
@@ -150,12 +156,14 @@ def test_every_shard_full_is_a_409_that_names_all_that_runs(shards: respx.MockRo
 
 
 def test_no_shard_reachable_is_a_503_that_says_which(shards: respx.MockRouter) -> None:
+    """The caller may try again, and the operator sees where to look."""
     shards.route().mock(side_effect=httpx.ConnectError("refused"))
     body = is_problem(start(), 503, "not-ready")
     assert all(f"shard {shard} is not reachable" in body["detail"] for shard in range(3))
 
 
 def test_full_and_away_together_are_worth_another_try(shards: respx.MockRouter) -> None:
+    """The shard that is away may have room: 503, not 409."""
     at(shards, FIRST, "start").mock(return_value=refusal(409, "shard-full", sessions=["other"]))
     for shard in (SECOND, THIRD):
         at(shards, shard, "start").mock(side_effect=httpx.ConnectError("refused"))
@@ -165,6 +173,7 @@ def test_full_and_away_together_are_worth_another_try(shards: respx.MockRouter) 
 
 
 def test_already_active_ends_the_search(shards: respx.MockRouter) -> None:
+    """The session exists: another shard must not start it a second time."""
     at(shards, FIRST, "start").mock(side_effect=httpx.ReadTimeout("slow"))
     at(shards, SECOND, "start").mock(return_value=refusal(409, "already-active", shard=FIRST))
     third = at(shards, THIRD, "start").respond(201, json=STARTED)
@@ -174,7 +183,7 @@ def test_already_active_ends_the_search(shards: respx.MockRouter) -> None:
 
 
 def test_a_lost_answer_to_a_start_with_a_made_up_name_is_found_again(shards: respx.MockRouter) -> None:
-    """The record that the next shard meets can only be that of the request whose answer got lost."""
+    """The record that the next shard finds can only be that of the request whose answer was lost."""
     names: list[str] = []
 
     def lost_or_refused(request: httpx.Request) -> httpx.Response:
@@ -197,6 +206,7 @@ def test_a_lost_answer_to_a_start_with_a_made_up_name_is_found_again(shards: res
 
 @pytest.mark.parametrize("call", ["start", "stop"])
 def test_shards_that_send_each_other_round_in_circles_are_a_502(shards: respx.MockRouter, call: str) -> None:
+    """The router asks at most three times and says that the shards do not agree."""
     for shard in range(3):
         other = (shard + 1) % 3
         at(shards, shard, call).mock(return_value=refusal(421, "not-owner", shard=other))
@@ -211,6 +221,7 @@ def test_a_421_that_names_nobody_is_a_502(shards: respx.MockRouter) -> None:
 
 
 def test_an_owner_that_is_away_is_named_in_the_503(shards: respx.MockRouter) -> None:
+    """Nobody else can stop the session: the caller has to wait for that shard."""
     for shard in range(3):
         at(shards, shard, "stop").mock(return_value=refusal(421, "not-owner", shard=SECOND))
     at(shards, SECOND, "stop").mock(side_effect=httpx.ConnectError("refused"))
@@ -218,6 +229,7 @@ def test_an_owner_that_is_away_is_named_in_the_503(shards: respx.MockRouter) -> 
 
 
 def test_a_start_that_names_a_shard_goes_there_and_nowhere_else(shards: respx.MockRouter) -> None:
+    """A caller who chooses a shard gets that shard's refusal."""
     named = at(shards, THIRD, "start").mock(return_value=refusal(409, "shard-full", sessions=["other"]))
     assert is_problem(start(shard=THIRD), 409, "shard-full")["sessions"] == ["other"]
     assert sent(named) == [{"session": NAME, "shard": THIRD}]
@@ -225,6 +237,7 @@ def test_a_start_that_names_a_shard_goes_there_and_nowhere_else(shards: respx.Mo
 
 
 def test_a_named_shard_that_is_away_is_a_503(shards: respx.MockRouter) -> None:
+    """No other shard is tried."""
     at(shards, THIRD, "start").mock(side_effect=httpx.ConnectError("refused"))
     is_problem(start(shard=THIRD), 503, "not-ready")
     assert shards.calls.call_count == 1
@@ -257,6 +270,7 @@ def test_a_shard_that_does_not_exist_is_a_400(shards: respx.MockRouter) -> None:
 def test_garbage_from_a_shard_is_a_502_that_names_it(
     shards: respx.MockRouter, call: str, garbage: httpx.Response
 ) -> None:
+    """A start may have succeeded there, so no other shard is asked."""
     at(shards, FIRST, call).mock(return_value=garbage)
     others = [at(shards, shard, call).respond(201, json=STARTED) for shard in (SECOND, THIRD)]
     if call == "status":
@@ -269,6 +283,7 @@ def test_garbage_from_a_shard_is_a_502_that_names_it(
 
 
 def test_a_shard_whose_status_is_garbage_is_shown_as_not_reachable(shards: respx.MockRouter) -> None:
+    """The other shards' sessions are shown all the same."""
     at(shards, 0, "status").respond(200, json={"sessions": [{"session": "a"}], "shards": []})
     at(shards, 1, "status").respond(200, html="<h1>It works!</h1>")
     at(shards, 2, "status").respond(200, json={"sessions": ["a", 7]})
@@ -291,6 +306,7 @@ def test_a_stop_is_sent_to_the_owner_and_its_answer_handed_on(shards: respx.Mock
 
 
 def test_an_unknown_session_is_a_404_from_the_first_shard_that_answers(shards: respx.MockRouter) -> None:
+    """Every shard sees every record, so one answer is enough."""
     at(shards, FIRST, "stop").mock(side_effect=httpx.ConnectError("refused"))
     at(shards, SECOND, "stop").mock(return_value=refusal(404, "unknown-session"))
     is_problem(stop(), 404, "unknown-session")
@@ -326,6 +342,7 @@ def test_the_status_of_one_session_comes_from_its_owner(shards: respx.MockRouter
 def test_bad_input_is_refused_with_what_is_allowed_and_reaches_no_shard(
     shards: respx.MockRouter, body: bytes, status: int, says: str
 ) -> None:
+    """The sentence tells the caller the rule."""
     response = ask("POST", "/v1/watch/start", content=body)
     code = {400: "bad-request", 413: "too-large"}[status]
     assert says in is_problem(response, status, code)["detail"]
@@ -338,11 +355,13 @@ def test_a_bad_name_in_the_query_is_a_400(shards: respx.MockRouter) -> None:
 
 
 def test_no_shards_at_all_is_a_503_for_what_needs_one_and_an_empty_status() -> None:
+    """Scaled to 0 is a state to come back from, and no error of the caller."""
     assert "scaled to 0" in is_problem(start(n=0), 503, "not-ready")["detail"]
     assert ask("GET", "/v1/watch/status", n=0).json() == {"sessions": [], "shards": []}
 
 
 def test_an_unknown_number_of_shards_is_a_503() -> None:
+    """Liveness is not affected: a restart would not help."""
     body = is_problem(ask("POST", "/v1/watch/start", source=Unknown()), 503, "not-ready")
     assert "the Kubernetes API is away" in body["detail"]
     assert ask("GET", "/readyz", source=Unknown()).status_code == 503
@@ -360,6 +379,7 @@ def test_unknown_paths_and_methods_are_problems_too(method: str, path: str, stat
 
 
 def test_probes_are_plain_text() -> None:
+    """A person with curl can read them."""
     for path in ("/livez", "/readyz"):
         response = ask("GET", path)
         assert response.status_code == 200
@@ -371,13 +391,13 @@ def test_probes_are_plain_text() -> None:
 
 @contextlib.contextmanager
 def hung() -> Iterator[int]:
-    """A shard that takes connections and never says a word."""
+    """Yield the port of a shard that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
 
 def gathering(*hang: int) -> Gather:
-    """Return what asks shards of which these take an hour to answer."""
+    """Return a Gather over shards of which these take an hour to answer."""
 
     async def answer(request: httpx.Request) -> httpx.Response:
         if request.url.host in {f"shard-{one}" for one in hang}:
@@ -389,7 +409,7 @@ def gathering(*hang: int) -> Gather:
 
 
 def test_hung_shards_do_not_delay_the_status_by_more_than_two_seconds() -> None:
-    """By the loop's own clock: how long it waits, whatever else the machine does."""
+    """Measured by the event loop's own clock, so that a busy machine does not matter."""
 
     async def asked() -> tuple[float, Status]:
         status = await gathering(1, 2, 3, 4).now(5)
@@ -401,6 +421,7 @@ def test_hung_shards_do_not_delay_the_status_by_more_than_two_seconds() -> None:
 
 
 def test_the_status_comes_while_shards_hang(tmp_path: Path) -> None:
+    """With real sockets: each shard is shown as not reachable, with the reason."""
     with hung() as port:
         program = router(tmp_path, f"http://127.0.0.1:{port}/{{ordinal}}", replicas=5)
         program.up()
@@ -413,6 +434,7 @@ def test_the_status_comes_while_shards_hang(tmp_path: Path) -> None:
 
 
 def test_sigterm_ends_it_at_once_though_someone_watches(tmp_path: Path) -> None:
+    """An open event stream does not delay the end of the pod."""
     program = router(tmp_path, f"http://127.0.0.1:{free_port()}/{{ordinal}}")
     program.up()
     try:
@@ -425,7 +447,7 @@ def test_sigterm_ends_it_at_once_though_someone_watches(tmp_path: Path) -> None:
 
 
 def test_a_dead_shard_does_not_stop_the_stream() -> None:
-    """One shard answers and counts, the other hangs: events keep their pace, though each look at it takes 1.5 s."""
+    """One shard counts, another hangs for 1.5 s at each look: events keep their pace."""
 
     async def seen() -> list[tuple[float, str]]:
         gather, loop, came = gathering(1), asyncio.get_running_loop(), []
@@ -464,6 +486,7 @@ def test_a_dead_shard_does_not_stop_the_stream() -> None:
 def test_a_wrong_setting_ends_the_program_at_once_and_is_named(
     tmp_path: Path, variable: str, value: str, says: str
 ) -> None:
+    """The operator reads variable, value and what is allowed, without a traceback."""
     settings = {"shard_url": "http://127.0.0.1:1{ordinal}"} | {variable.lower(): value}
     program = router(tmp_path, **settings)
     program.start()
@@ -474,6 +497,7 @@ def test_a_wrong_setting_ends_the_program_at_once_and_is_named(
 
 
 def test_a_missing_number_of_shards_ends_the_program(tmp_path: Path) -> None:
+    """Outside Kubernetes the number cannot be asked for."""
     program = router(tmp_path, "http://127.0.0.1:1{ordinal}", replicas="")
     program.start()
     assert program.wait() == 1
@@ -489,6 +513,7 @@ def test_a_port_that_is_taken_ends_the_program_and_is_named(tmp_path: Path) -> N
 
 
 def test_a_restart_of_the_router_needs_nothing(tmp_path: Path) -> None:
+    """The router keeps no state."""
     program = router(tmp_path, f"http://127.0.0.1:{free_port()}/{{ordinal}}")
     for _ in range(2):
         program.up()

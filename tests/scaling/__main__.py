@@ -1,4 +1,4 @@
-"""Measures what docs/scaling.md says of this machine's time, and prints its tables: python -m tests.scaling."""
+"""Measure this machine's times for docs/scaling.md and print its tables: python -m tests.scaling."""
 
 import os
 import tempfile
@@ -39,7 +39,7 @@ def status(program: Server) -> str:
 
 
 def watched(program: Server) -> str:
-    """Look on for a while, as a browser does."""
+    """Watch the event stream for a while, as a browser does."""
     events, size, before, began = 0, 0, cpu(program), time.monotonic()
     with httpx.stream("GET", f"{program.url}/v1/watch/events", timeout=60, trust_env=False) as stream:
         for line in stream.iter_lines():
@@ -60,7 +60,7 @@ def refused(program: Server) -> str:
 
 
 def of_router(shards: int, uploading: int) -> None:
-    """Print what a router needs for this many shards."""
+    """Print the router's cost for this many shards."""
     with tempfile.TemporaryDirectory() as folder, standing_in(shards, uploading) as others:
         program = router(Path(folder), others.url, replicas=shards)
         try:
@@ -72,7 +72,7 @@ def of_router(shards: int, uploading: int) -> None:
 
 
 def of_records(sessions: int) -> None:
-    """Print what one look at the records takes, on a local disk."""
+    """Print the time of one look at the records, on a local disk."""
     with tempfile.TemporaryDirectory() as folder:
         one = Session("", State.ACTIVE, 5, "2026-01-01T00:00:00.000Z")
         for number in range(sessions):
@@ -86,7 +86,7 @@ def of_records(sessions: int) -> None:
 
 
 def of_rank(shards: int) -> None:
-    """Print what it takes to rank the shards for a name."""
+    """Print the time to rank the shards for a name."""
     before, turns = time.process_time(), 20_000 // shards
     for number in range(turns):
         rank(f"run-{number}", shards)
@@ -94,7 +94,7 @@ def of_rank(shards: int) -> None:
 
 
 def main() -> None:
-    """Print all."""
+    """Print all tables."""
     for sessions in (10, 100, 1000, 10_000):
         of_records(sessions)
     for shards in (10, 100, 300, 1000):

@@ -1,4 +1,4 @@
-"""File calls of a piece of work, counted in a process of its own: an audit hook can never be removed again."""
+"""Count the file calls of a piece of work in a process of its own, for an audit hook can never be removed again."""
 
 import sys
 import threading

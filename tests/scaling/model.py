@@ -1,6 +1,6 @@
-"""The arithmetic of docs/scaling.md: what S shards, with a session each, ask of all that they share.
+"""The arithmetic of docs/scaling.md: what S shards, with one session each, need of everything that they share.
 
-What the product says itself is read from it; what was measured stands here, and the page says how.
+Settings are read from the product; measured figures stand here, and the page says how they were measured.
 """
 
 from collections.abc import Callable, Iterator
@@ -44,14 +44,14 @@ RESERVED = reserved()
 
 @dataclass(frozen=True)
 class Shard:
-    """What one shard was measured to send (docs/benchmarks.md): MB/s of large files, or small files a second."""
+    """The measured speed of one shard (docs/benchmarks.md): MB/s of large files, and small files a second."""
 
     megabytes: float
     files: float
 
 
 def gigabits(shards: int, shard: Shard) -> float:
-    """Return what they send at most, in Gbit/s."""
+    """Return the most that these shards send, in Gbit/s."""
     return shards * shard.megabytes * 8 / 1000
 
 
@@ -92,7 +92,7 @@ BUSY: tuple[Row, ...] = (
 
 
 def table(rows: tuple[Row, ...], shard: Shard | None) -> Iterator[str]:
-    """Give the lines of a table of the page; without a shard's figures its cells are marked as open."""
+    """Yield the lines of a table of the page; without a shard's figures its cells are marked as open."""
     for name, of in rows:
         cells = [_figure(of(size, shard)) if shard else "{{...}}" for size in SIZES]
         yield f"| {name} | {' | '.join(cells)} |"

@@ -9,17 +9,17 @@ import orjson
 
 
 class Shards:
-    """`asked` holds requests as (method, ordinal). Shard k is `url` with k for `{ordinal}`."""
+    """Full shards; `asked` holds requests as (method, ordinal). Shard k is at `url` with k for `{ordinal}`."""
 
     def __init__(self, count: int, uploading: int) -> None:
-        """Each runs one session with this many files in flight, and is full."""
+        """Let each shard run one session with this many files in flight."""
         self.count = count
         self.uploading = uploading
         self.asked: list[tuple[str, int]] = []
         self.url = ""
 
     def answer(self, head: bytes) -> bytes:
-        """Return the whole answer to a request."""
+        """Return the complete answer to a request."""
         method, path, _ = head.decode().split(" ", 2)
         ordinal = int(path.split("/")[1])
         self.asked.append((method, ordinal))
@@ -70,7 +70,7 @@ def _response(status: bytes, body: dict[str, object]) -> bytes:
 
 @contextlib.contextmanager
 def standing_in(count: int, uploading: int = 4) -> Iterator[Shards]:
-    """Answer on a thread."""
+    """Answer on a thread until the end of the context."""
     shards = Shards(count, uploading)
     loop = asyncio.new_event_loop()
     server = loop.run_until_complete(loop.create_server(lambda: _Connection(shards), "127.0.0.1", 0, backlog=2048))

@@ -1,4 +1,4 @@
-"""How the work grows: what one more record, file, folder, block or shard costs, counted on the real code."""
+"""How the work grows: the cost of a record, file, folder, block or shard more, counted on the real code."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ def looks(folder: Path, shards: int) -> dict[str, int]:
 
 @pytest.mark.parametrize(("shards", "sessions"), [(1, 10), (1, 1000), (20, 10), (20, 100)])
 def test_every_shard_reads_every_record_once_in_each_look(tmp_path: Path, shards: int, sessions: int) -> None:
-    """Sessions times shards: the one product in the system."""
+    """Sessions times shards: the only product in the system."""
     one = Session("", State.ACTIVE, shards, "2026-01-01T00:00:00.000Z")
     for number in range(sessions):
         record = replace(one, name=f"run-{number}")
@@ -59,7 +59,7 @@ def scanned(bed: Bed) -> int:
 
 
 def scans(root: Path) -> list[int]:
-    """Return what a scan opens: of an empty folder, of 500 new files, of known ones, of 20 folders besides."""
+    """Return what a scan opens: in an empty folder, with 500 new files, with known ones, with 20 more folders."""
     bed = Bed(root, settle=3600)
     try:
         bed.scan()  # what is imported late counts for nobody
@@ -77,6 +77,7 @@ def scans(root: Path) -> list[int]:
 
 
 def test_a_scan_opens_folders_and_new_files_and_no_file_that_is_known(tmp_path: Path) -> None:
+    """Waiting files cost a scan nothing but their entries in a listing."""
     empty, new, known, folders = counted(scans, tmp_path)
     assert new == empty + 500
     assert known == empty
@@ -96,6 +97,7 @@ class Asked(KubernetesReplicas):
 
 
 def test_a_shard_asks_kubernetes_in_every_second_look_at_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The API's load grows with the shards only."""
     count = Asked()
     for look in range(60):
         now = SimpleNamespace(monotonic=partial(float, 1000 + look * RECONCILE))
@@ -123,7 +125,7 @@ class Requests(Hooked):
 
 @pytest.mark.parametrize("blocks", [0, 1, 2, 12])
 def test_a_file_is_a_request_for_each_block_and_two_more_when_there_are_several(tmp_path: Path, blocks: int) -> None:
-    """Deleting it asks nothing."""
+    """A file of one block is one request, and its deletion needs none."""
     store = Requests()
     bed = Bed(tmp_path, store)
     try:
@@ -150,7 +152,7 @@ def front(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_a_status_asks_every_shard_once(front: tuple[Shards, str]) -> None:
-    """A shard that a busy machine keeps from answering in time counts as away: then it is asked another time."""
+    """A shard that a busy machine keeps from answering in time counts as away; the status is then asked again."""
     shards, url = front
 
     def reached() -> list[int]:
@@ -163,6 +165,7 @@ def test_a_status_asks_every_shard_once(front: tuple[Shards, str]) -> None:
 
 
 def test_a_start_asks_the_shards_one_after_the_other_when_all_are_full(front: tuple[Shards, str]) -> None:
+    """A start costs at most one request to each shard, in the order of the rank."""
     shards, url = front
     shards.asked.clear()
     answer = httpx.post(f"{url}/v1/watch/start", json={"session": "one-more"}, timeout=60)

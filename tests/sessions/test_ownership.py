@@ -1,4 +1,4 @@
-"""Ownership in motion: real shards and a router, a verifying blob endpoint, and the replicas a person changes."""
+"""Sessions that change shards: real shards and a router, a verifying blob endpoint, replicas that a person scales."""
 
 import signal
 import threading
@@ -40,7 +40,7 @@ def endpoint() -> Iterator[Endpoint]:
 
 @pytest.fixture
 def gate() -> Iterator[threading.Event]:
-    """Behind which large files wait, see running()."""
+    """The gate that large files wait behind, see running()."""
     opened = threading.Event()
     yield opened
     opened.set()
@@ -60,7 +60,7 @@ def pods(tmp_path: Path, authority: trustme.CA, endpoint: Endpoint) -> Iterator[
 
 
 def counted(server: Server) -> int | None:
-    """Return the number of shards that a program has learnt of last; None while the API gives it no answer."""
+    """Return the number of shards that a program learnt last; None while the API refuses it an answer."""
     said = [orjson.loads(line) for line in server.log().splitlines() if '"replicas.' in line]
     return said[-1].get("count") if said and said[-1]["event"] == names.REPLICAS_KNOWN else None
 
@@ -77,15 +77,15 @@ def scaled(pods: Pods, count: int) -> None:
 
 
 def finished(pods: Pods, endpoint: Endpoint, files: dict[str, int], timeout: float = 240) -> None:
-    """Wait until nothing is left on the share; every blob must then be what was written, and there no others."""
-    wait_for(lambda: not pods.left(), "every file to be uploaded and collected", timeout, 0.1)
+    """Wait until nothing is left on the share; then the blobs must be exactly what was written."""
+    wait_for(lambda: not pods.left(), "every file to be uploaded and swept", timeout, 0.1)
     blobs = endpoint.store.blobs("uploads")
     assert sorted(name for name, blob in blobs.items() if blob.committed is not None) == sorted(files)
     assert [name for name, size in files.items() if blobs[name].content != content(name, size)] == []
 
 
 def taken(endpoint: Endpoint) -> dict[tuple[str, str], list[Request]]:
-    """Give the requests with which the store took each block; a whole small blob counts as one."""
+    """Return the requests with which the store took each block; a whole small blob counts as one block."""
     found: dict[tuple[str, str], list[Request]] = {}
     for request in endpoint.log.of(Operation.PUT_BLOCK) + endpoint.log.of(Operation.PUT_BLOB):
         if request.status == 201:
@@ -112,7 +112,7 @@ def staged(endpoint: Endpoint, blob: str) -> int:
 
 
 class Producer:
-    """Writes small files into sessions, one after the other, until it is told to end."""
+    """Writes small files into sessions in turn, until it is told to end."""
 
     def __init__(self, pods: Pods, *sessions: str, pause: float = 0.02) -> None:
         self.files: dict[str, int] = {}
@@ -135,6 +135,7 @@ class Producer:
 
 
 def test_scaling_up_moves_nothing_and_new_sessions_use_the_new_shard(pods: Pods, endpoint: Endpoint) -> None:
+    """Whoever scales up pays nothing for it: running sessions stay where they are, and no byte is sent twice."""
     assert pods.start("a") == 0
     producer = Producer(pods, "a")
     try:
@@ -174,6 +175,7 @@ def running(pods: Pods, endpoint: Endpoint, gate: threading.Event, *sessions: st
 def test_scaling_down_hands_over_claims_and_sends_no_block_twice(
     pods: Pods, endpoint: Endpoint, gate: threading.Event
 ) -> None:
+    """Another shard adopts the sessions and continues their large files from the blocks in the store."""
     scaled(pods, 3)
     files = running(pods, endpoint, gate, "a", "b", "c")
     wait_for(lambda: sorted(pods.where().values()) == [0, 1, 2], "a session on each shard")
@@ -189,7 +191,7 @@ def test_scaling_down_hands_over_claims_and_sends_no_block_twice(
 
 
 def test_down_to_zero_and_up_again(pods: Pods, endpoint: Endpoint, gate: threading.Event) -> None:
-    """With no shard a start says 503; what ran goes on where it was, with the files that came meanwhile."""
+    """Without shards a start gets 503; sessions go on where they were, with the files that came in between."""
     scaled(pods, 2)
     files = running(pods, endpoint, gate, "a", "b")
     homes = wait_for(lambda: len(found := pods.where()) == 2 and found, "both sessions")
@@ -209,6 +211,7 @@ def test_down_to_zero_and_up_again(pods: Pods, endpoint: Endpoint, gate: threadi
 def test_a_shard_killed_again_and_again_sends_again_at_most_what_was_in_flight(
     pods: Pods, endpoint: Endpoint, gate: threading.Event
 ) -> None:
+    """Five kills under load cost less than NFS_WATCH_MEMORY of repeated traffic each, and no file."""
     scaled(pods, 2)
     files = running(pods, endpoint, gate, "a", "b")
     gate.set()
@@ -237,7 +240,7 @@ def test_a_shard_killed_again_and_again_sends_again_at_most_what_was_in_flight(
 def test_two_shards_that_both_believe_they_own_a_session_harm_nothing(
     pods: Pods, endpoint: Endpoint, gate: threading.Event
 ) -> None:
-    """As when a node is cut off and its pod is replaced: two of one ordinal, on one share, for a while (I9)."""
+    """A node is cut off and its pod replaced: two shards of one ordinal share a session for a while (I9)."""
     files = running(pods, endpoint, gate, "a")
     first, twin = pods.shards[0], pods.pod(0, "127.0.3.0")
     twin.output = twin.output.with_name("twin.log")
@@ -261,7 +264,7 @@ def test_two_shards_that_both_believe_they_own_a_session_harm_nothing(
 
 
 def test_a_shard_that_lingers_after_scaling_down_lets_go(pods: Pods, endpoint: Endpoint, gate: threading.Event) -> None:
-    """Its pod is still Terminating while its session is adopted: both have it for a moment, then one."""
+    """Its pod is still Terminating while another shard adopts its session: it must stop, and not crash."""
     scaled(pods, 2)
     files = running(pods, endpoint, gate, "a", "b")
     lingers = pods.shards[1]
@@ -281,7 +284,7 @@ def test_a_shard_that_lingers_after_scaling_down_lets_go(pods: Pods, endpoint: E
 
 
 def test_an_api_that_forbids_is_named_until_it_answers_and_forgotten_afterwards(pods: Pods, endpoint: Endpoint) -> None:
-    """Before the first answer: 503, which says what is missing. Afterwards the last count holds."""
+    """Before the first answer a start gets 503 with what is missing; afterwards the last count holds."""
     pods.api.status = 403
     pods.router.kill()
     pods.router.up("/livez")

@@ -1,4 +1,4 @@
-"""Session records: whole or not at all, created once, and never taken for gone because one cannot be read."""
+"""Session records: whole or absent, created once, and never taken for gone because they cannot be read."""
 
 import logging
 import os
@@ -32,6 +32,7 @@ def refuse(error: int) -> Callable[..., None]:
 
 
 def test_a_record_is_read_as_it_was_written(records: Records) -> None:
+    """Every field survives the disk, also after a change; removing twice does no harm."""
     assert records.create(ONE)
     assert records.get("run-1") == ONE
     draining = replace(ONE, state=State.DRAINING, owner=3)
@@ -44,6 +45,7 @@ def test_a_record_is_read_as_it_was_written(records: Records) -> None:
 
 
 def test_the_second_to_create_a_record_changes_nothing(records: Records) -> None:
+    """The caller learns that the session exists, and the first owner keeps it."""
     assert records.create(ONE)
     assert not records.create(replace(ONE, owner=1))
     assert records.get("run-1") == ONE
@@ -57,6 +59,7 @@ def create_many(folder: Path, ordinal: int) -> list[str]:
 
 
 def test_of_two_processes_exactly_one_creates_each_record(tmp_path: Path) -> None:
+    """Two shards that start 200 sessions at once never both believe that they made one."""
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
         first, second = pool.map(create_many, [tmp_path] * 2, [0, 1])
     assert not set(first) & set(second)
@@ -79,6 +82,7 @@ def test_a_link_whose_reply_was_lost_is_our_own(records: Records, monkeypatch: p
 
 
 def test_a_link_that_fails_leaves_nothing(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an error of the share no session exists, and no temporary file."""
     monkeypatch.setattr(os, "link", refuse(5))
     with pytest.raises(OSError, match="Input/output"):
         records.create(ONE)
@@ -86,6 +90,7 @@ def test_a_link_that_fails_leaves_nothing(records: Records, monkeypatch: pytest.
 
 
 def test_what_a_full_disk_cut_off_does_not_pile_up(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old record stays whole, and the half-written file is removed."""
     records.create(ONE)
     monkeypatch.setattr(os, "fsync", refuse(28))
     with pytest.raises(OSError, match="No space"):
@@ -95,7 +100,7 @@ def test_what_a_full_disk_cut_off_does_not_pile_up(records: Records, monkeypatch
 
 
 def test_a_process_removes_what_its_own_ordinal_left_and_nothing_else(tmp_path: Path) -> None:
-    """1 is not 10."""
+    """Another shard may be writing its temporary file now; 1 is not taken for 10."""
     for name in (".tmp-1-77-0", ".tmp-10-77-0", ".tmp-0-1-0", "run-1.json"):
         (tmp_path / name).write_bytes(ONE.to_json())
     records = Records(tmp_path, 1)
@@ -121,6 +126,7 @@ def test_two_processes_of_one_ordinal_never_write_under_one_name(tmp_path: Path)
 def test_a_write_whose_file_a_twin_has_removed_fails_and_changes_nothing(
     records: Records, monkeypatch: pytest.MonkeyPatch, call: str, method: str
 ) -> None:
+    """A second process of the ordinal removes temporary files as it starts: the write must not half succeed."""
     records.create(replace(ONE, name="run-2"))
     real = getattr(os, call)
 
@@ -139,7 +145,7 @@ def test_a_write_whose_file_a_twin_has_removed_fails_and_changes_nothing(
 def test_a_record_is_created_although_a_twin_has_removed_the_file(
     records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Just after the link: the record is there and is ours."""
+    """The temporary file is removed just after the link: the record is there and is ours."""
     link = os.link
 
     def before_the_twin(source: Path, target: Path) -> None:
@@ -152,6 +158,7 @@ def test_a_record_is_created_although_a_twin_has_removed_the_file(
 
 
 def test_a_file_in_the_way_of_a_new_record_is_never_removed(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A temporary file of the same random name belongs to someone else."""
     monkeypatch.setattr(secrets, "token_hex", lambda _: "same")
     theirs = records._written(ONE)
     for write in (records.create, records.replace):
@@ -162,6 +169,7 @@ def test_a_file_in_the_way_of_a_new_record_is_never_removed(records: Records, mo
 
 
 def test_a_rename_that_fails_leaves_nothing(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old record stays, and no temporary file is left."""
     records.create(ONE)
     monkeypatch.setattr(os, "rename", refuse(5))
     with pytest.raises(OSError, match="Input/output"):
@@ -191,6 +199,7 @@ def test_a_rename_that_fails_leaves_nothing(records: Records, monkeypatch: pytes
 def test_a_record_that_cannot_be_understood_is_put_aside_and_said(
     records: Records, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """A broken record stops no other session, is kept for a person to read, and its name can be used again."""
     for number in ("", "1"):
         (records.folder / "run-1.json").write_bytes(content)
         (records.folder / "run-2.json").write_bytes(replace(ONE, name="run-2").to_json())
@@ -204,7 +213,7 @@ def test_a_record_that_cannot_be_understood_is_put_aside_and_said(
 def test_a_record_that_cannot_be_read_now_stays_and_stops_no_other(
     records: Records, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is not gone: a shard that runs this session must not think so."""
+    """The record is not gone: a shard that runs this session must not think so."""
     records.create(replace(ONE, name="run-2"))
     (records.folder / "run-1.json").mkdir()
     with caplog.at_level(logging.ERROR):
@@ -221,7 +230,7 @@ def test_a_record_that_cannot_be_read_now_stays_and_stops_no_other(
 
 
 def test_a_record_replaced_while_it_is_read_is_read_again(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-    """NFS: the file that was open is gone, the name leads to another."""
+    """On NFS the file that was open is gone and the name leads to another: that is no error."""
     records.create(ONE)
     read, failures = Path.read_bytes, [116, 116]
 
@@ -235,7 +244,7 @@ def test_a_record_replaced_while_it_is_read_is_read_again(records: Records, monk
 
 
 def test_records_whose_folder_is_gone_are_a_lost_share(records: Records) -> None:
-    """It was there at the start: nobody must take this for an empty list (I6)."""
+    """The folder was there at the start: its loss must not look like an empty list (I6)."""
     records.folder.rmdir()
     with pytest.raises(ShareLost, match="gone from the share"):
         records.all()

@@ -47,6 +47,7 @@ def owner(site: Cluster, name: str) -> int:
 
 
 def test_as_many_sessions_as_shards_run_side_by_side_whatever_their_names(site: Cluster) -> None:
+    """Names that rank the same shard first still use all shards; one more session is refused with the reason."""
     *fitting, one_more = names(0, SHARDS + 1)
     placed = [post(site.router.url, "start", session=name).json()["shard"] for name in fitting]
     assert placed[0] == 0
@@ -60,7 +61,7 @@ def test_as_many_sessions_as_shards_run_side_by_side_whatever_their_names(site: 
 
 
 def test_of_many_starts_of_one_name_exactly_one_wins(site: Cluster) -> None:
-    """Through the router and on every shard directly, all at the same moment."""
+    """Sixteen starts at one moment, through the router and directly: one 201, one owner, one session."""
     answers: list[httpx.Response] = []
     ready = threading.Barrier(4 * (SHARDS + 1))
 
@@ -83,6 +84,7 @@ def test_of_many_starts_of_one_name_exactly_one_wins(site: Cluster) -> None:
 
 
 def test_a_session_that_is_not_where_its_name_ranks_is_found_and_stopped(site: Cluster) -> None:
+    """The record names the owner: shards answer 421, and the router follows."""
     (name,) = names(0, 1)
     assert post(site.router.url, "start", session=name, shard=2).json()["shard"] == 2
     direct = status(site.shards[0].url, session=name)
@@ -94,7 +96,7 @@ def test_a_session_that_is_not_where_its_name_ranks_is_found_and_stopped(site: C
 
 
 def test_a_start_that_a_hung_shard_does_late_makes_no_second_session(site: Cluster) -> None:
-    """The owner takes the request and does nothing, the router offers the session to the next; then the owner does it."""
+    """The router gave the session to the next shard; the hung one then reads the request and must answer 409."""
     (name,) = names(1, 1)
     site.shards[1].kill()
     with socket.create_server(("127.0.1.1", site.shards[1].port)) as hung:
@@ -123,6 +125,7 @@ def read(connection: socket.socket) -> bytes:
 
 
 def test_a_dead_owner_is_named_and_its_session_goes_on_when_it_is_back(site: Cluster) -> None:
+    """A stop gets 503 with the owner's number, and files that came during the outage are sent."""
     (name,) = names(2, 1)
     folder = site.start(name)
     site.shards[2].kill()
@@ -137,4 +140,4 @@ def test_a_dead_owner_is_named_and_its_session_goes_on_when_it_is_back(site: Clu
         answer = status(site.router.url, session=name)
         return answer.status_code == 200 and answer.json()["sessions"][0]["files"]["completed"] == 1
 
-    wait_for(completed, "the file that came meanwhile")
+    wait_for(completed, "the file that came during the outage")

@@ -1,4 +1,4 @@
-"""start and stop against the real programs: who gets 201, what is on disk then, and what a kill leaves."""
+"""Start and stop against the real programs: who gets 201, what is then on disk, and what a kill leaves."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory, endpoint: Endpoint) -> Iter
 
 @pytest.fixture(autouse=True)
 def clean(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Afterwards no fault is planned and no session is left."""
+    """Plan no faults and leave no session after the test."""
     yield
     if "endpoint" in request.fixturenames:
         request.getfixturevalue("endpoint").faults.clear()
@@ -90,7 +90,7 @@ def record(site: Site, name: str) -> dict[str, Any]:
 def test_two_starts_of_one_name_at_one_instant_give_one_201_and_one_409(
     roomy: Site, ways: tuple[int | None, int | None]
 ) -> None:
-    """On one shard, on two, and through the router (None)."""
+    """On one shard, on two, and through the router (None): two callers never both own a session."""
 
     def start(name: str, way: int | None) -> httpx.Response:
         if way is None:
@@ -107,6 +107,7 @@ def test_two_starts_of_one_name_at_one_instant_give_one_201_and_one_409(
 
 
 def test_a_start_of_an_active_session_is_409_on_every_way(roomy: Site) -> None:
+    """The record is unchanged, and the answer names the owner."""
     name = named(1)
     assert roomy.call("start", session=name)["shard"] == 1
     before = record(roomy, name)
@@ -121,6 +122,7 @@ def test_a_start_of_an_active_session_is_409_on_every_way(roomy: Site) -> None:
 
 
 def test_a_shard_answers_421_for_what_another_owns_and_the_router_follows(roomy: Site) -> None:
+    """A caller who asks the wrong shard learns the right one; through the router nobody notices."""
     mine, other = roomy.shards
     reply = roomy.ask("start", mine, session=named(1))
     assert codes([reply]) == [(421, "not-owner")]
@@ -138,6 +140,7 @@ def test_a_shard_answers_421_for_what_another_owns_and_the_router_follows(roomy:
 
 
 def test_a_session_without_a_name_gets_one_that_sorts_by_time(roomy: Site) -> None:
+    """The caller may leave naming to the shard and gets the name in the answer."""
     names = [str(roomy.ask("start", at, extensions=[]).json()["session"]) for at in (None, roomy.shards[1], None)]
     assert names == sorted(names)
     assert all(name.startswith("00-session-") and len(name) == 37 for name in names)
@@ -145,7 +148,7 @@ def test_a_session_without_a_name_gets_one_that_sorts_by_time(roomy: Site) -> No
 
 
 def test_full_shards_say_what_runs_and_the_next_in_rank_is_asked(narrow: Site) -> None:
-    """N shards carry N sessions, whatever their names."""
+    """N shards carry N sessions, whatever their names; the refusal lists what to stop."""
     first, second, third = (named(0, number) for number in range(3))
     assert narrow.call("start", session=first)["shard"] == 0
     full = narrow.ask("start", narrow.shards[0], session=second)
@@ -163,6 +166,7 @@ def test_full_shards_say_what_runs_and_the_next_in_rank_is_asked(narrow: Site) -
 
 
 def test_a_drain_finishes_what_is_there_and_a_start_meanwhile_is_409(narrow: Site, endpoint: Endpoint) -> None:
+    """Every file is stored and deleted before the session ends; until then its name is taken."""
     name = named(0)
     gate = threading.Event()
     endpoint.faults.add(Hold(gate), Operation.PUT_BLOB)
@@ -182,6 +186,7 @@ def test_a_drain_finishes_what_is_there_and_a_start_meanwhile_is_409(narrow: Sit
 
 
 def test_a_stop_without_drain_gives_claims_back_and_a_new_start_goes_on(narrow: Site, endpoint: Endpoint) -> None:
+    """The answer comes when every file has its plain name again; the next start sends them."""
     name = named(1)
     folder = narrow.share / name
     folder.mkdir()
@@ -207,6 +212,7 @@ def test_a_stop_without_drain_gives_claims_back_and_a_new_start_goes_on(narrow: 
 
 
 def test_each_201_survives_a_kill_at_any_moment_and_is_resumed_with_no_call(tmp_path: Path, endpoint: Endpoint) -> None:
+    """A caller who got 201 need not call again after a crash: the session runs."""
     share = tmp_path / "share"
     share.mkdir()
     shard = programs.shard(tmp_path, share, endpoint.connection_string, max_sessions=1000)
@@ -252,6 +258,7 @@ def _starts(shard: Server, prefix: str, started: list[str]) -> None:
 
 
 def test_a_draining_session_goes_on_draining_after_a_kill(narrow: Site, endpoint: Endpoint) -> None:
+    """The stop is not forgotten, and the session ends by itself."""
     name = named(0)
     endpoint.faults.add(Refuse(503), Operation.PUT_BLOB, times=1_000_000)
     narrow.call("start", session=name)
@@ -269,6 +276,7 @@ def test_a_draining_session_goes_on_draining_after_a_kill(narrow: Site, endpoint
 
 
 def test_a_missing_container_is_created(tmp_path: Path) -> None:
+    """A first installation needs no step in Azure beside the account; an existing container is used as it is."""
     (tmp_path / "share").mkdir()
     with programs.azurite(tmp_path) as connection:
         shard = programs.shard(tmp_path, tmp_path / "share", connection, container="made-by-us")
@@ -283,6 +291,7 @@ def test_a_missing_container_is_created(tmp_path: Path) -> None:
 
 
 def test_a_container_that_is_missing_and_may_not_be_created_ends_the_program_with_1(tmp_path: Path) -> None:
+    """The last line names container and refusal; where the container exists, no such permission is needed."""
     (tmp_path / "share").mkdir()
     with Endpoint() as endpoint:
         shard = programs.shard(tmp_path, tmp_path / "share", endpoint.connection_string)

@@ -1,4 +1,4 @@
-"""One file's three names, and what happens when someone else was quicker."""
+"""A file's three names, and what a claim does when someone else was quicker."""
 
 import os
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ def claim(tmp_path: Path) -> Iterator[Claim]:
 
 
 def write(folder: Path, **contents: str) -> int:
-    """Write x, x_processing, x_completed; return the inode of the last."""
+    """Write a file for each keyword (x_processing is x.processing); return the inode of the last."""
     for name, content in contents.items():
         path = folder / name.replace("_", ".")
         path.write_text(content)
@@ -30,6 +30,7 @@ def names(folder: Path) -> dict[str, str]:
 
 
 def test_a_file_goes_through_its_three_names(tmp_path: Path, claim: Claim) -> None:
+    """From arrival to completion, and back: each step renames the file and keeps its content."""
     inode = write(tmp_path, x="content")
     assert not claim.held()
     claim.take()
@@ -44,23 +45,26 @@ def test_a_file_goes_through_its_three_names(tmp_path: Path, claim: Claim) -> No
 
 
 def test_a_file_that_is_gone_cannot_be_claimed(claim: Claim) -> None:
+    """The worker learns that the file has vanished and goes on to the next."""
     with pytest.raises(Vanished):
         claim.take()
 
 
 def test_a_claim_whose_reply_was_lost_is_ours(tmp_path: Path, claim: Claim) -> None:
-    """The server renamed it; the repeated call found the plain name gone."""
+    """The NFS server renamed the file, and its client's repeated call finds the plain name gone."""
     write(tmp_path, x_processing="content")
     claim.take()
     assert names(tmp_path) == {"x.processing": "content"}
 
 
 def test_a_completion_whose_reply_was_lost_is_ours(tmp_path: Path, claim: Claim) -> None:
+    """A `.completed` file with our inode is our own completion."""
     claim.complete(write(tmp_path, x_completed="content"))
     assert names(tmp_path) == {"x.completed": "content"}
 
 
 def test_a_completion_overwrites_no_other_file(tmp_path: Path, claim: Claim) -> None:
+    """A `.completed` file with another inode is kept, and ours waits (I4)."""
     write(tmp_path, x_completed="somebody's")
     with pytest.raises(InTheWay):
         claim.complete(write(tmp_path, x_processing="ours"))
@@ -68,7 +72,7 @@ def test_a_completion_overwrites_no_other_file(tmp_path: Path, claim: Claim) -> 
 
 
 def test_a_completion_takes_no_other_claim_for_its_own(tmp_path: Path, claim: Claim) -> None:
-    """Another owner has completed and swept ours, and claimed the next file of the name (I9)."""
+    """The other owner has completed and swept our claim, and claimed the name's next file (I9)."""
     inode = write(tmp_path, x_processing="ours")
     (tmp_path / "x.processing").rename(tmp_path / "elsewhere")
     write(tmp_path, x_processing="the next")
@@ -78,6 +82,7 @@ def test_a_completion_takes_no_other_claim_for_its_own(tmp_path: Path, claim: Cl
 
 
 def test_a_completion_of_what_is_gone_is_none(tmp_path: Path, claim: Claim) -> None:
+    """A claim that vanished is reported so, and is not counted as completed."""
     inode = write(tmp_path, x_processing="ours")
     (tmp_path / "x.processing").rename(tmp_path / "elsewhere")
     with pytest.raises(Vanished):
@@ -86,6 +91,7 @@ def test_a_completion_of_what_is_gone_is_none(tmp_path: Path, claim: Claim) -> N
 
 @pytest.mark.parametrize("call", ["give_back", "reopen"])
 def test_nothing_is_given_back_over_another_file(tmp_path: Path, claim: Claim, call: str) -> None:
+    """A new file of the name may be there already; neither it nor the claim is changed (I4)."""
     write(tmp_path, x="new", x_processing="claimed", x_completed="done")
     before = names(tmp_path)
     with pytest.raises(InTheWay):
@@ -94,6 +100,7 @@ def test_nothing_is_given_back_over_another_file(tmp_path: Path, claim: Claim, c
 
 
 def test_a_give_back_that_was_killed_half_way_is_ended_by_the_next(tmp_path: Path, claim: Claim) -> None:
+    """Killed between link and unlink, the file has both names; the next give-back removes the old one."""
     write(tmp_path, x="content")
     os.link(tmp_path / "x", tmp_path / "x.processing")
     claim.give_back()
@@ -103,7 +110,7 @@ def test_a_give_back_that_was_killed_half_way_is_ended_by_the_next(tmp_path: Pat
 def test_a_reopen_without_links_overwrites_nothing(
     tmp_path: Path, claim: Claim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """fs.protected_hardlinks, or a file system without hard links."""
+    """Where the kernel or the file system refuses links, a rename serves, but never over another claim."""
 
     def refused(*_: object, **__: object) -> None:
         raise PermissionError(1, "Operation not permitted")

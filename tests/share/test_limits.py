@@ -1,4 +1,4 @@
-"""What happens at the limits: of a name, of a path, of folders, of one blob's blocks."""
+"""The limits of a name, a path, the depth of folders and the number of a blob's blocks."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +28,7 @@ def cycle(bed: Bed) -> None:
 
 @pytest.mark.parametrize("letter", ["x", "ü", "数", "🚀"])
 def test_the_longest_name_that_can_be_claimed_is_sent_and_one_byte_more_is_shown(bed: Bed, letter: str) -> None:
+    """A file name has 255 bytes, with the suffix; a longer one fails visibly and alone."""
     width = len(letter.encode())
     fits = letter * (ROOM // width) + "a" * (ROOM % width)
     bed.write(fits, b"fits")
@@ -41,6 +42,7 @@ def test_the_longest_name_that_can_be_claimed_is_sent_and_one_byte_more_is_shown
 
 
 def test_the_longest_path_is_that_of_a_blob(bed: Bed) -> None:
+    """A blob's name has at most 1024 characters: a longer path fails visibly and alone."""
     room = MAX_BLOB_NAME - len("run/")
     folders = "/".join(["f" * 99] * 10)
     fits = f"{folders}/{'x' * (room - len(folders) - 1)}"
@@ -61,6 +63,7 @@ def test_folders_as_deep_as_a_path_can_be(bed: Bed) -> None:
 
 
 def test_more_files_than_the_queue_holds_come_in_turns(tmp_path: Path) -> None:
+    """A full queue delays the scan; no file is left out."""
     bed = Bed(tmp_path, queue_size=7)
     try:
         for number in range(30):
@@ -74,7 +77,7 @@ def test_more_files_than_the_queue_holds_come_in_turns(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [10 * 1024**3, 390 * 1024**3, 1024**4, 190 * 1024**4])
 def test_a_blob_never_has_more_blocks_than_the_service_allows(size: int) -> None:
-    """190 TiB is about the largest blob that the service takes: 50,000 blocks of 4,000 MiB."""
+    """Blocks grow with the file; 190 TiB is about the service's limit: 50,000 blocks of 4,000 MiB."""
     assert -(-size // block_size(size, 8 * MIB)) <= MAX_BLOCKS
     assert block_size(10 * 1024**3, 8 * MIB) == 8 * MIB
     assert block_size(190 * 1024**4, 8 * MIB) <= 4000 * MIB

@@ -1,4 +1,4 @@
-"""What a scan makes of each name, and what it does when the tree changes or fails under it."""
+"""How a scan classifies each name, and what it does when the tree changes or fails during the scan."""
 
 import os
 import socket
@@ -30,6 +30,7 @@ def only(top: int, rule: Rule = ALL) -> Found:
 
 
 def test_names_are_told_apart(tmp_path: Path, top: int) -> None:
+    """Plain files, claims, completed files and unfinished or hidden ones; the paths bear no suffix of ours."""
     names = ["x", "y.processing", "z.completed", "a.processing.processing", "x.tmp", "x.Part", ".hidden", "b~", ".nfs1"]
     names += ["X.PROCESSING", "c.crdownload", ".processing", "sub/.git/config", "sub/d.completed"]
     for name in names:
@@ -57,13 +58,14 @@ def test_names_are_told_apart(tmp_path: Path, top: int) -> None:
 def test_extensions_choose_without_regard_to_case(
     tmp_path: Path, top: int, extensions: tuple[str, ...], eligible: list[str]
 ) -> None:
+    """A session with extensions sends these files only; without any, all."""
     for name in ("a.bin", "b.BIN", "c.h5", "d", "e.bin.tmp"):
         (tmp_path / name).touch()
     assert sorted(found(top, Rule(extensions, ""))) == eligible
 
 
 def test_what_is_claimed_counts_whatever_the_extensions_are_now(tmp_path: Path, top: int) -> None:
-    """A restart with other extensions must not leave claims behind."""
+    """A start with other extensions must not leave claims unfinished."""
     (tmp_path / "x.h5.processing").touch()
     assert only(top, Rule((".bin",), "")).kind is Kind.PROCESSING
 
@@ -84,6 +86,7 @@ def test_what_is_claimed_counts_whatever_the_extensions_are_now(tmp_path: Path, 
     ],
 )
 def test_a_name_that_cannot_be_sent_is_odd_and_says_why(tmp_path: Path, top: int, name: bytes, reason: str) -> None:
+    """The producer can see in status what to rename."""
     path = os.path.join(os.fsencode(tmp_path), name)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "wb"):
@@ -96,7 +99,7 @@ def test_a_name_that_cannot_be_sent_is_odd_and_says_why(tmp_path: Path, top: int
 @pytest.mark.parametrize("first", [".processing", ".completed", ".Processing", ".COMPLETED"])
 @pytest.mark.parametrize("second", [".processing", ".completed"])
 def test_a_reserved_suffix_upon_another_is_nobodys_claim(tmp_path: Path, top: int, first: str, second: str) -> None:
-    """We claim no file that bears one, so a stranger made it; it is no state of x either, whose path is another."""
+    """We claim no file that bears such a suffix, so a stranger made this name; it says nothing of x."""
     name = "x.bin" + first + second
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / name).touch()
@@ -107,12 +110,14 @@ def test_a_reserved_suffix_upon_another_is_nobodys_claim(tmp_path: Path, top: in
 
 @pytest.mark.parametrize("name", ["x" * 244, "\U0001f600" * 61, "a?b#c%d e&f", "a:b", "é", "e\u0301"])
 def test_a_strange_name_that_can_be_sent_is_not_odd(tmp_path: Path, top: int, name: str) -> None:
+    """Whatever a blob's name can hold is sent, and its claim still fits into 255 bytes."""
     (tmp_path / name).touch()
     assert only(top).kind is Kind.PLAIN
     (tmp_path / name).rename(tmp_path / (name + ".processing"))
 
 
 def test_what_is_no_regular_file_is_odd(tmp_path: Path, top: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Links, pipes and sockets are shown with the reason and never opened (I8)."""
     (tmp_path / "outside").mkdir()
     (tmp_path / "link").symlink_to("outside")
     (tmp_path / "dangling.processing").symlink_to("nowhere")
@@ -130,7 +135,7 @@ def test_what_is_no_regular_file_is_odd(tmp_path: Path, top: int, monkeypatch: p
 
 
 def test_each_folder_is_watched_before_it_is_listed(tmp_path: Path, top: int) -> None:
-    """What arrives between the two is seen by one of them at least."""
+    """A file that arrives between the two is seen by the watch, by the listing or by both."""
     (tmp_path / "sub").mkdir()
     entered = []
 
@@ -144,6 +149,7 @@ def test_each_folder_is_watched_before_it_is_listed(tmp_path: Path, top: int) ->
 
 
 def test_a_folder_that_goes_meanwhile_is_passed_over(tmp_path: Path, top: int) -> None:
+    """Producers move folders while we scan; the others are listed all the same."""
     for name in ("a", "b", "c"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x").touch()
@@ -161,6 +167,7 @@ def test_a_folder_that_goes_meanwhile_is_passed_over(tmp_path: Path, top: int) -
 def test_a_folder_that_fails_hides_no_other_and_is_said(
     tmp_path: Path, top: int, error: OSError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """One bad folder is reported with its error, so that no drain ends without it (I7)."""
     for name in ("a", "b", "c"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x").touch()
@@ -180,7 +187,7 @@ def test_a_folder_that_fails_hides_no_other_and_is_said(
 
 @pytest.mark.parametrize("number", [2, 5, 13, 116])
 def test_a_top_that_fails_is_no_empty_one(top: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gone is not empty (I6)."""
+    """Gone is not empty: the error reaches the caller (I6)."""
 
     def failing(_: int) -> None:
         raise OSError(number, os.strerror(number))
@@ -191,7 +198,7 @@ def test_a_top_that_fails_is_no_empty_one(top: int, number: int, monkeypatch: py
 
 
 def test_nothing_stays_open(tmp_path: Path, top: int) -> None:
-    """Also when a scan is left in the middle."""
+    """A scan closes its folders, even one that is left in the middle."""
     for number in range(50):
         (tmp_path / f"{number}").mkdir()
         (tmp_path / f"{number}" / "x").touch()

@@ -1,4 +1,4 @@
-"""The soak: python -m tests.soak --seconds 60 --seed 1. Ends with 1 when anything was lost, mixed or left."""
+"""The soak: python -m tests.soak --seconds 60 --seed 1. Exits with 1 when content was lost, mixed or left over."""
 
 import argparse
 import os
@@ -12,7 +12,7 @@ from tests.soak.run import Plan, Soak
 
 
 def main() -> int:
-    """Run it in a mount namespace of its own, so that its small disk goes with it."""
+    """Run the soak in a mount namespace of its own, so that its small disk is unmounted with it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", default=str(random.randrange(10**6)))

@@ -1,4 +1,4 @@
-"""The local app: keeps the sessions running through the router, and stops one now and then."""
+"""The program that uses nfs-watch: keeps the sessions running through the router, and stops a session now and then."""
 
 import contextlib
 import random
@@ -12,10 +12,10 @@ from tests.kubernetes.pods import Pods
 
 
 class Caller:
-    """A thread. Whatever the answer is, it asks again."""
+    """A thread that asks again, whatever the answer was."""
 
     def __init__(self, pods: Pods, sessions: list[str], seed: str, *, stops: float) -> None:
-        """`stops`: how many a second, on average."""
+        """`stops` is their number a second, on average."""
         self.pods = pods
         self.sessions = sessions
         self.random = random.Random(seed)
@@ -44,7 +44,7 @@ class Caller:
                 )
 
     def ensure(self) -> bool:
-        """Start what does not run; tell whether all do."""
+        """Start the sessions that do not run; tell whether all run."""
         running = {one["session"] for one in self.status() if one["state"] == "active"}
         for name in self.sessions:
             if name not in running:
@@ -52,7 +52,7 @@ class Caller:
         return running >= set(self.sessions)
 
     def status(self) -> list[dict[str, str]]:
-        """Return what the router says of the sessions."""
+        """Return the router's status of the sessions."""
         with contextlib.suppress(httpx.HTTPError, ValueError, KeyError):
             found: list[dict[str, str]] = httpx.get(f"{self.pods.router.url}/v1/watch/status", timeout=15).json()[
                 "sessions"

@@ -1,4 +1,4 @@
-"""Looks at the share all along: what has left it must be in the store at that moment."""
+"""Watches the share all the time: a file that has left the share must be in the store at that moment."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ UNPROVEN_AFTER = 8.0  # seconds; far more than retention and sweeps take
 
 
 class Checker:
-    """A thread. It also does what a person would after a container was deleted: has those files sent again."""
+    """A thread. After a container was deleted it also does a person's part: it has the kept files sent again."""
 
     def __init__(self, root: Path, ledger: Ledger, pids: Callable[[], list[int]]) -> None:
         self.root = root
@@ -51,7 +51,7 @@ class Checker:
 
     def _look(self, file: File) -> None:
         version = file.landed
-        # Its way is plain, processing, completed, and back: looked at three times, a name that moves is met.
+        # A file goes from plain to processing to completed, and back: of three looks one meets it.
         if any(self._there(file.path, suffix) for _ in range(3) for suffix in SUFFIXES):
             if file.lost_with_container > NEVER and file.committed < file.lost_with_container:
                 self._send_again(file)
@@ -63,7 +63,7 @@ class Checker:
         return os.path.lexists(f"{self.root}/{path}{suffix}")
 
     def _send_again(self, file: File) -> None:
-        """What docs/operations.md says of file.unproven: its blob was deleted with the container, so rename it."""
+        """Do what docs/operations.md says of file.unproven: rename the file whose blob went with its container."""
         if not self._there(file.path, ".completed"):
             self._kept.pop(file.path, None)
             return
@@ -73,7 +73,7 @@ class Checker:
         completed, plain = f"{self.root}/{file.path}.completed", f"{self.root}/{file.path}"
         with contextlib.suppress(FileNotFoundError):
             if self._there(file.path, "") or self._there(file.path, ".processing"):
-                os.unlink(completed)  # a newer one waits behind it
+                os.unlink(completed)  # a newer file waits for its name
             else:
                 os.rename(completed, plain)
             self.counted["kept files put back by hand"] += 1

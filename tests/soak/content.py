@@ -1,4 +1,4 @@
-"""What the soak's files hold: a name, a version and a size say every byte, and no two blocks are equal."""
+"""The content of the soak's files: name, version and size determine every byte, and no two blocks are equal."""
 
 import random
 from collections.abc import Iterator
@@ -21,5 +21,5 @@ def pieces(path: str, version: int, size: int) -> Iterator[bytes]:
 
 
 def fingerprint(path: str, version: int, size: int) -> Print:
-    """Return what the store must have of this version."""
+    """Return the lengths and CRC64s that the store must have of this version."""
     return tuple((len(piece), crc64nvme(piece)) for piece in pieces(path, version, size))

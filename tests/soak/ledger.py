@@ -1,4 +1,4 @@
-"""The checker's own book: what was written, what is in the store, and whether that fits, at every moment."""
+"""The checker's record: what was written, what is in the store, and whether the two agree, at every moment."""
 
 import threading
 from collections import Counter
@@ -13,7 +13,7 @@ NEVER = -1
 
 @dataclass
 class File:
-    """One name. Versions count from 0; NEVER: none yet."""
+    """One name. Versions count from 0; NEVER means none yet."""
 
     path: str
     prints: list[Print] = field(default_factory=list)
@@ -29,7 +29,7 @@ class File:
 
 
 class Ledger:
-    """All files, and what is wrong. Any thread may call."""
+    """All files, and the faults found. Any thread may call it."""
 
     def __init__(self) -> None:
         self.files: dict[str, File] = {}
@@ -38,7 +38,7 @@ class Ledger:
         self.lock = threading.RLock()
 
     def finished(self, path: str, content: Print) -> int:
-        """Take note of a new version, whose last byte is about to be there. Returns its number."""
+        """Note a new version, whose last byte is about to be written. Returns its number."""
         with self.lock:
             file = self.files.setdefault(path, File(path))
             file.prints.append(content)
@@ -47,18 +47,18 @@ class Ledger:
             return len(file.prints) - 1
 
     def landed(self, path: str, version: int) -> None:
-        """Take note that it has its name now."""
+        """Note that this version has its name now."""
         with self.lock:
             self.files[path].landed = version
 
     def paused(self, path: str, beginning: Print) -> None:
-        """Take note that a writer was held up for longer than it may pause: its beginning may be sent."""
+        """Note that a writer was held up for longer than it may pause, so its beginning may be sent."""
         with self.lock:
             self.files.setdefault(path, File(path)).unfinished.add(beginning)
             self.counted["writers held up too long"] += 1
 
     def took(self, path: str, content: Print) -> None:
-        """The store commits this under this name."""
+        """Check the content that the store commits under this name, and note it."""
         with self.lock:
             self.counted["commits"] += 1
             self.counted["bytes committed"] += sum(length for length, _ in content)
@@ -75,7 +75,7 @@ class Ledger:
                 file.committed = version
 
     def container_deleted(self) -> None:
-        """What was in it is gone, and nobody has to bring back what had left the share by then."""
+        """Note that its blobs are gone, and that files that had left the share by then do not count as lost."""
         with self.lock:
             self.counted["containers deleted"] += 1
             for file in self.files.values():
@@ -83,14 +83,14 @@ class Ledger:
                 file.committed = NEVER
 
     def vanished(self, file: File, version: int) -> None:
-        """This version was there, and now none of its three names is."""
+        """Check the store for this version, none of whose three names is on the share any more."""
         with self.lock:
             file.gone = version
             if max(file.committed, file.lost_with_container) < version and not file.unfinished:
                 self.wrong.append(f"left the share without being in the store: {file.path} version {version}")
 
     def check_end(self, blobs: Mapping[str, Blob]) -> None:
-        """At rest: the newest version of every name, and nothing else."""
+        """Check that the store has the newest version of every name, and nothing else."""
         with self.lock:
             for path, file in self.files.items():
                 blob = blobs.get(path)
@@ -109,12 +109,12 @@ class Ledger:
 
 
 def content(blocks: list[Block]) -> Print:
-    """Return what a blob of these blocks holds."""
+    """Return the lengths and CRC64s of a blob's blocks."""
     return tuple((block.length, block.crc64) for block in blocks if block.length)
 
 
 class CheckedStore(Store):
-    """The endpoint's store; the ledger hears of each commit in the step in which it happens. Keeps checksums only."""
+    """The endpoint's store, which tells the ledger of each commit as part of it. Keeps checksums only."""
 
     def __init__(self, ledger: Ledger) -> None:
         super().__init__(keep_bytes=False)

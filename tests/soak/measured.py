@@ -1,4 +1,4 @@
-"""What a process holds: memory, threads, descriptors. Read from /proc."""
+"""What a process uses: memory, threads, descriptors, read from /proc."""
 
 import os
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Held:
-    """`resident` in MiB."""
+    """The use of one process; `resident` in MiB."""
 
     resident: float
     threads: int
@@ -15,7 +15,7 @@ class Held:
 
 
 def held(pid: int) -> Held | None:
-    """Return what this process holds now, None when it is gone."""
+    """Return the present use of this process, None when it has ended."""
     try:
         with open(f"/proc/{pid}/status") as file:
             fields = dict(line.split(":", 1) for line in file)
@@ -26,7 +26,7 @@ def held(pid: int) -> Held | None:
 
 
 def most(found: Iterable[Held | None]) -> Held:
-    """Return the most of each."""
+    """Return the maximum of each."""
     known = [one for one in found if one]
     return Held(
         max((one.resident for one in known), default=0),

@@ -1,4 +1,4 @@
-"""What goes wrong, from a seed: one thread that breaks things, and a calendar of when each is mended again."""
+"""The faults, chosen by a seed: one thread that breaks things, and the times at which each is mended again."""
 
 import contextlib
 import heapq
@@ -23,7 +23,7 @@ WRITES = (*COMMITS, Operation.PUT_BLOCK)
 
 
 class Nemesis:
-    """Use `rest` to mend everything. Programs that end by themselves are started again, as Kubernetes would."""
+    """Breaks things until `rest` mends everything. Programs that end are started again, as Kubernetes would."""
 
     def __init__(self, pods: Pods, endpoint: Endpoint, seed: str, *, most: int, drops: bool, pause: float) -> None:
         self.pods = pods
@@ -50,7 +50,7 @@ class Nemesis:
         self._thread.start()
 
     def rest(self) -> None:
-        """Mend everything."""
+        """Stop breaking and mend everything."""
         self._end.set()
         self._thread.join(60)
         while self._calendar:
@@ -60,7 +60,7 @@ class Nemesis:
         self._scale(self.most)
 
     def look_after(self) -> None:
-        """Start again what has ended by itself; for the time after `rest`."""
+        """Start programs again that have ended by themselves; for the time after `rest`."""
         for server in [*self.pods.shards.values(), self.pods.router]:
             if server.process and server.process.poll() is not None and server not in self._down:
                 self._ended(server)
@@ -197,7 +197,7 @@ class Nemesis:
         self._later(1, 5, lambda: setattr(self.endpoint.faults.throttle, "rate", 0.0))
 
     def _skew(self) -> None:
-        """Mostly less than the 15 minutes that the service allows; sometimes more: then it refuses all that is asked."""
+        """Set the clock off: mostly within the 15 minutes that the service allows, sometimes beyond."""
         self.done["clocks off"] += 1
         self.endpoint.faults.skew = self.random.choice([-800, -300, 300, 800, 1000])
         self.clock_off_until = time.monotonic() + 60
@@ -207,7 +207,7 @@ class Nemesis:
         self._scale(self.random.randrange(1, self.most + 1))
 
     def _scale(self, count: int) -> None:
-        """As the StatefulSet's controller does, without waiting."""
+        """Scale as the StatefulSet's controller does, without waiting."""
         if count != self.wanted:
             self.done["changes of the replica count"] += 1
         self.wanted = count
@@ -222,7 +222,7 @@ class Nemesis:
                 self.pods.shards[ordinal].start()
 
     def _fill(self) -> None:
-        """Fill the staging disk; the file has no name any more, so that no sweep frees it."""
+        """Fill the staging disk with a file that has no name any more, so that no sweep frees it."""
         if self.full:
             return
         folder = self.pods.folder / "staging"

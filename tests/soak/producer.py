@@ -1,4 +1,4 @@
-"""Producers as they are: atomic moves, slow writers, bursts, deep folders, names that come again, odd names."""
+"""Producers as they are found: atomic moves, slow writers, bursts, deep folders, repeated names, odd names."""
 
 import os
 import random
@@ -23,7 +23,7 @@ LEFT_ALONE = ["x.tmp", ".hidden.bin", "y.part", "z~", "w.crdownload", ".deep/x.b
 
 
 class Producer:
-    """One session's writer; a thread, and one more for each slow writer."""
+    """One session's writer: a thread, and one more for each slow writer."""
 
     def __init__(
         self, root: Path, session: str, seed: str, ledger: Ledger, *, largest: int, burst: int, may_pause: float
@@ -48,7 +48,7 @@ class Producer:
         self._thread.start()
 
     def end(self) -> None:
-        """Finish what is being written, and rest."""
+        """Finish the files that are being written, and stop."""
         self._end.set()
         for thread in [self._thread, *self._slow]:
             thread.join(120)
@@ -75,7 +75,7 @@ class Producer:
         return f"{folder}{self._number:06}.bin"
 
     def _move_in(self, name: str, size: int) -> None:
-        """Write it where nobody looks, then rename it into place."""
+        """Write under a hidden name, then rename into place."""
         path = f"{self.session}/{name}"
         target = self.folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -133,14 +133,14 @@ class Producer:
             self._move_in(self._name(folder), self.random.randrange(16, 4000))
 
     def _large(self) -> None:
-        """A few of the largest, then smaller ones."""
+        """Write a few files of the largest size, then smaller ones."""
         self._larges += 1
         largest = self.largest if self._larges <= FEW else min(self.largest, 12 * MIB)
         self.ledger.counted[f"files of {largest // 2 // MIB} to {largest // MIB} MiB"] += 1
         self._move_in(self._name("large/"), self.random.randrange(largest // 2, largest))
 
     def _slowly(self) -> None:
-        """Write in place, a piece at a time, with pauses that are shorter than a file has to settle."""
+        """Write in place, a piece at a time, with pauses that are shorter than the time to settle."""
         self._slow = [thread for thread in self._slow if thread.is_alive()]
         if len(self._slow) < 4:
             size, pauses = self.random.randrange(16, 8 * BLOCK), self.random.uniform(0.05, self.may_pause / 3)
@@ -174,7 +174,7 @@ class Producer:
             self.left_alone[name] = name.encode()
 
     def untouched(self) -> bool:
-        """Tell whether what nobody may take is there as it was."""
+        """Tell whether the files that nobody may touch are as they were."""
         return all((self.folder / name).read_bytes() == data for name, data in self.left_alone.items())
 
 

@@ -1,4 +1,4 @@
-"""One run: everything is put together, broken for a while, mended, drained and looked at."""
+"""One run: build everything, break it for a while, mend it, drain it and check it."""
 
 import os
 import re
@@ -44,7 +44,7 @@ class Plan:
 
 
 class StagedPods(Pods):
-    """Each process with a folder for copies of its own, on one small disk."""
+    """Pods that each have a staging folder of their own, on one small disk."""
 
     def pod(self, ordinal: int, host: str | None = None) -> Server:
         server = super().pod(ordinal, host)
@@ -56,13 +56,13 @@ class StagedPods(Pods):
 
 
 def staged(folder: Path) -> list[str]:
-    """List the copies that are there, but for those of a second process of an ordinal: it was killed."""
+    """List the copies on the staging disk, without those of a killed second process of an ordinal."""
     found = [os.path.join(at, name) for at, _, names in os.walk(folder / "staging") for name in names]
     return [path for path in found if "127.0.3" not in path]
 
 
 class Soak:
-    """Prints what it does; `run` returns the exit code."""
+    """Prints its progress; `run` returns the exit code."""
 
     def __init__(self, folder: Path, plan: Plan) -> None:
         self.folder = folder
@@ -139,13 +139,13 @@ class Soak:
             self.figures.update(counted)
         for word, number in nemesis.exits.items():
             code = int(word.rsplit(" ", 1)[1])
-            if not (code == 1 and nemesis.clock_off_until):  # refused credentials, while the clock was off
+            if not (code == 1 and nemesis.clock_off_until):  # the store refuses the credentials while the clock is off
                 ledger.wrong.append(f"a program ended by itself: {word} ({number} times)")
 
     def _drain(
         self, pods: Pods, caller: Caller, nemesis: Nemesis, sessions: list[str], producers: list[Producer]
     ) -> None:
-        """Mended and at rest: everything has to go, and the sessions to end."""
+        """When all is mended, every file has to leave the share and every session to end."""
         began = time.monotonic()
         bound = 240 + self.plan.seconds / 2
         left_alone = {f"{producer.session}/{name}" for producer in producers for name in producer.left_alone}
@@ -195,7 +195,7 @@ class Soak:
                 self.ledger.wrong.append(f"grown: {found:.0f} {what}, where {bound:.0f} are allowed")
 
     def _check_logs(self) -> None:
-        """A stack trace is a defect that went unnoticed."""
+        """Fail for a stack trace, which is a defect that no other check noticed."""
         for log in self.folder.glob("*.log"):
             text = log.read_text(errors="replace")
             if found := re.search(r"^.*Traceback.*$", text, re.MULTILINE):

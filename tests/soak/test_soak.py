@@ -1,4 +1,4 @@
-"""A short soak: real shards and a router under fire, and the checker's own eyesight."""
+"""A short soak of real shards and a router under faults, and tests that its checker sees each kind of loss."""
 
 import subprocess
 import sys
@@ -21,6 +21,7 @@ SECOND = fingerprint(PATH, 1, 500)
 
 @pytest.mark.timeout(900)
 def test_nothing_is_lost_under_fire(tmp_path: Path) -> None:
+    """Half a minute of kills, faults and scaling, with seed 1; longer runs start by hand."""
     need("unshare", "mount")
     argv = [sys.executable, "-m", "tests.soak", "--seconds", "30", "--seed", "1", "--folder", str(tmp_path / "soak")]
     done = subprocess.run(argv, cwd=TOP, capture_output=True, text=True, timeout=880, check=False)
@@ -30,7 +31,7 @@ def test_nothing_is_lost_under_fire(tmp_path: Path) -> None:
 
 @pytest.fixture
 def store() -> CheckedStore:
-    """A file of two versions has landed."""
+    """A store whose ledger knows a file of two finished versions."""
     ledger = Ledger()
     store = CheckedStore(ledger)
     store.create("uploads")
@@ -48,6 +49,7 @@ def put(store: CheckedStore, content: tuple[tuple[int, int], ...], path: str = P
 
 
 def test_the_checker_accepts_each_finished_version_in_turn(store: CheckedStore) -> None:
+    """No false alarm where a name is written again."""
     assert put(store, FIRST) == []
     assert put(store, SECOND) == []
     store.ledger.check_end(store.blobs("uploads"))
@@ -65,15 +67,18 @@ def test_the_checker_accepts_each_finished_version_in_turn(store: CheckedStore) 
 def test_the_checker_sees_what_is_half_mixed_or_misnamed(
     store: CheckedStore, content: tuple[tuple[int, int], ...], path: str, says: str
 ) -> None:
+    """Each would be lost or wrong content in the store, which a soak has to report."""
     assert says in put(store, content, path)[0]
 
 
 def test_the_checker_sees_an_old_version_over_a_newer_one(store: CheckedStore) -> None:
+    """Two owners could do this without conditional writes (I9)."""
     put(store, SECOND)
     assert "went over" in put(store, FIRST)[0]
 
 
 def test_the_checker_sees_an_old_version_or_none_in_the_end(store: CheckedStore) -> None:
+    """The newest version of every file has to be in the store when all is done."""
     put(store, FIRST)
     store.ledger.check_end(store.blobs("uploads"))
     store.ledger.check_end({})
@@ -84,6 +89,7 @@ def test_the_checker_sees_an_old_version_or_none_in_the_end(store: CheckedStore)
 
 
 def test_the_checker_sees_a_source_that_goes_too_soon(store: CheckedStore, tmp_path: Path) -> None:
+    """A deletion of the second version, while the store has the first, breaks I1."""
     checker = Checker(tmp_path, store.ledger, list)
     (tmp_path / "s").mkdir()
     file = store.ledger.files[PATH]
@@ -97,6 +103,7 @@ def test_the_checker_sees_a_source_that_goes_too_soon(store: CheckedStore, tmp_p
 
 
 def test_a_container_that_was_deleted_excuses_only_what_was_in_it(store: CheckedStore, tmp_path: Path) -> None:
+    """A fault that empties the store must not hide a real loss."""
     put(store, FIRST)
     store.drop("uploads")
     store.create("uploads")

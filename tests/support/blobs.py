@@ -1,4 +1,4 @@
-"""The adapter as tests make it: settings by keyword, and its connections closed at the end."""
+"""The adapter for tests: settings by keyword, and connections that are closed at the end."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ CONTAINER = "uploads"
 
 
 class ServiceStore(Store):
-    """The endpoint's store; as with the service, the content of a Put Blob is no block that a list names."""
+    """The endpoint's store; as in the service, a block list names no block for the content of a Put Blob."""
 
     def block_list(self, container: str, name: str) -> Blob:
         found = super().block_list(container, name)
@@ -27,7 +27,7 @@ class ServiceStore(Store):
 
 @contextmanager
 def azure_blobs(connection: str, root: Path, timeout: float = 60, **settings: Any) -> Iterator[AzureBlobs]:
-    """Give a store whose container is there; `root` only has to be a folder."""
+    """Give a store whose container exists; `root` may be any folder."""
     made: list[HTTPConnection] = []
     make = ThreadTransport._made
 
@@ -37,7 +37,7 @@ def azure_blobs(connection: str, root: Path, timeout: float = 60, **settings: An
 
     required: dict[str, Any] = {"ordinal": 0, "root": root, "container": CONTAINER}
     required["AZURE_STORAGE_CONNECTION_STRING"] = connection
-    # The transport leaves its connections to the end of the process; a test's process goes on.
+    # The transport keeps its connections until the process ends, and a test's process goes on.
     with mock.patch.object(ThreadTransport, "_made", remembered):
         try:
             store = AzureBlobs(Settings(**required, **settings), timeout)

@@ -1,4 +1,4 @@
-"""An event loop whose clock jumps to the next timer: what happens when is exact, however busy the machine is."""
+"""An event loop whose clock jumps to the next timer, so that times are exact however busy the machine is."""
 
 import asyncio
 import selectors
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class _Jumping(selectors.SelectSelector):
-    """Waits for nothing: the seconds that it should have waited have passed."""
+    """Returns at once and moves the clock by the seconds of the wait."""
 
     now = 0.0
 
@@ -19,7 +19,7 @@ class _Jumping(selectors.SelectSelector):
 
 
 def in_no_time(work: Coroutine[Any, Any, T]) -> T:
-    """Run it; `asyncio.get_running_loop().time()` are the seconds that would have passed. It may wait for timers only."""
+    """Run this, which may wait for timers only; the running loop's time() is the time that would have passed."""
 
     def make() -> asyncio.AbstractEventLoop:
         selector = _Jumping()

@@ -12,7 +12,7 @@ from tests.support.programs import Server, azurite, free_port, router, shard, wa
 
 @dataclass
 class Cluster:
-    """Programs that run; `connection` is that of the blob endpoint."""
+    """Running programs; `connection` is the blob endpoint's."""
 
     root: Path
     connection: str
@@ -26,7 +26,7 @@ class Cluster:
         return self.root / str(response.json()["folder"])
 
     def clear(self) -> None:
-        """Stop every session at once and wait until nothing of it is left."""
+        """Stop every session at once and wait until none is left."""
         url = f"{self.router.url}/v1/watch"
 
         def sessions() -> list[str]:
@@ -57,7 +57,7 @@ def cluster(folder: Path, count: int, connection: str = "", **settings: object) 
             shards.append(one)
         front = router(folder, f"http://127.0.1.{{ordinal}}:{port}", replicas=count)
         stack.callback(front.kill)
-        for program in [*shards, front]:  # first all, then wait: each takes a second or two
+        for program in [*shards, front]:  # start all before waiting: each takes a second or two
             program.start()
         for program in [*shards, front]:
             wait_for(lambda program=program: program.answers("/readyz"), "a program to be ready")

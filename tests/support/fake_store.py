@@ -1,4 +1,4 @@
-"""A blob store in memory that keeps the engine's contract (uploader.blob.store.BlobStore); tests/blob/test_seam.py holds it to it."""
+"""A blob store in memory that keeps the contract of uploader.blob.store.BlobStore; tests/blob/test_seam.py checks it."""
 
 import itertools
 import threading
@@ -13,7 +13,7 @@ from uploader.errors import ExpiredBlocks, LeftoverBlocks, Overtaken, StoreRefus
 
 @dataclass
 class Blob:
-    """One name: its committed parts, None while there are none, and what waits to be committed."""
+    """One name: its committed parts, None while there are none, and its uncommitted blocks."""
 
     parts: list[tuple[str, bytes]] | None = None
     waiting: dict[str, bytes] = field(default_factory=dict)
@@ -27,7 +27,7 @@ class Blob:
 
 
 class FakeStore:
-    """Every method is one atomic step. `writes` lists the names of all that was put or committed."""
+    """Every method is one atomic step. `writes` lists the names that were put or committed, in order."""
 
     def __init__(self) -> None:
         self.writes: list[str] = []

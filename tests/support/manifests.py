@@ -1,4 +1,4 @@
-"""The manifests as `kubectl apply -k` would send them, and the parts that tests look at."""
+"""The manifests as `kubectl apply -k` would send them, and the parts of them that tests need."""
 
 import re
 import subprocess
@@ -11,7 +11,7 @@ from tests.need import need
 from tests.support.programs import TOP
 
 K8S = TOP / "k8s"
-KUBECTL = str(TOP / ".tools/kubectl/bin/kubectl")  # of a known version, whatever the machine has
+KUBECTL = str(TOP / ".tools/kubectl/bin/kubectl")  # a known version, whatever the machine has
 OVERLAYS = ["same-machine", "nfs-v4", "nfs-v3", "try-out"]
 NFS = ["nfs-v4", "nfs-v3"]
 AZURE = ["same-machine", *NFS]
@@ -30,7 +30,7 @@ def build(folder: Path) -> list[Document]:
 
 
 def built(overlay: str) -> list[Document]:
-    """Build an overlay, once."""
+    """Build an overlay; each overlay is built once."""
     if overlay not in _BUILT:
         _BUILT[overlay] = build(K8S / "overlays" / overlay)
     return _BUILT[overlay]

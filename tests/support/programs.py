@@ -1,4 +1,4 @@
-"""The real programs, as processes on 127.0.0.1: Azurite, shards and a router, started, killed and stopped by their ids."""
+"""The real programs as processes on 127.0.0.1: Azurite, shards and a router; each is ended by its own id."""
 
 import contextlib
 import itertools
@@ -57,14 +57,14 @@ def connection_string(endpoint: str) -> str:
 
 
 def _clean() -> dict[str, str]:
-    """Return the environment without what would change the programs: settings, credentials, proxies."""
+    """Return the environment without the variables that would change the programs: settings, credentials, proxies."""
     theirs = ("NFS_WATCH_", "AZURE_")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(theirs) and not k.lower().endswith("_proxy")}
     return kept | {"PATH": f"{NODE}:{kept.get('PATH', os.defpath)}"}
 
 
 class Program:
-    """One process, its output in a file, ended by its own id."""
+    """A process whose output goes to a file and which is ended by its own id."""
 
     def __init__(self, argv: list[str], output: Path, env: Mapping[str, str] | None = None) -> None:
         self.argv = argv
@@ -90,18 +90,18 @@ class Program:
         self.process.send_signal(number)
 
     def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
+        """Send SIGKILL and wait until the process is gone."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
 
     def wait(self, timeout: float = 60) -> int:
-        """Wait for its end and return its exit code."""
+        """Wait until the process ends and return its exit code."""
         assert self.process is not None
         return self.process.wait(timeout)
 
     def log(self) -> str:
-        """Return all that it printed."""
+        """Return all its output."""
         return self.output.read_text(errors="replace")
 
 
@@ -114,16 +114,16 @@ class Server(Program):
         self.url = f"http://127.0.0.1:{port}"
 
     def up(self, path: str = "/readyz", timeout: float = 60) -> None:
-        """Start it and wait until it answers 200 to this path."""
+        """Start the server and wait until it answers 200 to this path."""
         self.start()
         self.ready(path, timeout)
 
     def ready(self, path: str = "/readyz", timeout: float = 60) -> None:
-        """Wait until it answers 200 to this path."""
+        """Wait until the server answers 200 to this path."""
         wait_for(lambda: self.answers(path), f"{self.argv[1:]} to answer", timeout)
 
     def answers(self, path: str) -> bool:
-        """Tell whether it answers this path; fails at once when the process has ended."""
+        """Tell whether the server answers this path; fails at once when the process has ended."""
         assert self.process is not None
         assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.log()[-3000:]}"
         with contextlib.suppress(httpx.HTTPError):
@@ -132,7 +132,7 @@ class Server(Program):
 
 
 def wait_for(condition: Any, what: str, timeout: float = 60, interval: float = 0.05) -> Any:
-    """Wait until the condition holds and return what it gave."""
+    """Wait until the condition holds and return its value."""
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         value = condition()
@@ -144,7 +144,7 @@ def wait_for(condition: Any, what: str, timeout: float = 60, interval: float = 0
 
 @contextlib.contextmanager
 def azurite(folder: Path, *options: str, port: int = 0) -> Iterator[str]:
-    """Run Azurite, on a free port unless told; gives its connection string. It keeps everything in memory."""
+    """Run Azurite, on a free port unless one is given; yields its connection string. It keeps everything in memory."""
     port = port or free_port()
     argv = [str(AZURITE), "--blobPort", str(port), "--inMemoryPersistence"]
     argv += ["--skipApiVersionCheck", "--disableTelemetry", "--silent", *(options or ("--loose",))]

@@ -1,4 +1,4 @@
-"""A real OTLP receiver, over HTTP and gRPC, that keeps what it is sent."""
+"""A real OTLP receiver, over HTTP and gRPC, that keeps what it receives."""
 
 import contextlib
 import gzip
@@ -46,7 +46,7 @@ def attributes(pairs: Any) -> Attributes:
 
 @dataclass
 class Receiver:
-    """What came in, in its order, and where to send it."""
+    """The received requests, in their order, and the endpoint to send to."""
 
     endpoint: str
     requests: list[Any] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Receiver:
         return found
 
     def metrics(self) -> dict[str, Any]:
-        """Return each metric as it was sent last; values are cumulative."""
+        """Return each metric as it was last received; values are cumulative."""
         return {
             metric.name: metric
             for request in self.of(ExportMetricsServiceRequest)

@@ -1,4 +1,4 @@
-"""A piece of Python in a process of its own that has configured its telemetry as the uploader does."""
+"""Runs Python code in a process of its own that has configured its telemetry as the uploader does."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ BEFORE = "import logging, threading, sys\nfrom uploader.telemetry import instrum
 
 
 def run(code: str, env: dict[str, str] | None = None, *, fails: bool = False) -> str:
-    """Run it with these OTEL_ variables; return what it prints. stderr has to stay empty."""
+    """Run the code with these OTEL_ variables; return its output. stderr has to stay empty."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
     argv = [sys.executable, "-c", BEFORE + code]
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The dashboard and the alerts: their queries, against the names that the collector makes of our real metrics."""
+"""The dashboard's and the alerts' queries, against the names that the OpenTelemetry collector makes of our metrics."""
 
 import itertools
 import json
@@ -41,7 +41,7 @@ STEP, SAMPLES = 15, 60
 
 
 def translated(metric: Any) -> list[str]:
-    """Return the series of a metric, by github.com/prometheus/otlptranslator, which the collector's exporter uses.
+    """Return the series of a metric as github.com/prometheus/otlptranslator, which the exporter uses, names them.
 
     Dots become underscores; the unit is appended, {annotations} are not; monotonic sums end in _total.
     """
@@ -56,7 +56,7 @@ def translated(metric: Any) -> list[str]:
 
 @pytest.fixture(scope="module")
 def series() -> dict[str, set[str]]:
-    """All series that Prometheus gets of a shard, with their labels; from what the program really sends."""
+    """All series that Prometheus gets of a shard, with their labels, from what the program really sends."""
     with over_http() as got:
         run(TOUCH, {"OTEL_EXPORTER_OTLP_ENDPOINT": got.endpoint, "OTEL_METRIC_EXPORT_INTERVAL": "200"})
         found: dict[str, set[str]] = {}
@@ -68,7 +68,7 @@ def series() -> dict[str, set[str]]:
 
 
 def queries() -> Iterator[tuple[str, str]]:
-    """Every query of the dashboard, as Grafana sends it, and of the alerts."""
+    """Yield every query of the dashboard, as Grafana sends it, and of the alerts."""
     for title, panel in PANELS.items():
         for target in panel["targets"]:
             yield title, target["expr"].replace("$__rate_interval", "1m").replace("$instance", ".*")
@@ -77,6 +77,7 @@ def queries() -> Iterator[tuple[str, str]]:
 
 
 def test_the_names_are_those_of_the_documentation(series: dict[str, set[str]]) -> None:
+    """A reader of docs/operations.md can type these names into Prometheus."""
     assert {
         "nfs_watch_files_uploaded_total",
         "nfs_watch_content_sent_bytes_total",
@@ -86,6 +87,7 @@ def test_the_names_are_those_of_the_documentation(series: dict[str, set[str]]) -
 
 
 def test_every_query_uses_series_and_labels_that_exist(series: dict[str, set[str]]) -> None:
+    """A renamed metric would leave a panel empty and an alert silent."""
     for where, query in queries():
         used = set(re.findall(r"\bnfs_watch_\w+", query))
         assert used, where
@@ -97,6 +99,7 @@ def test_every_query_uses_series_and_labels_that_exist(series: dict[str, set[str
 
 
 def test_every_metric_is_shown(series: dict[str, set[str]]) -> None:
+    """A metric that no panel or alert uses is of no use to the operator."""
     shown = " ".join(query for _, query in queries())
     hidden = {name for name in series if not name.endswith(("_bucket", "_count", "_sum")) and name not in shown}
     assert not hidden
@@ -140,6 +143,7 @@ def prometheus(series: dict[str, set[str]], tmp_path_factory: pytest.TempPathFac
 
 @pytest.mark.parametrize("title", PANELS)
 def test_a_real_prometheus_answers_every_panel_with_numbers(prometheus: tuple[Server, int], title: str) -> None:
+    """No panel shows "no data" or NaN while shards work."""
     server, last = prometheus
     for target in PANELS[title]["targets"]:
         query = target["expr"].replace("$__rate_interval", "1m").replace("$instance", ".*")
@@ -158,7 +162,7 @@ def test_a_real_prometheus_answers_every_panel_with_numbers(prometheus: tuple[Se
 
 
 def test_the_dashboard_is_one_that_grafana_takes() -> None:
-    """Ids are unique, panels do not overlap, variables exist."""
+    """Ids are unique, panels do not overlap, and every variable exists."""
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
     assert len(set(ids)) == len(ids)
     cells = [
@@ -175,6 +179,7 @@ def test_the_dashboard_is_one_that_grafana_takes() -> None:
 
 
 def test_the_dashboard_is_a_config_map_that_the_sidecar_finds() -> None:
+    """`kubectl apply -k` brings the dashboard into Grafana."""
     [document] = build(K8S / "grafana")
     validate(document, "1.35", strict=True)
     assert document["metadata"]["labels"]["grafana_dashboard"] == "1"
@@ -220,6 +225,7 @@ CASES: list[tuple[str, dict[str, str], int, bool]] = [
 def test_an_alert_fires_when_it_should_and_only_then(
     tmp_path: Path, alert: str, given: dict[str, str], minute: int, fires: bool
 ) -> None:
+    """Each alert against series of both kinds, as promtool evaluates them."""
     need("promtool")
     labels = {"instance": SHARDS[0], "job": "nfs-watch/uploader"}
     rule = {"alertname": alert, "alertstate": "firing", "severity": RULES[alert]["labels"]["severity"]}

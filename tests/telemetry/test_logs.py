@@ -1,4 +1,4 @@
-"""Logs: every line on stdout is one JSON object, says its event, and holds no secret."""
+"""Logs: every line on stdout is one JSON object, has its event, and holds no secret."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def stack() -> Iterator[ExitStack]:
 
 
 def checked(text: str, service: str) -> list[dict[str, Any]]:
-    """Return the lines; each has to be what docs/operations.md says of every line."""
+    """Return the lines; each must have the fields that docs/operations.md promises."""
     found = []
     for line in text.splitlines():
         one = orjson.loads(line)
@@ -48,7 +48,7 @@ def checked(text: str, service: str) -> list[dict[str, Any]]:
 
 
 def secrets() -> list[str]:
-    """What must never be seen: whole, or the part that survives being split or quoted."""
+    """Return what must never be seen: whole, or the part that survives being split or quoted."""
     return [KEY, KEY[:20], KEY.replace("+", "%2B").replace("/", "%2F")[:40], SIGNATURE, SIGNATURE[4:20], TOKEN]
 
 
@@ -58,7 +58,7 @@ def spotless(text: str) -> None:
 
 
 def test_every_line_of_both_programs_is_json_in_good_days_and_bad_ones(tmp_path: Path, stack: ExitStack) -> None:
-    """Uploads, failures, refused requests, nonsense on the port, a restart: no line that is not JSON, no secret."""
+    """Uploads, failures, refused requests, nonsense on the port, a restart: every line is JSON without a secret."""
     endpoint = stack.enter_context(Endpoint())
     endpoint.faults.add(Refuse(403, "AuthenticationFailed"), Operation.PUT_BLOB, times=2)
     endpoint.faults.add(Reset(), Operation.PUT_BLOB, times=5)
@@ -118,7 +118,7 @@ def test_every_line_of_both_programs_is_json_in_good_days_and_bad_ones(tmp_path:
 def test_credentials_that_are_refused_or_wrong_are_never_shown(
     tmp_path: Path, stack: ExitStack, connection: str
 ) -> None:
-    """It ends with 1 and one clear line, or waits; the key and the signature stay out of all that it prints."""
+    """The shard ends with 1 and one clear line, or waits; key and signature appear nowhere."""
     endpoint = stack.enter_context(Endpoint())
     endpoint.faults.add(Refuse(403, "AuthenticationFailed"), times=1000)
     share = tmp_path / "share"
@@ -140,17 +140,19 @@ def test_credentials_that_are_refused_or_wrong_are_never_shown(
 
 
 def said(code: str, *, fails: bool = False) -> list[dict[str, Any]]:
-    """Run a piece of Python as the uploader would, and return what it logged."""
+    """Run Python code with the uploader's logging and return the lines."""
     return checked(run(LOG + code, fails=fails), "uploader")
 
 
 def test_an_exception_that_nobody_caught_is_a_line() -> None:
+    """The log has the traceback as one JSON object."""
     [line] = said("raise ValueError('broken')", fails=True)
     assert (line["event"], line["level"]) == (names.PROCESS_FAILED, "critical")
     assert "ValueError: broken" in line["trace"]
 
 
 def test_an_exception_in_a_thread_of_a_library_is_a_line() -> None:
+    """A library's thread that dies is seen, and the process goes on."""
     code = "t = threading.Thread(target=lambda: 1 / 0, name='theirs'); t.start(); t.join()"
     [line] = said(code)
     assert (line["event"], line["in_thread"]) == (names.THREAD_FAILED, "theirs")
@@ -158,24 +160,28 @@ def test_an_exception_in_a_thread_of_a_library_is_a_line() -> None:
 
 
 def test_an_exception_in_a_thread_of_ours_ends_the_process_with_a_line() -> None:
+    """A shard without its sweeper must not look healthy."""
     code = "from uploader.thread import spawn; spawn('sweeper', lambda: 1 / 0).join(10); print('not reached')"
     [line] = said(code, fails=True)
     assert (line["event"], line["in_thread"], line["level"]) == (names.THREAD_FAILED, "sweeper", "critical")
 
 
 def test_an_exception_that_python_ignores_is_a_line() -> None:
+    """Python would print a finaliser's exception as plain text."""
     [line] = said("class Bad:\n    def __del__(self): raise OSError('late')\nBad()")
     assert line["event"] == names.ERROR_IGNORED
     assert "OSError: late" in line["trace"]
 
 
 def test_a_warning_is_a_line() -> None:
+    """Python would print a warning as plain text."""
     [line] = said("import warnings; warnings.warn('old ways')")
     assert (line["event"], line["level"]) == ("py.warnings", "warning")
     assert "old ways" in line["message"]
 
 
 def test_an_exception_of_the_event_loop_is_a_line() -> None:
+    """asyncio's report of a failed callback is JSON too."""
     code = """
 import asyncio
 async def main():
@@ -202,18 +208,20 @@ asyncio.run(main())
     ],
 )
 def test_whatever_stands_beside_an_event_the_line_is_valid(value: str, shown: Any) -> None:
+    """No value can break a line or lose it."""
     found = json.loads(run(f"{LOG}log.info('x.y', extra={{'value': {value}}})"))
     assert found["event"] == "x.y"
     assert shown is None or found["value"] == shown
 
 
 def test_a_library_that_formats_wrongly_still_gives_a_line() -> None:
+    """The unformatted text is better than no line."""
     [line] = said("logging.getLogger('lib').warning('%s and %s', 1)")
     assert (line["event"], line["message"]) == ("lib", "%s and %s")
 
 
 def test_the_telemetrys_own_machinery_says_a_thing_once_in_a_while() -> None:
-    """A collector may be away for days."""
+    """A collector may be away for days, and must not fill the log."""
     code = """
 for _ in range(1000):
     logging.getLogger('opentelemetry.exporter.x').error('Failed to export %s', 'metrics')
@@ -238,7 +246,7 @@ told.wait(120)
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 @pytest.mark.parametrize("away", [True, False], ids=["away", "without TLS"])
 def test_a_collector_that_cannot_be_reached_is_told_in_json_too(stack: ExitStack, protocol: str, away: bool) -> None:
-    """gRPC's core would write of a failed handshake to stderr, past all logging."""
+    """gRPC's core would write a failed handshake to stderr, past all logging."""
     plain = stack.enter_context(over_http()).endpoint
     endpoint = "http://127.0.0.1:9" if away else plain.replace("http:", "https:")
     env = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol}

@@ -1,4 +1,4 @@
-"""docs/operations.md names every setting, metric, event, error and alert, with the defaults that hold."""
+"""docs/operations.md names every setting, metric, event, error and alert, with the actual defaults."""
 
 import re
 
@@ -20,6 +20,7 @@ ROWS = {
 
 
 def test_every_setting_is_there_with_its_default() -> None:
+    """An operator can rely on the table without reading code."""
     for kind in (Settings, RouterSettings):
         for name, field in kind.model_fields.items():
             variable = field.validation_alias or f"NFS_WATCH_{name.upper()}"
@@ -32,19 +33,21 @@ def test_every_setting_is_there_with_its_default() -> None:
 
 
 def test_every_event_is_there() -> None:
+    """Whoever searches the log by an event finds what it means."""
     dotted = {value for key, value in vars(names).items() if key.isupper() and re.fullmatch(r"[a-z]+\.[a-z_]+", value)}
     attributes = {names.FILE_PATH, names.FILE_SIZE, names.ERROR_TYPE}
     assert dotted - attributes <= ROWS.keys()
 
 
 def test_no_event_is_made_up_in_passing() -> None:
-    """Each log call says a constant."""
+    """Each log call uses a constant of names.py, so that the test above sees it."""
     for source in [*(TOP / "uploader").rglob("*.py"), *(TOP / "router").rglob("*.py")]:
         for said in re.findall(r"\blog\.(?:info|warning|error|exception|critical)\(\s*([^,)\s]+)", source.read_text()):
             assert not said.startswith(("'", '"', 'f"')), f"{source.name}: {said}"
 
 
 def test_every_metric_is_there_and_none_that_is_not() -> None:
+    """The table has exactly the metrics that exist."""
     ours = {value for key, value in vars(names).items() if key.isupper() and str(value).startswith("nfs_watch.")}
     metrics = ours - {names.SESSION, names.ATTEMPT}
     assert {name for name in ROWS if name.startswith("nfs_watch.")} == metrics
@@ -52,6 +55,8 @@ def test_every_metric_is_there_and_none_that_is_not() -> None:
 
 
 def test_every_error_of_a_file_is_there() -> None:
+    """The operator finds what to do about each error.type."""
+
     def below(kind: type[Exception]) -> set[str]:
         return {kind.__name__}.union(*(below(one) for one in kind.__subclasses__()))
 
@@ -60,5 +65,6 @@ def test_every_error_of_a_file_is_there() -> None:
 
 
 def test_every_alert_is_there() -> None:
+    """Whoever is called by an alert finds what to do."""
     groups = yaml.safe_load((TOP / "k8s/alerts.yaml").read_text())["groups"]
     assert {rule["alert"] for group in groups for rule in group["rules"]} <= ROWS.keys()

@@ -1,4 +1,4 @@
-"""Telemetry as a real OTLP receiver gets it: values, spans, resources; and what it costs when nobody listens."""
+"""Telemetry as a real OTLP receiver gets it: values, spans, resources; and its cost when there is no receiver."""
 
 import itertools
 import os
@@ -102,7 +102,7 @@ def test_a_known_load_is_counted_exactly(
     protocol: str,
     receiver: Callable[[], AbstractContextManager[Receiver]],
 ) -> None:
-    """21 files, one of them in six blocks: counters, histograms, gauges, spans and log records all say so."""
+    """21 files, one of them in six blocks: counters, histograms, gauges, spans and log records all agree."""
     got, began = stack.enter_context(receiver()), time.monotonic()
     sizes = make(share / "run-1", SMALL) | make(share / "run-1", [LARGE], "large-")
     total = sum(sizes.values())
@@ -153,13 +153,13 @@ def test_a_known_load_is_counted_exactly(
 
 
 def another_push(got: Receiver) -> None:
-    """Wait for metrics that were collected after this call, each of them; the push under way may be older in part."""
+    """Wait for metrics that were collected after this call; the push in progress may hold older ones."""
     known = len(got.of(ExportMetricsServiceRequest))
     wait_for(lambda: len(got.of(ExportMetricsServiceRequest)) >= known + 2, "another push")
 
 
 def upload_durations(got: Receiver) -> tuple[float, float]:
-    """Return the seconds of all files from claimed to completed, and those of their whole spans."""
+    """Return the sum of seconds from claimed to completed, and the sum of the whole spans' seconds."""
     inner, whole = 0, 0
     for span in got.spans():
         inner += span.events[-1].time_unix_nano - span.events[0].time_unix_nano
@@ -168,7 +168,7 @@ def upload_durations(got: Receiver) -> tuple[float, float]:
 
 
 def check_spans(got: Receiver, sizes: dict[str, int]) -> None:
-    """One span a file, with its phases in their order."""
+    """Check that each file has one span, with its phases in their order."""
     found: dict[Any, Any] = {}
     for span in got.spans():
         about = attributes(span.attributes)
@@ -190,7 +190,7 @@ def check_spans(got: Receiver, sizes: dict[str, int]) -> None:
 
 
 def check_logs(got: Receiver, server: Server, sizes: dict[str, int]) -> None:
-    """A file's lines carry its span's ids, on stdout and in OTLP alike; stdout and OTLP say the same."""
+    """Check that stdout and OTLP agree, and that a file's lines carry the ids of its span."""
     # The last batch comes some time after the last metrics.
     expected = {names.PROCESS_STARTED: 1, names.SESSION_STARTED: 1}
     expected |= {names.FILE_COMPLETED: len(sizes), names.FILE_DELETED: len(sizes)}
@@ -216,7 +216,7 @@ def check_logs(got: Receiver, server: Server, sizes: dict[str, int]) -> None:
 def test_the_resource_says_who_it_is_and_no_metric_names_a_session_or_file(
     tmp_path: Path, share: Path, stack: ExitStack
 ) -> None:
-    """Semantic-convention names; OTEL_RESOURCE_ATTRIBUTES outranks what the program finds out by itself."""
+    """Semantic-convention names; OTEL_RESOURCE_ATTRIBUTES outranks what the program finds by itself."""
     pod = {"POD_NAME": "nfs-watch-0", "POD_NAMESPACE": "nfs-watch", "NODE_NAME": "jetson", "POD_UID": "7a5c"}
     got = stack.enter_context(over_http())
     make(share / "run-1", SMALL[:3])
@@ -254,6 +254,7 @@ def test_the_resource_says_who_it_is_and_no_metric_names_a_session_or_file(
 
 
 def test_the_gauges_show_what_waits_and_what_is_under_way(tmp_path: Path, share: Path, stack: ExitStack) -> None:
+    """With two connections and a store that hangs, two files are uploading and the rest wait."""
     got, endpoint = stack.enter_context(over_http()), stack.enter_context(Endpoint())
     make(share / "run-1", SMALL)
     server = shard(stack, tmp_path, endpoint.connection_string, to(got.endpoint), connections=2)
@@ -264,6 +265,7 @@ def test_the_gauges_show_what_waits_and_what_is_under_way(tmp_path: Path, share:
 
 
 def test_the_router_says_who_it_is_too(tmp_path: Path, stack: ExitStack) -> None:
+    """Its log records are labelled as the router's, with an instance of their own."""
     got = stack.enter_context(over_http())
     router = programs.router(tmp_path, "http://127.0.0.1:9/{ordinal}")
     router.env |= ALWAYS | to(got.endpoint)
@@ -277,6 +279,7 @@ def test_the_router_says_who_it_is_too(tmp_path: Path, stack: ExitStack) -> None
 def test_a_failed_upload_is_counted_by_its_class_and_marks_its_span(
     tmp_path: Path, share: Path, stack: ExitStack
 ) -> None:
+    """The operator sees which kind of error, for which file, at which attempt, and no key."""
     got, endpoint = stack.enter_context(over_http()), stack.enter_context(Endpoint())
     make(share / "run-1", SMALL[:2])
     endpoint.faults.add(Refuse(403, "AuthorizationPermissionMismatch"), Operation.PUT_BLOB, times=1)
@@ -298,7 +301,7 @@ def test_a_failed_upload_is_counted_by_its_class_and_marks_its_span(
 
 
 def test_blocks_that_a_resumed_upload_skips_are_counted(tmp_path: Path, share: Path, stack: ExitStack) -> None:
-    """Killed in the middle of 40 blocks: what the first process sent and the second skipped and sent are all of them."""
+    """Killed midway through 40 blocks: those skipped and those sent after the restart add up to 40."""
     got, endpoint = stack.enter_context(over_http()), stack.enter_context(Endpoint())
     make(share / "run-1", [40 * BLOCK])
     gate = threading.Event()
@@ -320,11 +323,11 @@ def test_blocks_that_a_resumed_upload_skips_are_counted(tmp_path: Path, share: P
 
 
 def test_the_delay_of_discovery_is_measured_by_the_files_change(tmp_path: Path, share: Path, stack: ExitStack) -> None:
-    """A file that is written in place where nothing tells of it has to settle first, and that is the delay."""
+    """A file written in place, without any event, has to settle first: that time is the delay."""
     got, endpoint = stack.enter_context(over_http()), stack.enter_context(Endpoint())
     server = shard(stack, tmp_path, endpoint.connection_string, to(got.endpoint), settle=2, scan_interval=0.1)
     ask(server, "start", session="run-1")
-    # Long before the file: a delay that were counted from the first scan would be longer than the file lay there.
+    # Long before the file: a delay counted from the first scan would be longer than the file's whole life.
     wait_for(lambda: [one for _, one in got.points(names.SCAN_DURATION) if one.count >= 30], "thirty scans")
     with (share / "run-1" / "growing.bin").open("wb") as file:  # held open: no event says that it is finished
         file.write(b"12345")
@@ -344,6 +347,7 @@ COUNT = "import threading, sys; print(len(threading.enumerate()), any('opentelem
 
 
 def test_without_an_endpoint_there_are_no_threads_and_no_sdk() -> None:
+    """Telemetry that is switched off costs no memory; each signal costs one thread."""
     assert run(COUNT) == "1 False\n"
     assert run(COUNT, to("http://127.0.0.1:9") | {"OTEL_SDK_DISABLED": "true"}) == "1 False\n"
     assert run(COUNT, to("http://127.0.0.1:9")) == "4 True\n"
@@ -352,6 +356,7 @@ def test_without_an_endpoint_there_are_no_threads_and_no_sdk() -> None:
 
 
 def test_a_wrong_protocol_is_named_and_nothing_else_happens() -> None:
+    """The program runs on without telemetry, and one line names the variable."""
     wrong = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}
     first, rest = run(COUNT, wrong).split("\n", 1)
     assert orjson.loads(first)["event"] == names.TELEMETRY_OFF
@@ -360,7 +365,7 @@ def test_a_wrong_protocol_is_named_and_nothing_else_happens() -> None:
 
 
 def test_an_instrument_that_nobody_reads_costs_next_to_nothing() -> None:
-    """All that is called for one small file, counted in calls of functions."""
+    """All telemetry calls for one small file make fewer than 60 function calls."""
     code = """
 def one():
     with telemetry.file("run-1", "a/b.bin", 0):
@@ -385,9 +390,9 @@ print(calls[0])
 def test_a_collector_that_is_away_slows_nothing_and_is_not_talked_about(
     tmp_path: Path, share: Path, stack: ExitStack
 ) -> None:
-    """Nothing is made for a push that would fail: no span, no line about it, for file after file.
+    """While pushes fail no spans are made and hardly a line is logged, for file after file.
 
-    Then a collector appears there, hears of all that was counted before, and gets spans and log records again.
+    Then a collector appears there, gets all that was counted before, and gets spans and log records again.
     """
     files = 600
     endpoint = stack.enter_context(Endpoint())
@@ -426,9 +431,9 @@ def test_a_collector_that_is_away_slows_nothing_and_is_not_talked_about(
 def test_a_collector_that_accepts_and_never_answers_slows_nothing_either(
     tmp_path: Path, share: Path, stack: ExitStack
 ) -> None:
-    """The worst kind of away: a listener whose programs hang. Files go on, and the end waits for no push.
+    """A listener that hangs: files go on, and the end of the process waits for no push.
 
-    One that it waited for would take an hour: whoever joins a thread there has no limit of his own.
+    A push that it waited for would take an hour here: joins of threads have no limit of their own.
     """
     (tmp_path / "sitecustomize.py").write_text(ENDLESS)
     hanging = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=100))
@@ -452,7 +457,7 @@ def test_a_collector_that_accepts_and_never_answers_slows_nothing_either(
 def test_a_collector_gets_all_of_what_it_takes(
     tmp_path: Path, share: Path, stack: ExitStack, refused: str, slow: float, signals: set[str]
 ) -> None:
-    """One that has no pipeline for logs gets every span, and so on; nothing but its own pushes tells of a signal."""
+    """Without a pipeline for logs it still gets every span, and so on: each signal is judged by its own pushes."""
     got, endpoint = stack.enter_context(over_http(refused=refused, slow=slow)), stack.enter_context(Endpoint())
     env = to(got.endpoint) | {"OTEL_METRICS_EXPORTER": "none"}
     server = shard(stack, tmp_path, endpoint.connection_string, env)
@@ -471,6 +476,8 @@ def test_a_collector_gets_all_of_what_it_takes(
 
 
 def test_of_what_is_refused_one_is_taken_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every five seconds one push tries whether the collector takes the signal again."""
+
     class Exporter:
         def export(self, result: SpanExportResult) -> SpanExportResult:
             return result
@@ -492,7 +499,7 @@ def test_of_what_is_refused_one_is_taken_now_and_then(monkeypatch: pytest.Monkey
 
 
 def test_a_program_that_fails_ends_at_once_though_the_collector_hangs(stack: ExitStack) -> None:
-    """A push that it waited for would take an hour: whoever joins a thread here has no limit of his own."""
+    """A push that it waited for would take an hour here: joins of threads have no limit of their own."""
     hanging = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=100))
     env = to(f"http://127.0.0.1:{hanging.getsockname()[1]}") | {"OTEL_EXPORTER_OTLP_TIMEOUT": "3600"}
     assert names.PROCESS_FAILED in run(ENDLESS + "telemetry.FILES_UPLOADED.add(1); raise ValueError", env, fails=True)
@@ -510,12 +517,14 @@ def test_a_program_that_fails_ends_at_once_though_the_collector_hangs(stack: Exi
     ],
 )
 def test_the_standard_variables_say_what_is_exported(env: dict[str, str], signals: list[str]) -> None:
+    """An operator who knows OpenTelemetry's variables needs no others."""
     assert [signal for signal in otlp.SIGNALS if otlp.wanted(signal, env)] == signals
 
 
 def test_counters_are_cumulative_so_that_a_lost_push_loses_nothing(
     tmp_path: Path, share: Path, stack: ExitStack
 ) -> None:
+    """The next push has the whole sum."""
     got, endpoint = stack.enter_context(over_http()), stack.enter_context(Endpoint())
     make(share / "run-1", [10])
     server = shard(stack, tmp_path, endpoint.connection_string, to(got.endpoint))

@@ -1,4 +1,4 @@
-"""The engine as the tests run it: real files, the real adapter, our endpoint."""
+"""The upload code as the tests run it: real files, the real adapter, our endpoint."""
 
 import hashlib
 import os
@@ -76,7 +76,7 @@ def look_at_path(path: Path) -> Fingerprint:
 
 
 def upload(transfer: Transfer, path: Path, blob: str, **source: Any) -> None:
-    """Upload a file as a worker does, with what a test wants to be otherwise. Raises what the engine raises."""
+    """Upload a file as a worker does, with the arguments that a test gives. Raises what the engine raises."""
     fd = os.open(path, os.O_RDONLY)
     try:
         given: dict[str, Any] = {
@@ -113,7 +113,7 @@ def sending(root: Path, endpoint: Endpoint | None = None, timeout: float = 60, *
 
 
 def in_thread(call: Callable[[], None], within: float = 120) -> Callable[[], BaseException | None]:
-    """Run this on a thread; returns a function that waits for its end and gives what it raised."""
+    """Run this on a thread; return a function that waits for its end and returns the exception, if any."""
     raised: list[BaseException] = []
 
     def run() -> None:

@@ -64,7 +64,7 @@ class Shard:
         return found
 
     def received(self) -> int:
-        """Return the bytes of content that came so far."""
+        """Return the bytes of content that the store has received so far."""
         log = self.endpoint.log
         return log.received(Operation.PUT_BLOCK) + log.received(Operation.PUT_BLOB)
 
@@ -74,19 +74,19 @@ class Shard:
         return [line for line in lines if line["event"] == name]
 
     def peak(self) -> int:
-        """Return the bytes of memory that it had at most, so far."""
+        """Return the process's peak memory in bytes."""
         text = Path(f"/proc/{self.server.pid}/status").read_text()
         return int(text.split("VmHWM:")[1].split()[0]) * 1024
 
     def left(self, name: str = "run") -> list[str]:
-        """Return what lies in a session's folder."""
+        """Return the paths of the files in a session's folder."""
         folder = self.root / name
         return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
 @contextmanager
 def shard(folder: Path, *, keep_bytes: bool = True, up: bool = True, **settings: Any) -> Iterator[Shard]:
-    """Run a shard and its endpoint; `up` False: the process is not started."""
+    """Give a shard and its endpoint; the process is started unless `up` is False."""
     root = folder / "share"
     root.mkdir(exist_ok=True)
     with Endpoint(ServiceStore(keep_bytes=keep_bytes)) as endpoint:
@@ -101,5 +101,5 @@ def shard(folder: Path, *, keep_bytes: bool = True, up: bool = True, **settings:
 
 
 def noise(size: int) -> bytes:
-    """Return content in which every block is another."""
+    """Return content in which no two blocks are equal."""
     return os.urandom(size)

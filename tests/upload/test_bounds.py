@@ -21,9 +21,9 @@ MEMORY = 128 * MIB  # NFS_WATCH_MEMORY's default
 
 @pytest.mark.timeout(900)
 def test_four_files_of_a_gigabyte_in_bounded_memory(tmp_path: Path) -> None:
-    """The peak of the whole process stays below NFS_WATCH_MEMORY + 100 MiB, with the default settings.
+    """The peak of the whole process stays below NFS_WATCH_MEMORY + 100 MiB with the default settings.
 
-    But without the MD5 of the whole, which holds no memory and costs most of the time.
+    Only the MD5 of the whole file is switched off: it holds no memory and costs most of the time.
     """
     with shard(tmp_path, keep_bytes=False, content_md5=False) as one:
         one.session()
@@ -37,7 +37,7 @@ def test_four_files_of_a_gigabyte_in_bounded_memory(tmp_path: Path) -> None:
 
 
 class Crowd:
-    """Holds requests until so many are there at once, then lets all go: a line that stands still."""
+    """Holds requests until a given number of them is there, then lets all go: they are surely in flight together."""
 
     def __init__(self, expected: int) -> None:
         self._barrier = threading.Barrier(expected, timeout=100)
@@ -51,7 +51,7 @@ class Crowd:
 
 
 def test_content_in_flight_is_bounded_by_memory_and_requests_by_connections(tmp_path: Path) -> None:
-    """On a line that stands still: what is offered fills the bounds, and never more."""
+    """While the store holds its answers, the uploads use all six connections, and never a seventh."""
     with Endpoint() as endpoint, sending(tmp_path, endpoint, memory=32 * BLOCK, connections=6) as engine:
         endpoint.faults.latency = 0.02
         endpoint.faults.add(Do(Crowd(6).hold), Operation.PUT_BLOCK, times=6)
@@ -74,6 +74,7 @@ def most_at_once(requests: list[Request]) -> int:
 
 
 def test_small_files_use_all_connections_and_no_more(tmp_path: Path) -> None:
+    """Small files reach full speed, and the store never has more requests open than NFS_WATCH_CONNECTIONS."""
     with shard(tmp_path, connections=12) as one:
         one.endpoint.faults.latency = 0.1
         one.endpoint.faults.add(Do(Crowd(12).hold), Operation.PUT_BLOB, times=12)
@@ -85,7 +86,7 @@ def test_small_files_use_all_connections_and_no_more(tmp_path: Path) -> None:
 
 
 def test_small_files_in_flight_are_bounded_by_memory(tmp_path: Path) -> None:
-    """12 connections and files of one block: as many as the memory holds."""
+    """With 12 connections and memory for five files of one block, five are in flight."""
     with shard(tmp_path, connections=12, block_size=MIB, memory=5 * MIB) as one:
         one.endpoint.faults.latency = 0.1
         one.endpoint.faults.add(Do(Crowd(5).hold), Operation.PUT_BLOB, times=5)
@@ -97,7 +98,7 @@ def test_small_files_in_flight_are_bounded_by_memory(tmp_path: Path) -> None:
 
 
 class Clock(SimpleNamespace):
-    """Stands where the rate limit looks for the time: whoever waits, waits for it alone."""
+    """Replaces the rate limit's time module; only waiting lets its time pass."""
 
     now = 1000.0
 
@@ -109,7 +110,7 @@ class Clock(SimpleNamespace):
 
 
 def test_the_upload_rate_is_exact_however_the_pieces_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over each 10 s, large and small pieces together: within 1% of NFS_WATCH_MAX_UPLOAD_RATE and its burst."""
+    """Over more than 10 s, with large and small pieces, the rate is within 1% of the setting plus its burst."""
     clock = Clock()
     monkeypatch.setattr(rate_limit, "time", clock)
     limit = rate_limit.RateLimit(8_000_000)
@@ -126,7 +127,7 @@ def test_the_upload_rate_is_exact_however_the_pieces_come(monkeypatch: pytest.Mo
 
 
 def test_the_upload_rate_holds_and_small_files_go_along(tmp_path: Path) -> None:
-    """What was sent took as long as the limit says, or longer; 500 small files did not wait for the large ones."""
+    """The process sends no faster than the limit, and 500 small files do not wait for two large ones."""
     limit = 8_000_000
     with shard(tmp_path, keep_bytes=False, max_upload_rate=limit) as one:
         for number in range(2):

@@ -1,4 +1,4 @@
-"""What goes over the wire with each file, and what is never committed: changed files (I2) and short ones (I3)."""
+"""What is sent with each file, and what is never committed: changed files (I2) and short ones (I3)."""
 
 import hashlib
 import os
@@ -36,7 +36,7 @@ def writes(engine: Sending) -> list[Request]:
 def test_every_size_arrives_whole_and_every_write_is_verified(
     tmp_path: Path, size: int, content_md5: bool, checksum: str
 ) -> None:
-    """Each body comes with a checksum that the service compares it with."""
+    """Each body comes with one checksum, which the service compares with what it received."""
     with sending(tmp_path, content_md5=content_md5, checksum=checksum) as engine:
         path = engine.file(size)
         engine.upload(path)
@@ -55,7 +55,7 @@ def test_every_size_arrives_whole_and_every_write_is_verified(
 
 
 def test_a_body_that_is_damaged_on_the_way_is_refused(engine: Sending, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One bit of one piece: the service's answer is an error of the file, and nothing is committed."""
+    """One wrong bit in one piece: the service refuses the body, the file fails, and nothing is committed."""
     pieces = ThreadTransport._pieces
 
     def damaged(transport: ThreadTransport, content: memoryview, size: int) -> Iterator[memoryview]:
@@ -73,7 +73,7 @@ def test_a_body_that_is_damaged_on_the_way_is_refused(engine: Sending, monkeypat
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 @pytest.mark.parametrize("content_md5", [True, False])
 def test_the_label(tmp_path: Path, size: int, content_md5: bool) -> None:
-    """CRC64 and MD5 of the whole, mtime to the nanosecond, inode, session, content type."""
+    """A blob bears the file's CRC64, MD5, mtime to the nanosecond, inode, session and content type."""
     with sending(tmp_path, content_md5=content_md5) as engine:
         path = engine.file(size, "table.csv")
         os.utime(path, ns=(0, 1_700_000_000_987_654_321))
@@ -104,12 +104,13 @@ def test_the_label(tmp_path: Path, size: int, content_md5: bool) -> None:
     ],
 )
 def test_the_content_type_is_that_of_the_name(engine: Sending, name: str, kind: str) -> None:
+    """A browser that opens the blob gets a type by its ending; a compressed file is not called text."""
     engine.upload(engine.file(SMALL), f"run/{name}")
     assert engine.blob(f"run/{name}").headers["Content-Type"] == kind
 
 
 def test_a_blocks_id_is_its_index_and_its_content(engine: Sending) -> None:
-    """All of one length; a later process, and another machine, finds the same ones."""
+    """All ids have one length, and a later process or another machine computes the same ids."""
     path = engine.file(LARGE)
     engine.upload(path)
     data = path.read_bytes()
@@ -121,6 +122,7 @@ def test_a_blocks_id_is_its_index_and_its_content(engine: Sending) -> None:
 
 
 def test_ids_of_any_length_tell_indexes_and_contents_apart() -> None:
+    """Leftovers may force ids of 6 to 64 bytes: two blocks still never share an id."""
     for length in range(6, 65):
         ids = {block_id(index, crc, length) for index in (0, 1, 255, 256, MAX_BLOCKS - 1) for crc in (0, 2**63, 2**33)}
         assert len(ids) == 15
@@ -128,7 +130,7 @@ def test_ids_of_any_length_tell_indexes_and_contents_apart() -> None:
 
 
 def test_blocks_grow_only_where_the_limit_of_blocks_needs_it() -> None:
-    """50,000 blocks a blob: 8 MiB are enough for 390 GiB."""
+    """A blob has at most 50,000 blocks, so 8 MiB are enough for 390 GiB; larger files get larger blocks."""
     assert block_size(10**10, 8 * MIB) == 8 * MIB
     assert block_size(10**10, 256 * 1024) == 256 * 1024
     assert block_size(MAX_BLOCKS * 8 * MIB, 8 * MIB) == 8 * MIB
@@ -138,7 +140,7 @@ def test_blocks_grow_only_where_the_limit_of_blocks_needs_it() -> None:
 
 
 def test_a_block_that_the_memory_can_never_hold_is_an_error_of_the_file(tmp_path: Path) -> None:
-    """Waiting for it would stop all others too."""
+    """A wait for that much memory would never end, and would hold up all other files."""
     with sending(tmp_path, block_size=64 * 1024, memory=MIB) as engine:
         path = engine.file(SMALL)
         with path.open("r+b") as file:
@@ -149,6 +151,7 @@ def test_a_block_that_the_memory_can_never_hold_is_an_error_of_the_file(tmp_path
 
 
 def test_times_before_and_after_the_epoch_are_written_in_full() -> None:
+    """The label's mtime can be read back to the nanosecond, before 1970 too."""
     assert rfc3339(-1) == "1969-12-31T23:59:59.999999999Z"
     assert rfc3339(0) == "1970-01-01T00:00:00.000000000Z"
 
@@ -185,7 +188,7 @@ CHANGES = [append, overwrite, truncate, replace]
 def test_a_large_file_that_changes_while_it_is_read_is_not_committed(
     engine: Sending, change: Callable[[Path], None], when: Operation, late: int
 ) -> None:
-    """I2, at the beginning, in the middle and with the last block. What was there before stays."""
+    """I2: a change at the start, midway or with the last block commits nothing; an earlier blob stays."""
     path = engine.file(LARGE)
     skip = late if when is Operation.PUT_BLOCK else 0
     engine.endpoint.faults.add(Do(lambda _: change(path)), when, skip=skip)
@@ -199,7 +202,7 @@ def test_a_large_file_that_changes_while_it_is_read_is_not_committed(
 def test_a_file_that_changed_before_it_was_read_is_not_committed(
     engine: Sending, change: Callable[[Path], None], size: int
 ) -> None:
-    """Between the look and the read. A small file is read at once; what comes later is the collector's to find (I1)."""
+    """I2: between the look and the read. What comes after a small file's one read, the sweeper finds (I1)."""
     path = engine.file(size)
     before = look_at_path(path)
     if change is replace and size == SMALL:
@@ -211,7 +214,7 @@ def test_a_file_that_changed_before_it_was_read_is_not_committed(
 
 
 def test_a_changed_file_is_not_found_present(engine: Sending) -> None:
-    """The shortcut after a crash looks twice as well."""
+    """The shortcut after a crash compares the file with its look a second time as well."""
     path = engine.file(LARGE)
     engine.upload(path)
     engine.endpoint.faults.add(Do(lambda _: os.utime(path)), Operation.HEAD_BLOB)
@@ -221,7 +224,7 @@ def test_a_changed_file_is_not_found_present(engine: Sending) -> None:
 
 @pytest.mark.parametrize("block", [64, 8192])
 def test_a_short_read_is_an_error_and_never_a_short_blob(tmp_path: Path, block: int) -> None:
-    """I3. The kernel's own: files of sysfs say a page and end earlier, with inode, size and mtime unchanged."""
+    """I3, from the kernel: sysfs files claim a page and end earlier, with inode, size and mtime unchanged."""
     path = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     if not path.exists():
         path = Path("/sys/devices/system/cpu/possible")
@@ -239,7 +242,7 @@ def test_a_short_read_is_an_error_and_never_a_short_blob(tmp_path: Path, block: 
 
 
 def test_a_session_that_ends_stops_its_upload(engine: Sending) -> None:
-    """Soon, with nothing committed, and the blocks that are there stay for the next time."""
+    """The upload ends soon and commits nothing; the blocks that were sent stay for the next try."""
     path = engine.file(60 * BLOCK)
     engine.endpoint.faults.latency = 0.02
     engine.endpoint.faults.add(Do(lambda _: engine.cancelled.set()), Operation.PUT_BLOCK, skip=10)
@@ -253,7 +256,7 @@ def test_a_session_that_ends_stops_its_upload(engine: Sending) -> None:
 
 @pytest.mark.parametrize("size", [SMALL, LARGE, 0])
 def test_what_is_there_already_is_not_sent(engine: Sending, size: int) -> None:
-    """Same length, same CRC64: complete, and counted as sent."""
+    """A blob of the same length and CRC64 needs no upload, and the file counts as sent."""
     path = engine.file(size)
     engine.upload(path)
     engine.endpoint.log.clear()
@@ -265,6 +268,7 @@ def test_what_is_there_already_is_not_sent(engine: Sending, size: int) -> None:
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 def test_what_only_has_the_same_length_is_sent(engine: Sending, size: int) -> None:
+    """Equal length proves nothing: the CRC64 decides."""
     engine.upload(engine.file(size))
     path = engine.file(size)
     engine.upload(path, retried=True)
@@ -272,7 +276,7 @@ def test_what_only_has_the_same_length_is_sent(engine: Sending, size: int) -> No
 
 
 def test_blobs_of_other_tools_are_no_proof(engine: Sending) -> None:
-    """Without a CRC64 of ours, or with nonsense in its place, the file is sent."""
+    """A blob without our CRC64, or with nonsense in its place, is sent again."""
     path = engine.file(SMALL)
     for metadata in ({}, {"crc64": "%%%"}, {"crc64": "AAAA"}):
         store = engine.endpoint.store
@@ -286,7 +290,7 @@ def test_blobs_of_other_tools_are_no_proof(engine: Sending) -> None:
 
 
 def test_uploads_side_by_side_share_nothing_but_the_senders(engine: Sending) -> None:
-    """Buffers are used again; no file ever gets another's bytes."""
+    """Buffers are used again and again; no file ever gets another's bytes."""
     paths = [engine.file(size * BLOCK + size, f"{size}.bin") for size in (1, 30, 7, 25, 13, 40)]
     ended = [in_thread(lambda path=path: engine.upload(path, f"run/{path.name}")) for path in paths]  # type: ignore[misc]
     assert [end() for end in ended] == [None] * 6
@@ -295,7 +299,7 @@ def test_uploads_side_by_side_share_nothing_but_the_senders(engine: Sending) -> 
 
 
 def test_a_look_compares_inode_size_and_mtime() -> None:
-    """The ctime changes with our own renames."""
+    """The ctime is left out, for our own renames change it."""
     look = Fingerprint(1, 2, 3, 4)
     assert look.same(Fingerprint(1, 2, 3, 5))
     assert not any(
@@ -304,5 +308,6 @@ def test_a_look_compares_inode_size_and_mtime() -> None:
 
 
 def test_md5_and_crc64_are_written_as_headers_want_them() -> None:
+    """Base64 with CRC64 in little-endian order: the service refuses any other form."""
     assert crc64_header(crc64(b"123456789")) == "iJh5CoYUi64="
     assert md5_header(b"") == "1B2M2Y8AsgTpgAmY7PhCfg=="

@@ -1,4 +1,4 @@
-"""Nobody waits for others' large files, and no session for another's."""
+"""No small file waits for large ones, and no session for another's backlog."""
 
 import threading
 from collections.abc import Callable
@@ -16,9 +16,10 @@ BLOCK = 8 * MIB
 
 
 def test_a_small_file_behind_four_large_ones(tmp_path: Path) -> None:
-    """Four files of 1 GiB keep a slow line busy; 10 kB that arrive later wait for 1 s and one block of it, no more.
+    """While four files of 1 GiB fill a slow line, 10 kB that arrive later wait for at most 1 s and one block of it.
 
-    Counted in what goes over the line meanwhile: on a machine that does much else, the line is slow too. The large ones are sparse and never finish: what is in flight fills the line and the memory all the same.
+    The wait is counted in the bytes that go over the line, for on a busy machine the line is slow too. The large files
+    are sparse and never finish: what is in flight fills the line and the memory all the same.
     """
     with shard(tmp_path, keep_bytes=False) as one:
         one.endpoint.faults.throttle.rate = RATE
@@ -51,9 +52,9 @@ def found(one: Shard, session: str) -> int:
 
 
 def test_a_small_file_behind_thousands_of_another_session(tmp_path: Path) -> None:
-    """Sessions take turns: two files of the second do not wait for the first one's backlog, small or large.
+    """Sessions take turns: a new session's files do not wait for another's backlog, small or large.
 
-    The first one's requests are held until the second one's files are queued, so that it still has most of its own.
+    The first session's requests are held until the second one's files are queued, so that most of its own still wait.
     """
     queued = threading.Event()
     with shard(tmp_path, max_sessions=2, connections=8, block_size=MIB, memory=4 * MIB) as one:
@@ -81,7 +82,7 @@ def test_a_small_file_behind_thousands_of_another_session(tmp_path: Path) -> Non
 
 
 def test_room_is_given_in_order_of_arrival() -> None:
-    """A large wish is not overtaken for ever by small ones that would fit."""
+    """A large request is not overtaken for ever by small ones that would fit."""
     memory = Memory(4 * MIB, MIB)
     taken = [memory.buffer(MIB) for _ in range(3)]
     order: list[str] = []
@@ -111,7 +112,7 @@ def test_room_is_given_in_order_of_arrival() -> None:
 
 
 def test_spare_room_is_for_small_files_only() -> None:
-    """Blocks of large files never get it; without it a small file waits its turn."""
+    """Blocks of large files never get the spare room; when it is used up, a small file waits its turn."""
     memory = Memory(4 * MIB, MIB)
     taken = [memory.buffer(MIB) for _ in range(3)]
     waiting = in_thread(lambda: memory.give(memory.buffer(MIB)))

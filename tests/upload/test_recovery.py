@@ -1,4 +1,4 @@
-"""What the engine gets over, and that none of it harms what is committed."""
+"""Faults that an upload survives, none of which harms a committed blob."""
 
 import os
 from base64 import b64encode
@@ -37,7 +37,7 @@ def leave(engine: Sending, *ids: bytes, data: bytes = b"left over") -> None:
 @pytest.mark.parametrize("length", [1, 4, 8, 12, 36, 64])
 @pytest.mark.parametrize("before", [None, "blocks", "put"])
 def test_leftover_ids_of_another_length(engine: Sending, length: int, before: str | None) -> None:
-    """Their length is taken over, for the service wants all ids equally long; very short ones are dropped."""
+    """The service wants ids of one length, so ours take that of the leftovers; very short ones are dropped."""
     if before:
         engine.upload(engine.file(LARGE if before == "blocks" else SMALL))
     leave(engine, b"x" * length, b"y" * length)
@@ -54,7 +54,7 @@ def test_leftover_ids_of_another_length(engine: Sending, length: int, before: st
 
 
 def test_leftovers_that_appear_on_the_way(engine: Sending) -> None:
-    """InvalidBlobOrBlock in the middle: looked at again and sent with ids of that length."""
+    """InvalidBlobOrBlock midway: the block list is read again and the blocks are sent with ids of the new length."""
 
     def another_tool(store: Store) -> None:
         store.expire()
@@ -69,7 +69,7 @@ def test_leftovers_that_appear_on_the_way(engine: Sending) -> None:
 
 
 def test_committed_ids_of_another_length_that_the_service_insists_on(engine: Sending) -> None:
-    """Refused although nothing waits: the committed blob's own ids say what length it wants."""
+    """Refused without any leftover block: the committed blob's own ids tell the length."""
     data = b"another tool's content"
     theirs = b64encode(b"i" * 40).decode()
     engine.store.stage(NAME, theirs, memoryview(data), crc64(data))
@@ -88,6 +88,7 @@ def test_committed_ids_of_another_length_that_the_service_insists_on(engine: Sen
 
 
 def test_blocks_that_expired_are_sent_again(engine: Sending) -> None:
+    """The service drops uncommitted blocks after a week: the commit fails once and the file is sent whole."""
     engine.endpoint.faults.add(Do(Store.expire), Operation.PUT_BLOCK_LIST)
     path = engine.file(LARGE)
     engine.upload(path)
@@ -105,7 +106,7 @@ def crowded(tmp_path: Path) -> Iterator[Sending]:
 
 @pytest.mark.parametrize("committed", [False, True])
 def test_too_many_uncommitted_blocks(crowded: Sending, committed: bool) -> None:
-    """BlockCountExceedsLimit: they are dropped, and a committed blob stays readable all the while."""
+    """BlockCountExceedsLimit: the leftovers are dropped, and a committed blob can be read all the time."""
     if committed:
         crowded.upload(crowded.file(LARGE))
     before = crowded.blob().content if committed else None
@@ -128,7 +129,7 @@ def block_id_of_another_content(index: int) -> bytes:
 
 
 def test_too_many_blocks_beside_a_blob_without_blocks(crowded: Sending) -> None:
-    """Nothing can drop them without harming the blob: it is left alone, and the error says what to do."""
+    """Dropping the leftovers would harm the blob: it is left alone, and the error says what to do."""
     small = crowded.file(SMALL)
     crowded.upload(small)
     leave(crowded, *(block_id_of_another_content(index) for index in range(8)))
@@ -139,7 +140,7 @@ def test_too_many_blocks_beside_a_blob_without_blocks(crowded: Sending) -> None:
 
 @pytest.mark.parametrize("size", [SMALL, LARGE, 0])
 def test_a_lost_reply_to_the_last_write(engine: Sending, size: int) -> None:
-    """The repeated write finds its condition broken, by itself; the content tells that all is done."""
+    """The repeated write fails its own condition; the blob's content shows that the file is done."""
     engine.endpoint.faults.add(Reset(after_effect=True), Operation.PUT_BLOB, Operation.PUT_BLOCK_LIST)
     path = engine.file(size)
     engine.upload(path)
@@ -148,7 +149,7 @@ def test_a_lost_reply_to_the_last_write(engine: Sending, size: int) -> None:
 
 
 def test_a_lost_reply_and_then_none_at_all(engine: Sending) -> None:
-    """The file's next try finds the blob there and sends nothing."""
+    """The file's next try finds the blob complete and sends nothing."""
     last = (Operation.PUT_BLOB, Operation.PUT_BLOCK_LIST)
     engine.endpoint.faults.add(Reset(after_effect=True), Operation.PUT_BLOB)
     engine.endpoint.faults.add(Reset(after_effect=True), Operation.PUT_BLOCK_LIST)
@@ -166,7 +167,7 @@ def test_a_lost_reply_and_then_none_at_all(engine: Sending) -> None:
 
 @pytest.mark.parametrize(("size", "code"), [(SMALL, 500), (SMALL, 429), (SMALL, 408), (LARGE, 503), (LARGE, 429)])
 def test_a_storm(engine: Sending, size: int, code: int) -> None:
-    """Every write is refused twice and gets through the third time; Retry-After is obeyed."""
+    """Each write is refused twice and taken the third time, and no sooner than Retry-After asks."""
     hits: dict[tuple[str, str], int] = {}
 
     def twice(request: Request) -> bool:
@@ -184,7 +185,7 @@ def test_a_storm(engine: Sending, size: int, code: int) -> None:
 
 
 def pairs(engine: Sending) -> list[tuple[Request, Request]]:
-    """Return each write with its next try."""
+    """Return each write with its next try, in pairs."""
     tries: dict[tuple[str, str], list[Request]] = {}
     for operation in PUTS:
         for request in engine.endpoint.log.of(operation):
@@ -193,7 +194,7 @@ def pairs(engine: Sending) -> list[tuple[Request, Request]]:
 
 
 def test_a_storm_that_outlasts_one_try_of_the_file(engine: Sending) -> None:
-    """It is an error of the file, and the next try sends only what is missing."""
+    """The file fails, and its next try sends only the blocks that are missing."""
     engine.endpoint.faults.add(Refuse(503, retry_after=0.01), Operation.PUT_BLOCK, skip=3, times=100)
     path = engine.file(LARGE)
     with pytest.raises(StoreAway, match="503 ServerBusy"):
@@ -207,6 +208,7 @@ def test_a_storm_that_outlasts_one_try_of_the_file(engine: Sending) -> None:
 
 @pytest.mark.parametrize("operation", PUTS)
 def test_a_reset_connection(engine: Sending, operation: Operation) -> None:
+    """A connection that breaks during any kind of write costs one more try, and no file."""
     engine.endpoint.faults.add(Reset(), operation)
     path = engine.file(SMALL if operation is Operation.PUT_BLOB else LARGE)
     engine.upload(path)
@@ -216,7 +218,7 @@ def test_a_reset_connection(engine: Sending, operation: Operation) -> None:
 @pytest.mark.parametrize("fault", [StallSend(600, after_bytes=0), StallSend(600, after_bytes=1 << 19), StallReply(600)])
 @pytest.mark.parametrize("size", [6 << 20, 18 << 20])
 def test_a_send_or_a_reply_that_stalls(tmp_path: Path, fault: Fault, size: int) -> None:
-    """The time-out is for each piece: the others go on, and the stalled one is sent anew, while it still stalls."""
+    """The time-out counts for each piece: other blocks go on, and the stalled one is sent on a new connection."""
     block = 8 << 20
     with sending(tmp_path, timeout=2, block_size=block, memory=4 * block) as engine:
         stalled = engine.endpoint.faults.add(fault, Operation.PUT_BLOB, Operation.PUT_BLOCK)
@@ -231,7 +233,7 @@ def test_a_send_or_a_reply_that_stalls(tmp_path: Path, fault: Fault, size: int) 
 
 
 def test_a_request_that_is_refused_once(engine: Sending) -> None:
-    """A token or signature that is not taken: the file's next try goes through."""
+    """A token or signature that is refused once: the file's next try goes through."""
     engine.endpoint.faults.add(Refuse(403, "AuthenticationFailed"), Operation.PUT_BLOCK, skip=2)
     path = engine.file(LARGE)
     with pytest.raises(StoreRefused, match="403 AuthenticationFailed"):
@@ -245,7 +247,7 @@ def test_a_request_that_is_refused_once(engine: Sending) -> None:
 def test_only_the_services_own_confirmation_counts(
     engine: Sending, operation: Operation, status: int, code: str
 ) -> None:
-    """A proxy's greeting, a redirect, a blob that vanished: nothing was stored, so nothing is complete (I1)."""
+    """After a proxy's page, a redirect or a 404 nothing was stored, so the file is not complete (I1)."""
     engine.endpoint.faults.add(Refuse(status, code), operation, times=100)
     with pytest.raises(StoreRefused):
         engine.upload(engine.file(SMALL if operation is Operation.PUT_BLOB else LARGE))
@@ -253,6 +255,7 @@ def test_only_the_services_own_confirmation_counts(
 
 
 def test_a_container_that_is_deleted_under_way_is_made_again(engine: Sending) -> None:
+    """Uploads recover by themselves from a container that someone deletes and the account may create."""
     engine.endpoint.faults.add(Do(lambda store: store.drop(CONTAINER)), Operation.PUT_BLOCK, skip=2)
     path = engine.file(LARGE)
     with pytest.raises(StoreAway, match="ContainerNotFound"):
@@ -262,6 +265,7 @@ def test_a_container_that_is_deleted_under_way_is_made_again(engine: Sending) ->
 
 
 def test_a_container_that_cannot_be_made_again_is_for_a_person(engine: Sending) -> None:
+    """The error tells the operator that the account may not create containers."""
     engine.endpoint.faults.add(Do(lambda store: store.drop(CONTAINER)), Operation.PUT_BLOCK, skip=2)
     engine.endpoint.faults.add(Refuse(403, "AuthorizationFailure"), Operation.CREATE_CONTAINER, times=100)
     with pytest.raises(BadConfiguration, match="403 AuthorizationFailure"):
@@ -269,6 +273,7 @@ def test_a_container_that_cannot_be_made_again_is_for_a_person(engine: Sending) 
 
 
 def test_a_clock_that_is_off_is_named(engine: Sending) -> None:
+    """A refusal that comes from the Jetson's wrong clock says so, with the minutes."""
     engine.endpoint.faults.skew = 3600
     with pytest.raises(StoreRefused, match="60 minutes off"):
         engine.upload(engine.file(SMALL))
@@ -284,7 +289,7 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzureBlobs]:
 
 @pytest.mark.parametrize("size", [SMALL, 0, LARGE])
 def test_a_file_gets_past_blocks_that_wait(emulator: AzureBlobs, tmp_path: Path, size: int) -> None:
-    """Azurite takes a blob that has only uncommitted blocks for one that exists."""
+    """Azurite says that a blob with only uncommitted blocks exists; the upload succeeds all the same."""
     name = f"run/{size}.bin"
     emulator.stage(name, block_id(0, crc64(b"old")), memoryview(b"old"), crc64(b"old"))
     path = tmp_path / "a.bin"
@@ -300,7 +305,7 @@ def test_a_file_gets_past_blocks_that_wait(emulator: AzureBlobs, tmp_path: Path,
 
 
 def test_several_files_recover_side_by_side(engine: Sending) -> None:
-    """Whatever one of them meets, the memory and the senders come back to the others."""
+    """Whatever fault a file meets, its memory and its senders become free for the others."""
     faults = engine.endpoint.faults
     for fault in (Reset(), Reset(after_effect=True), Refuse(503, retry_after=0.01), Do(Store.expire)):
         faults.add(fault, Operation.PUT_BLOCK, Operation.PUT_BLOCK_LIST, times=4, skip=7)

@@ -1,4 +1,4 @@
-"""SIGKILL at any point: the next process sends what is missing, and no more than was in flight a second time."""
+"""After SIGKILL at any point the next process sends what is missing, and again no more than was in flight."""
 
 from base64 import b64decode
 from pathlib import Path
@@ -14,7 +14,7 @@ PUTS = (Operation.PUT_BLOB, Operation.PUT_BLOCK, Operation.PUT_BLOCK_LIST)
 
 
 def test_a_large_file_whose_process_is_killed_again_and_again(tmp_path: Path) -> None:
-    """At 20, 50, 80 and 99% of one file, in the middle of blocks; what is sent in vain stays below NFS_WATCH_MEMORY."""
+    """Killed at 20, 50, 80 and 99%, in mid-block: what is sent in vain stays below NFS_WATCH_MEMORY."""
     content = noise(SIZE)
     with shard(tmp_path, block_size=BLOCK, memory=MEMORY) as one:
         one.session()
@@ -44,7 +44,7 @@ def test_a_large_file_whose_process_is_killed_again_and_again(tmp_path: Path) ->
 
 
 def half_way(one: Shard, confirmed: int, halves: int) -> bool:
-    """Tell whether so many blocks are confirmed in this life, and all that may be under way are stuck in their middle.
+    """Tell whether so many blocks are confirmed since the start, and all others that may be in flight are stuck midway.
 
     A block that overtook a stuck one keeps its place in the window.
     """
@@ -60,7 +60,7 @@ def index(request: Request) -> int:
 
 
 def test_killed_while_the_commit_is_made(tmp_path: Path) -> None:
-    """The blob is there and the file still `.processing`: completed without sending a byte, however often it ends."""
+    """The blob is there and the file still `.processing`: it is completed without sending a byte."""
     content = noise(8 * MIB)
     with shard(tmp_path, block_size=BLOCK, memory=MEMORY, retention=3600) as one:
         one.endpoint.faults.add(Do(lambda _: one.server.kill()), Operation.PUT_BLOCK_LIST)
@@ -76,7 +76,7 @@ def test_killed_while_the_commit_is_made(tmp_path: Path) -> None:
 
 
 def test_killed_while_small_files_are_under_way(tmp_path: Path) -> None:
-    """Claims that were left are finished; those that are in the store are not sent again."""
+    """The claims that were left are finished, and files that are in the store are not sent again."""
     files = {f"run/{number}.bin": noise(1000 + number) for number in range(60)}
     with shard(tmp_path, connections=8, retention=3600) as one:
         one.endpoint.faults.latency = 0.05

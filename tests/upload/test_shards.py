@@ -1,4 +1,4 @@
-"""The engine inside the program: what its processes do about trouble, and two of them that both think they own a session."""
+"""Uploads in the whole program: what a process does about faults, and two that both believe that they own a session."""
 
 from itertools import count
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.upload.shards import MIB, noise, shard
 def test_a_file_that_is_written_while_it_is_sent_goes_back_and_is_sent_whole_when_it_has_settled(
     tmp_path: Path,
 ) -> None:
-    """I2 in the program: nothing is committed before, and the blob is the file as it was left."""
+    """I2 in the program: nothing is committed before, and the blob is the file as its writer left it."""
     with shard(tmp_path, block_size=MIB, memory=8 * MIB, settle=1) as one:
         folder = one.session()
         first, more = noise(6 * MIB), noise(1000)
@@ -35,7 +35,7 @@ def test_a_file_that_is_written_while_it_is_sent_goes_back_and_is_sent_whole_whe
 
 
 def test_all_sorts_of_trouble_at_once(tmp_path: Path) -> None:
-    """Resets, storms, lost replies, expired blocks, a refused token: every file arrives, whole, and is completed."""
+    """Resets, storms, lost replies, expired blocks and a refused token: every file arrives whole and is completed."""
     with shard(tmp_path, block_size=MIB, memory=8 * MIB, retention=3600) as one:
         faults = one.endpoint.faults
         writes = (Operation.PUT_BLOB, Operation.PUT_BLOCK, Operation.PUT_BLOCK_LIST)
@@ -57,7 +57,7 @@ def test_all_sorts_of_trouble_at_once(tmp_path: Path) -> None:
 
 
 def test_a_container_that_is_gone_and_cannot_be_made_ends_the_process(tmp_path: Path) -> None:
-    """Exit 1 with a clear line (A8); the files stay."""
+    """The process exits with 1 and names the container and the refusal (A8); the files stay."""
     with shard(tmp_path) as one:
         one.session()
         one.endpoint.store.drop(CONTAINER)
@@ -71,7 +71,7 @@ def test_a_container_that_is_gone_and_cannot_be_made_ends_the_process(tmp_path: 
 
 
 def test_two_processes_of_one_ordinal(tmp_path: Path) -> None:
-    """I9: both take the session for theirs. They may waste work; nothing is lost, mixed, or replaced by older content."""
+    """I9: both own the session. Work may be wasted; nothing is lost, mixed or replaced by older content."""
     settings: dict[str, Any] = {"block_size": MIB, "memory": 8 * MIB, "retention": 0.2}
     with shard(tmp_path, **settings) as one:
         (tmp_path / "second").mkdir()

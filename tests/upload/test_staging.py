@@ -1,4 +1,4 @@
-"""Local copies: written on the way, within a budget, gone afterwards, and never a reason to fail."""
+"""Local copies: written while the file is read, within a budget, deleted afterwards, and never a reason to fail."""
 
 import os
 import resource
@@ -30,7 +30,7 @@ def read_by(one: Shard) -> int:
 
 
 def copies(folder: Path) -> list[str]:
-    """List the files; os.walk, unlike rglob, passes by folders that go away meanwhile."""
+    """List the files. os.walk, unlike rglob, skips folders that disappear."""
     return sorted(os.path.relpath(os.path.join(at, name), folder) for at, _, names in os.walk(folder) for name in names)
 
 
@@ -38,7 +38,7 @@ def copies(folder: Path) -> list[str]:
 def test_a_copy_is_whole_when_the_last_byte_is_sent_and_gone_when_it_is_stored(
     tmp_path: Path, folder: Path, size: int
 ) -> None:
-    """Each block goes to the copy on the way: the file on the share is read once."""
+    """Each block is written to the copy as it is read, so the file on the share is read once."""
     content = noise(size)
     with shard(tmp_path, staging=folder, **BLOCKS) as one:
         one.session()
@@ -58,7 +58,7 @@ def test_a_copy_is_whole_when_the_last_byte_is_sent_and_gone_when_it_is_stored(
 
 
 def test_a_copy_of_a_file_that_is_sent_twice_is_no_longer_than_the_file(tmp_path: Path, folder: Path) -> None:
-    """The store lost the blocks just before the commit."""
+    """The store loses the blocks just before the commit, and every block is written once more."""
     content = noise(3 * MIB)
     with shard(tmp_path, staging=folder, **BLOCKS) as one:
         one.session()
@@ -73,7 +73,7 @@ def test_a_copy_of_a_file_that_is_sent_twice_is_no_longer_than_the_file(tmp_path
 
 
 def test_copies_of_a_crash_are_swept(tmp_path: Path, folder: Path) -> None:
-    """SIGKILL leaves them; the next process deletes those that nobody writes, and their folders."""
+    """After SIGKILL the next process deletes the copies that nobody writes, and their folders."""
     with shard(tmp_path, staging=folder, **BLOCKS) as one:
         one.endpoint.faults.add(StallReply(600), Operation.PUT_BLOCK_LIST)
         one.session()
@@ -87,7 +87,7 @@ def test_copies_of_a_crash_are_swept(tmp_path: Path, folder: Path) -> None:
 
 
 def test_a_copy_beyond_the_budget_is_not_made(tmp_path: Path, folder: Path) -> None:
-    """One log line for many files; what fits is copied again as soon as there is room."""
+    """Files are sent without a copy, one log line says so, and copies are made again as soon as there is room."""
     with shard(tmp_path, staging=folder, staging_size=3 * MIB, **BLOCKS) as one:
         one.session()
         for number in range(5):
@@ -101,7 +101,7 @@ def test_a_copy_beyond_the_budget_is_not_made(tmp_path: Path, folder: Path) -> N
 
 
 def test_a_disk_that_fails_on_the_way_ends_the_copy_and_not_the_upload(tmp_path: Path, folder: Path) -> None:
-    """The kernel's own refusal to write on, in the middle of every copy: straight from the share, one log line."""
+    """When the disk refuses to write on, every file is sent from the share; one log line says so."""
     with shard(tmp_path, staging=folder, **BLOCKS) as one:
         one.session()
         resource.prlimit(one.server.pid, resource.RLIMIT_FSIZE, (2 * MIB, 2 * MIB))
@@ -116,6 +116,7 @@ def test_a_disk_that_fails_on_the_way_ends_the_copy_and_not_the_upload(tmp_path:
 
 
 def test_a_folder_that_is_gone_is_no_reason_to_fail(tmp_path: Path, folder: Path) -> None:
+    """When someone deletes the staging folder, uploads go on without copies."""
     with shard(tmp_path, staging=folder, **BLOCKS) as one:
         one.session()
         one.arrive("run/before.bin", noise(3 * MIB))
@@ -129,6 +130,7 @@ def test_a_folder_that_is_gone_is_no_reason_to_fail(tmp_path: Path, folder: Path
 
 
 def test_a_file_in_the_place_of_a_copys_folder_is_no_reason_to_fail(tmp_path: Path, folder: Path) -> None:
+    """The file is sent without a copy."""
     with shard(tmp_path, staging=folder, sweep_interval=3600, **BLOCKS) as one:
         (folder / "run").write_bytes(b"in the way")
         one.session()
@@ -137,6 +139,7 @@ def test_a_file_in_the_place_of_a_copys_folder_is_no_reason_to_fail(tmp_path: Pa
 
 
 def test_a_failed_upload_leaves_no_copy(tmp_path: Path, folder: Path) -> None:
+    """Copies of files that are tried again for days must not fill the disk."""
     with shard(tmp_path, staging=folder, sweep_interval=3600, **BLOCKS) as one:
         one.endpoint.faults.add(Refuse(403, "AuthorizationFailure"), Operation.PUT_BLOCK, skip=1, times=100)
         one.session()
@@ -146,7 +149,7 @@ def test_a_failed_upload_leaves_no_copy(tmp_path: Path, folder: Path) -> None:
 
 
 def test_only_copies_of_ours_are_swept_whatever_the_folder_is(folder: Path) -> None:
-    """Somebody's own files lie there too, in folders of theirs and of ours, some with modes as ours have."""
+    """Other people's files there are kept, even in our folders and with modes like ours."""
     first = Staging(folder, 0).begin("run", "a/b.bin", 5)
     assert first  # and the process dies
     theirs = [folder / name for name in ("precious.bin", "data/precious.bin", "run/precious.bin", "run/a/precious.bin")]
@@ -166,6 +169,7 @@ def test_only_copies_of_ours_are_swept_whatever_the_folder_is(folder: Path) -> N
 
 
 def test_a_copy_never_takes_the_place_of_anothers_file(folder: Path) -> None:
+    """A stranger's file under the copy's name is neither overwritten nor deleted."""
     assert Staging(folder, 0).begin("run", "b.bin", 5)
     (folder / "run/a.bin").write_bytes(b"precious")
     copy = Staging(folder, 0).begin("run", "a.bin", 5)
@@ -176,7 +180,7 @@ def test_a_copy_never_takes_the_place_of_anothers_file(folder: Path) -> None:
 
 
 def test_no_copy_is_put_into_anothers_folder(folder: Path) -> None:
-    """The sweep would not look into it."""
+    """A copy in a folder that we did not make would never be swept."""
     (folder / "run/a").mkdir(parents=True)
     copy = Staging(folder, 0).begin("run", "a/b/c.bin", 5)
     assert copy
@@ -185,6 +189,7 @@ def test_no_copy_is_put_into_anothers_folder(folder: Path) -> None:
 
 
 def test_a_copy_takes_the_place_of_one_that_a_crash_left(folder: Path) -> None:
+    """The leftover copy of the same name is replaced whole, even where it was longer."""
     for content in (b"first and longer", b"second"):
         copy = Staging(folder, 0).begin("run", "a/b.bin", 20)
         assert copy
@@ -193,7 +198,7 @@ def test_a_copy_takes_the_place_of_one_that_a_crash_left(folder: Path) -> None:
 
 
 def test_copies_are_swept_where_folders_inherit_their_group(folder: Path) -> None:
-    """As in an emptyDir with fsGroup."""
+    """An emptyDir with fsGroup has the set-group-ID bit; our folders there are still known as ours."""
     folder.chmod(0o2777)
     assert Staging(folder, 0).begin("run", "a/b.bin", 5)
     Staging(folder, 0).sweep()
@@ -201,7 +206,7 @@ def test_copies_are_swept_where_folders_inherit_their_group(folder: Path) -> Non
 
 
 def test_nothing_is_written_through_a_link(folder: Path, tmp_path: Path) -> None:
-    """The copy's name may be a link that someone left there."""
+    """A link under the copy's name, which someone left there, is not followed."""
     target = tmp_path / "precious"
     target.write_bytes(b"precious")
     (folder / "run").mkdir()
@@ -214,9 +219,9 @@ def test_nothing_is_written_through_a_link(folder: Path, tmp_path: Path) -> None
 
 
 def test_the_budget_leaves_room_on_the_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Copies under way are counted with their whole size; a tenth of the disk, or 1 GiB, stays free."""
+    """Copies in progress count with their whole size; a tenth of the disk, or 1 GiB, stays free."""
     disk = os.statvfs(folder)
-    monkeypatch.setattr(os, "statvfs", lambda _: disk)  # whoever else writes to this disk meanwhile
+    monkeypatch.setattr(os, "statvfs", lambda _: disk)  # others may write to this disk during the test
     free, whole = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
     margin = min(1024 * MIB, whole // 10)
     staging = Staging(folder, 0)
@@ -231,7 +236,7 @@ def test_the_budget_leaves_room_on_the_disk(folder: Path, monkeypatch: pytest.Mo
 
 
 def test_a_copy_of_one_name_is_written_by_one_upload(folder: Path) -> None:
-    """Another of the same name goes without; the sweeper leaves both alone while they run."""
+    """A second upload of the name goes without a copy, and the sweep leaves a copy in progress alone."""
     staging = Staging(folder, 0)
     first = staging.begin("run", "a.bin", 5)
     assert first

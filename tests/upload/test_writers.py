@@ -1,4 +1,4 @@
-"""Two writers of one blob name (I9): work may be wasted, contents are never mixed, older never replaces newer."""
+"""Two writers of one blob name (I9): work may be wasted; contents are never mixed, and older never replaces newer."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ LAST = (Operation.PUT_BLOB, Operation.PUT_BLOCK_LIST)
 
 @pytest.mark.parametrize("leftover", [None, 4, 6, 8, 30])
 def test_two_large_files_of_one_name_are_never_mixed(tmp_path: Path, leftover: int | None) -> None:
-    """Whatever order their blocks and commits come in, and whatever ids an older tool has left there."""
+    """In whatever order blocks and commits come, and whatever ids an older tool left: the blob is one of the files."""
     with Endpoint(ServiceStore()) as endpoint, sending(tmp_path, endpoint) as one, sending(tmp_path, endpoint) as two:
         paths = [one.file(LARGE, "one.bin"), one.file(LARGE, "two.bin")]
         for number in range(8):
@@ -47,7 +47,7 @@ def test_two_large_files_of_one_name_are_never_mixed(tmp_path: Path, leftover: i
 
 @pytest.mark.parametrize("length", [6, 8, 11])
 def test_a_block_of_another_writer_under_a_short_id_is_not_taken_for_ours(engine: Sending, length: int) -> None:
-    """The worst moment: both have found short ids there and stage in turn, then one commits."""
+    """The worst moment: both found short ids there and stage in turn, then one of them commits."""
     theirs = block_id(0, 0, length)
     engine.endpoint.store.put_block(CONTAINER, NAME, Block(theirs, 3, crc64(b"old"), b"old"))
     path = engine.file(3 * BLOCK)
@@ -64,7 +64,7 @@ def test_a_block_of_another_writer_under_a_short_id_is_not_taken_for_ours(engine
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 @pytest.mark.parametrize("newer", [SMALL, LARGE])
 def test_older_content_that_comes_late_replaces_nothing(tmp_path: Path, size: int, newer: int) -> None:
-    """Another shard has finished this file and a newer one of its name, while this one was on its way."""
+    """Another shard has finished this file and a newer one of its name while ours was on its way."""
     with (
         Endpoint(ServiceStore()) as endpoint,
         sending(tmp_path, endpoint) as late,
@@ -84,7 +84,7 @@ def test_older_content_that_comes_late_replaces_nothing(tmp_path: Path, size: in
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 def test_older_content_that_starts_late_replaces_nothing(engine: Sending, size: int) -> None:
-    """The newer blob is there from the start; only the name on the share tells that ours is the older."""
+    """The newer blob is there from the start; only the name on the share shows that our file is the older."""
     path, new = engine.file(size), engine.file(size + 1, "new.bin")
     before = look_at_path(path)
     with path.open("rb") as old:
@@ -97,7 +97,7 @@ def test_older_content_that_starts_late_replaces_nothing(engine: Sending, size: 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 def test_a_newer_file_replaces_what_is_there(engine: Sending, size: int) -> None:
-    """Overwriting is the rule: the same name again, with other content."""
+    """A producer may write the same name again: the latest content is what the store ends with."""
     for _ in range(3):
         path = engine.file(size)
         engine.upload(path)
@@ -106,6 +106,7 @@ def test_a_newer_file_replaces_what_is_there(engine: Sending, size: int) -> None
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 def test_a_blob_that_changes_between_look_and_write_is_left_alone(engine: Sending, size: int) -> None:
+    """Another tool's blob, written just before our commit, is not overwritten; ours is tried again later."""
     engine.upload(engine.file(size))
 
     def another_tool(store: Store) -> None:
@@ -121,7 +122,7 @@ def test_a_blob_that_changes_between_look_and_write_is_left_alone(engine: Sendin
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 def test_another_shards_work_is_not_done_twice(tmp_path: Path, size: int) -> None:
-    """Both send the same file: the one that comes late finds its own content there, and all is well."""
+    """Both send the same file: the later one finds its own content in the store and is done."""
     with (
         Endpoint(ServiceStore()) as endpoint,
         sending(tmp_path, endpoint) as late,
@@ -135,7 +136,7 @@ def test_another_shards_work_is_not_done_twice(tmp_path: Path, size: int) -> Non
 
 
 def test_two_shards_share_the_blocks_of_one_file(tmp_path: Path) -> None:
-    """Ids are contents: what one has sent, the other need not."""
+    """An id tells a block's content, so a second shard does not send the blocks that the first has sent."""
     with Endpoint(ServiceStore()) as endpoint, sending(tmp_path, endpoint) as one, sending(tmp_path, endpoint) as two:
         path = one.file(LARGE)
         endpoint.faults.add(Refuse(403), Operation.PUT_BLOCK_LIST)

@@ -1,4 +1,4 @@
-"""The contract against the real programs: schemathesis, the document's own examples, and what docs/api.md shows."""
+"""The contract against the real programs: schemathesis, the contract's own examples, and what docs/api.md shows."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def clean(site: Cluster) -> Iterator[Cluster]:
 
 @pytest.fixture
 def drawn(pytestconfig: pytest.Config) -> list[str]:
-    """Say which calls: the same in each run, unless a campaign gives a seed."""
+    """Choose the calls: the same in each run, unless a campaign gives a seed."""
     seed = pytestconfig.getoption("--hypothesis-seed")
     return ["--generation-deterministic"] if seed is None else ["--seed", str(seed)]
 
@@ -80,6 +80,7 @@ def _schemathesis(url: str, folder: Path, drawn: list[str]) -> subprocess.Popen[
 
 @pytest.mark.parametrize("page", [True, False])
 def test_every_example_in_the_document_is_what_its_schema_says(*, page: bool) -> None:
+    """A reader of the contract can copy its examples."""
     examples = list(_examples(document(router=page)))
     assert len(examples) > 15
     models = {model.__name__: model for model in MODELS}
@@ -102,7 +103,7 @@ def _examples(node: Any) -> Iterator[tuple[str, Any]]:
 
 
 def test_every_error_of_a_request_stands_in_the_contract() -> None:
-    """What a shard cannot say is left out of its own."""
+    """A client finds every code documented; a shard's contract leaves out the router's own."""
     router, shard = (
         {value["code"] for model, value in _examples(document(router=router)) if model == "Problem"}
         for router in (True, False)
@@ -112,6 +113,7 @@ def test_every_error_of_a_request_stands_in_the_contract() -> None:
 
 
 def test_a_session_asked_for_follows_the_rule_of_names() -> None:
+    """The contract gives the same rule for a name in the query as in a body."""
     (asked,) = document(router=True)["paths"]["/v1/watch/status"]["get"]["parameters"]
     assert asked["schema"]["pattern"] == NAME_PATTERN
     assert NAME_RULE in asked["description"]
@@ -136,6 +138,7 @@ def _words(letters: str) -> st.SearchStrategy[str]:
 @example("a" * 129)
 @example(".".join("a" * 64))
 def test_the_documented_pattern_of_names_is_the_rule(name: str) -> None:
+    """Whatever the contract's pattern accepts the program accepts, and nothing else."""
     documented = re.fullmatch(NAME_PATTERN.rstrip("$"), name) is not None and len(name) <= 128
     assert documented == _allows(check_name, name)
 
@@ -145,6 +148,7 @@ def test_the_documented_pattern_of_names_is_the_rule(name: str) -> None:
 @example("." + "a" * 63)
 @example("." + "a" * 64)
 def test_the_documented_pattern_of_extensions_is_the_rule(extension: str) -> None:
+    """Whatever the contract's pattern accepts the program accepts, and nothing else."""
     documented = re.fullmatch(EXTENSION_PATTERN.rstrip("$"), extension) is not None
     assert documented == _allows(check_extensions, [extension])
 
@@ -159,6 +163,7 @@ def test_the_router_has_a_page_and_a_shard_has_none(site: Cluster) -> None:
 
 @pytest.mark.parametrize("name", ["shard", "router"])
 def test_the_event_stream_carries_the_status(clean: Cluster, name: str) -> None:
+    """A client needs one model for both, on a shard and on the router."""
     folder = clean.start("seen")
     (folder / "a.bin").write_bytes(b"x" * 1000)
     with httpx.stream("GET", f"{_servers(clean)[name].url}/v1/watch/events", timeout=60) as response:
@@ -180,6 +185,7 @@ def _blocks(language: str) -> list[str]:
 
 
 def test_each_curl_call_in_the_documentation_answers_what_stands_below_it(clean: Cluster, tmp_path: Path) -> None:
+    """A reader who copies docs/api.md into a shell sees the answers that it shows."""
     need("curl", "bash")
     address, *calls = _blocks("sh")
     assert address.startswith("export NFS_WATCH=http://")
@@ -207,7 +213,7 @@ def _pairs() -> list[tuple[str, str]]:
 
 
 def _shape(value: Any, key: str = "") -> Any:
-    """Return what does not depend on the moment: all but times and numbers that grow."""
+    """Return the answer with its times replaced, for these depend on the moment."""
     if isinstance(value, dict):
         return {key: _shape(part, key) for key, part in value.items()}
     if isinstance(value, list):
@@ -216,6 +222,7 @@ def _shape(value: Any, key: str = "") -> Any:
 
 
 def test_the_client_in_the_documentation_does_its_job(clean: Cluster, tmp_path: Path) -> None:
+    """The example client, run as it is printed, brings a file into the store without a warning."""
     (client,) = _blocks("python")
     assert len([line for line in client.splitlines() if line.strip()]) <= 14
     content = os.urandom(100_000)

@@ -1,4 +1,4 @@
-"""The status as server-sent events: real uvicorn, real sockets."""
+"""The status as server-sent events, over real uvicorn and real sockets."""
 
 import asyncio
 import contextlib
@@ -22,11 +22,11 @@ from tests.support.programs import wait_for
 from uploader.web import events as module
 from uploader.web.events import Events
 
-BUFFER = 256 * 1024  # bytes, of a socket: what the kernel would hold else depends on the machine
+BUFFER = 256 * 1024  # bytes of a socket's buffer, whose default depends on the machine
 
 
 class Source:
-    """A status that the test changes; counts how often it is asked."""
+    """A status that the test changes; counts how often it is read."""
 
     def __init__(self) -> None:
         self.state: dict[str, Any] = {"number": 0}
@@ -97,6 +97,7 @@ def watching(url: str, **headers: str) -> Iterator[httpx.Response]:
 
 
 def test_the_full_state_comes_at_once_and_again_on_each_change() -> None:
+    """A page needs no second request to show where things stand."""
     with site(interval=0.1) as it, watching(it.url) as response:
         stream = events(response)
         assert next(stream) == ("1", {"number": 0})
@@ -105,6 +106,7 @@ def test_the_full_state_comes_at_once_and_again_on_each_change() -> None:
 
 
 def test_a_client_that_comes_back_is_sent_the_present_state_whatever_it_saw_last() -> None:
+    """Last-Event-ID is not needed for a full state, and a foreign one does no harm."""
     with site(interval=0.1) as it, watching(it.url) as first:
         stream = events(first)  # kept: httpx closes the response with its iterator
         number, _ = next(stream)
@@ -115,12 +117,13 @@ def test_a_client_that_comes_back_is_sent_the_present_state_whatever_it_saw_last
 
 
 def test_browsers_are_told_to_come_back_after_a_second() -> None:
+    """The stream sets EventSource's pause before it connects again."""
     with site() as it, watching(it.url) as response:
         assert next(lines(response)) == "retry: 1000"
 
 
 async def seen(events: Events, count: int) -> list[tuple[float, bytes]]:
-    """Look on until so much has come; return it with the second in which it came."""
+    """Watch until so many parts have come; return each with its time in seconds."""
     loop = asyncio.get_running_loop()
     stream: Any = events.response(Request({"type": "http", "method": "GET"}))
     came = []
@@ -133,7 +136,7 @@ async def seen(events: Events, count: int) -> list[tuple[float, bytes]]:
 
 
 def test_there_are_at_most_four_events_a_second() -> None:
-    """However often the state changes: it is another one at each look."""
+    """The state changes at every look, and the pace stays the same."""
     source = Source()
 
     async def changing() -> dict[str, Any]:
@@ -148,6 +151,7 @@ def test_there_are_at_most_four_events_a_second() -> None:
 
 
 def test_silence_is_broken_by_comments() -> None:
+    """A proxy or a browser does not close the connection for being idle."""
     _, (begun, event), *comments = in_no_time(seen(Events(Source(), heartbeat=15), 5))
     assert event.startswith(b"id: 1\n")
     assert [when - begun for when, _ in comments] == pytest.approx([15, 30, 45], abs=0.3)
@@ -155,6 +159,7 @@ def test_silence_is_broken_by_comments() -> None:
 
 
 def test_nobody_is_asked_while_nobody_looks() -> None:
+    """Without a client the status is not collected: it costs requests to every shard."""
     source = Source()
 
     async def looks() -> list[int]:
@@ -173,6 +178,7 @@ def test_nobody_is_asked_while_nobody_looks() -> None:
 
 
 def test_who_comes_after_a_pause_is_not_shown_the_past() -> None:
+    """The state of the last client's time must not be sent to the next."""
     with site(interval=0.05) as it:
         with watching(it.url) as response:
             next(events(response))
@@ -185,6 +191,7 @@ def test_who_comes_after_a_pause_is_not_shown_the_past() -> None:
 def test_a_failing_snapshot_does_not_end_the_stream_and_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """A page keeps its connection through an outage, and the log stays readable."""
     with site(interval=0.05) as it, watching(it.url) as response:
         stream = events(response)
         next(stream)
@@ -198,6 +205,7 @@ def test_a_failing_snapshot_does_not_end_the_stream_and_is_logged_once(
 
 
 def test_a_slow_client_gets_the_latest_state_and_holds_up_nobody() -> None:
+    """What it has missed is skipped, so no queue of old states grows in memory."""
     with site(interval=0.02) as it, socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
         slow.connect(("127.0.0.1", it.port))
@@ -217,7 +225,7 @@ def test_a_slow_client_gets_the_latest_state_and_holds_up_nobody() -> None:
 
 
 def test_a_hundred_clients_cost_one_poller_and_one_serialization(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each look at the state is one, whoever looks on; and all of them are sent what it found."""
+    """Each look at the status serves all clients, and each of them is sent its result."""
     dumped: list[int] = []
 
     def encoded(state: dict[str, Any]) -> bytes:
@@ -242,7 +250,7 @@ def test_a_hundred_clients_cost_one_poller_and_one_serialization(monkeypatch: py
 
 
 def test_a_hundred_clients_are_served_side_by_side() -> None:
-    """Over real sockets: each sees eight states, while none of the others goes."""
+    """Over real sockets, each client sees eight states while all others stay connected."""
 
     async def one(client: httpx.AsyncClient, url: str, all_there: asyncio.Barrier) -> None:
         async with client.stream("GET", url) as response:

@@ -6,8 +6,9 @@ At worst every file has a text of its own, of MAX_TEXT characters: another 300 b
 
 import random
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+
+from uploader.backlog.remembered import Remembered
 
 MAX_FAILURES = 100_000
 MAX_TEXT = 250  # characters
@@ -27,52 +28,34 @@ class Failure:
     seen: int = 0
 
 
-class Failures:
-    """Not thread-safe: the caller holds the inventory's lock."""
+class Failures(Remembered[Failure]):
+    """The failures of one session. Not thread-safe: the caller holds the inventory's lock."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.eligible = 0  # remembered files that a drain waits for
-        self.bytes = 0  # of all remembered files
-        self._known: dict[str, Failure] = {}
         self._shared: dict[str, str] = {}
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def __iter__(self) -> Iterator[tuple[str, Failure]]:
-        return iter(self._known.items())
-
-    def get(self, path: str) -> Failure | None:
-        """Return what is remembered of a file."""
-        return self._known.get(path)
 
     def add(self, path: str, text: str, size: int, scan: int, *, eligible: bool) -> Failure | None:
         """Remember a failed attempt: the next one follows after 5 s, doubling to 5 min, give or take a fifth.
 
         None when the file is new and MAX_FAILURES are remembered already.
         """
-        before = self._known.get(path)
-        if before is None and len(self._known) >= MAX_FAILURES:
+        before = self.get(path)
+        if before is None and len(self) >= MAX_FAILURES:
             return None
         attempts = before.attempts + 1 if before else 1
         wait = min(FIRST_BACKOFF * 2 ** min(attempts - 1, 10), LAST_BACKOFF) * random.uniform(0.8, 1.2)  # noqa: S311
-        self.drop(path)
-        failure = Failure(self._share(text), attempts, time.monotonic() + wait, size, eligible, scan)
-        self._known[path] = failure
+        failure = Failure(self._share(text), attempts, time.monotonic() + wait, size, eligible)
+        self.put(path, failure, scan)
         self.eligible += eligible
-        self.bytes += size
         return failure
 
-    def drop(self, path: str) -> None:
-        """Forget a file."""
-        if failure := self._known.pop(path, None):
+    def drop(self, path: str) -> Failure | None:
+        """Forget a file; return what was remembered of it."""
+        if failure := super().drop(path):
             self.eligible -= failure.eligible
-            self.bytes -= failure.size
-
-    def drop_unseen(self, scan: int, held: Callable[[str], bool]) -> None:
-        """Forget the files that this scan did not see, unless they are `held`."""
-        for path in [path for path, one in self._known.items() if one.seen < scan and not held(path)]:
-            self.drop(path)
+        return failure
 
     def _share(self, text: str) -> str:
         if len(self._shared) >= MAX_SHARED:

@@ -12,17 +12,16 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 
-from uploader.backlog.failures import Failure, Failures
-from uploader.backlog.settling import Settling, SettlingFiles
+from uploader.backlog.failures import Failure
+from uploader.backlog.known import Known
+from uploader.backlog.settling import Settling
 from uploader.backlog.snapshot import Snapshot
 from uploader.backlog.throughput import Throughput
 from uploader.errors import FileError, NotEligible
 from uploader.share.fingerprint import Fingerprint
 from uploader.telemetry import instruments, names
 from uploader.telemetry.text import shown
-from uploader.web.openapi.models import Current
 
 log = logging.getLogger(__name__)
 MAX_KEPT = 100_000
@@ -60,17 +59,7 @@ class Inventory:
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)  # notified when the session ends, and when its last upload has
         self._cancelled = False
-        self._queued: dict[str, Item] = {}
-        self._busy: dict[str, Item] = {}
-        self._reserved: set[str] = set()
-        self._settling = SettlingFiles()
-        self._failures = Failures()
-        self._kept: dict[str, str] = {}
-        self._beyond = 0  # files that a scan counted while the queue was full
-        self._passed_over = False  # the last scan left out a reserved path, where a new file may be
-        self._completed = 0
-        self._completed_bytes = 0
-        self._last_error: str | None = None
+        self._known = Known()
         self._scans = 0
         self._finished = 0  # files that workers are done with, whatever the outcome
         self._pace = 0.0
@@ -91,25 +80,25 @@ class Inventory:
     def wait_idle(self, timeout: float) -> bool:
         """After `cancel`, wait at most `timeout` seconds until no upload is in progress; False when one still is."""
         with self._lock:
-            return self._idle.wait_for(lambda: not self._busy, timeout)
+            return self._idle.wait_for(lambda: not self._known.busy, timeout)
 
     # The way of one file, from the queue to its end
 
     def admit(self, path: str, found: Fingerprint) -> Item | None:
         """Queue a file; None when its path is queued, busy or reserved already."""
         with self._lock:
-            self._passed_over |= path in self._reserved
-            if self._held(path):
+            self._known.passed_over |= path in self._known.reserved
+            if self._known.held(path):
                 return None
-            failure = self._failures.get(path)
-            self._settling.drop(path)
-            item = self._queued[path] = Item(self, path, found, failure.attempts if failure else 0, found.size)
+            failure = self._known.failures.get(path)
+            self._known.settling.drop(path)
+            item = self._known.queued[path] = Item(self, path, found, failure.attempts if failure else 0, found.size)
             return item
 
     def begin(self, item: Item) -> None:
         """Note that a worker has taken a file."""
         with self._lock:
-            self._busy[item.path] = self._queued.pop(item.path)
+            self._known.busy[item.path] = self._known.queued.pop(item.path)
 
     def resize(self, item: Item, size: int) -> None:
         """Set the size in bytes of a file that is being uploaded."""
@@ -125,29 +114,27 @@ class Inventory:
     def count_done(self, item: Item) -> None:
         """Count a file that is in the store and has become `.completed`."""
         with self._lock:
-            self._failures.drop(item.path)
-            self._completed += 1
-            self._completed_bytes += item.size
+            self._known.failures.drop(item.path)
+            self._known.count(item.size)
 
     def done(self, item: Item) -> None:
         """Note that a worker is done with a file, whatever the outcome."""
         with self._lock:
-            self._busy.pop(item.path, None)
+            self._known.busy.pop(item.path, None)
             self._finished += 1
-            if self._cancelled and not self._busy:
+            if self._cancelled and not self._known.busy:
                 self._idle.notify_all()
 
     def drop(self, items: Iterable[Item]) -> None:
         """Forget files that no worker has taken."""
         with self._lock:
             for item in items:
-                self._queued.pop(item.path, None)
+                self._known.queued.pop(item.path, None)
 
     def count_earlier(self, size: int) -> None:
         """Count a file of `size` bytes that was completed before this run."""
         with self._lock:
-            self._completed += 1
-            self._completed_bytes += size
+            self._known.count(size)
 
     # Files that failed, that settle, or that are kept
 
@@ -159,9 +146,9 @@ class Inventory:
         text = str(error) if isinstance(error, FileError) else f"{type(error).__name__}: {error}"
         with self._lock:
             eligible = not isinstance(error, NotEligible)
-            failure = self._failures.add(path, text, size, self._scans, eligible=eligible)
-            self._last_error = text
-            if failure is None and path in self._busy:
+            failure = self._known.failures.add(path, text, size, self._scans, eligible=eligible)
+            self._known.last_error = text
+            if failure is None and path in self._known.busy:
                 self._pace = max(self._pace, time.monotonic()) + 1 / UNREMEMBERED
         instruments.failed(error)
         if failure:
@@ -171,7 +158,7 @@ class Inventory:
     def failure(self, path: str) -> Failure | None:
         """Return what is remembered of a file that failed."""
         with self._lock:
-            return self._failures.get(path)
+            return self._known.failures.get(path)
 
     def pace(self) -> float:
         """Slow a scan down to UNREMEMBERED files a second while more files fail than can be remembered.
@@ -187,45 +174,45 @@ class Inventory:
     def note_error(self, text: str) -> bool:
         """Show an error of the whole session; True when the text differs from the last error."""
         with self._lock:
-            new, self._last_error = self._last_error != text, text
+            new, self._known.last_error = self._known.last_error != text, text
             return new
 
     def settle(self, path: str, settling: Settling) -> bool:
         """Remember a file that may still be written; False when too many are remembered already."""
         with self._lock:
-            if self._settling.full() and not self._settling.get(path):
+            if self._known.settling.full() and not self._known.settling.get(path):
                 return False
-            self._settling.put(path, settling, self._scans)
+            self._known.settling.put(path, settling, self._scans)
             return True
 
     def given_back(self, path: str, look: Fingerprint, settle: float) -> None:
         """Remember that we renamed this file ourselves: that is no sign that it is finished. `settle`: seconds."""
         now = time.monotonic()
         with self._lock:
-            self._settling.put(path, Settling(look, now, now + settle, given_back=True), self._scans)
+            self._known.settling.put(path, Settling(look, now, now + settle, given_back=True), self._scans)
 
     def settling(self, path: str) -> Settling | None:
         """Return what is remembered of a file that may still be written."""
         with self._lock:
-            return self._settling.get(path)
+            return self._known.settling.get(path)
 
     def keep(self, path: str, reason: str) -> bool:
         """Show a file that has to stay, and why; False when that is shown already, or MAX_KEPT files are."""
         with self._lock:
-            if self._kept.get(path) == reason or len(self._kept) >= MAX_KEPT:
+            if self._known.kept.get(path) == reason or len(self._known.kept) >= MAX_KEPT:
                 return False
-            self._kept[path] = reason
+            self._known.kept[path] = reason
             return True
 
     def release(self, path: str) -> None:
         """Stop showing a file that had to stay."""
         with self._lock:
-            self._kept.pop(path, None)
+            self._known.kept.pop(path, None)
 
     def kept(self) -> dict[str, str]:
         """Return the files that have to stay, with the reasons."""
         with self._lock:
-            return dict(self._kept)
+            return dict(self._known.kept)
 
     # Scans and the sweeper
 
@@ -233,34 +220,25 @@ class Inventory:
         """Begin a whole scan; return the number that `drained` takes at its end."""
         with self._lock:
             self._scans += 1
-            self._passed_over = False
+            self._known.passed_over = False
             return self._finished
 
     def end_scan(self, beyond: int) -> None:
         """Forget the files that a whole scan did not see. `beyond`: files that it saw and that found no room."""
         with self._lock:
-            self._beyond = beyond
-            self._failures.drop_unseen(self._scans, self._held)
-            self._settling.drop_unseen(self._scans, self._held)
+            self._known.beyond = beyond
+            self._known.drop_unseen(self._scans)
 
     def skip(self, path: str, now: float) -> bool:
         """Tell whether a scan has nothing to do for this path, and remember that the scan saw it."""
         with self._lock:
-            remembered = [one for one in (self._failures.get(path), self._settling.get(path)) if one]
-            for one in remembered:
-                one.seen = self._scans
-            self._passed_over |= path in self._reserved
-            return self._held(path) or any(one.due > now for one in remembered)
+            due = self._known.seen(path, self._scans)
+            return self._known.held(path) or due > now
 
     def count_beyond(self, count: int) -> None:
-        """Set how many files wait on the share beside those remembered here."""
+        """Set how many files on the share have found no room yet."""
         with self._lock:
-            self._beyond = count
-
-    def one_from_beyond(self, left: int) -> None:
-        """Note that one file counted by `count_beyond` is queued now; at least `left` are not."""
-        with self._lock:
-            self._beyond = max(left, self._beyond - 1)
+            self._known.beyond = count
 
     @contextmanager
     def reserve(self, path: str) -> Iterator[bool]:
@@ -269,53 +247,36 @@ class Inventory:
         A reserved path is not pending: the sweeper's file is in the store, or kept.
         """
         with self._lock:
-            if mine := not self._held(path):
-                self._reserved.add(path)
+            if mine := not self._known.held(path):
+                self._known.reserved.add(path)
         try:
             yield mine
         finally:
             if mine:
                 with self._lock:
-                    self._reserved.discard(path)
-
-    def _held(self, path: str) -> bool:
-        return path in self._queued or path in self._busy or path in self._reserved
+                    self._known.reserved.discard(path)
 
     # What others ask
 
     def knows(self, path: str) -> bool:
         """Tell whether a file waits or is under way."""
         with self._lock:
-            return path in self._queued or path in self._busy
+            return path in self._known.queued or path in self._known.busy
 
     def remembers(self, path: str) -> bool:
         """Tell whether a file counts already: it waits, is under way, settles or has failed."""
         with self._lock:
-            return self._held(path) or bool(self._settling.get(path) or self._failures.get(path))
+            return self._known.held(path) or bool(self._known.settling.get(path) or self._known.failures.get(path))
 
     def uploading(self) -> int:
         """Return how many files are under way."""
         with self._lock:
-            return len(self._busy)
-
-    def _waiting(self) -> int:
-        """Count the files that are known and neither uploading nor failed: the only place that does."""
-        return len(self._queued) + len(self._settling) + self._beyond
+            return len(self._known.busy)
 
     def pending(self) -> int:
         """Return how many eligible files are known that are not in the store yet."""
         with self._lock:
-            return self._pending()
-
-    def _pending(self) -> int:
-        again = sum(failure.eligible for failure in self._tried_again())
-        return self._waiting() + len(self._busy) + self._failures.eligible - again + self._passed_over
-
-    def _tried_again(self) -> Iterator[Failure]:
-        """Yield the failures of files that are queued or busy again: those are few, while failures may be many."""
-        for path in (*self._queued, *self._busy) if len(self._failures) else ():
-            if failure := self._failures.get(path):
-                yield failure
+            return self._known.pending()
 
     def drained(self, before: int) -> bool:
         """Tell at a scan's end whether nothing is pending, and no worker finished a file during the scan.
@@ -323,39 +284,10 @@ class Inventory:
         If a worker did, a new file may have taken the name that the scan passed over while the worker had it.
         """
         with self._lock:
-            return self._finished == before and not self._pending()
+            return self._finished == before and not self._known.pending()
 
     def snapshot(self, most: int = 0) -> Snapshot:
         """Return the counts, and at most `most` files: first uploading, then failed, then kept."""
         rate = self.meter.rate()
         with self._lock:
-            uploaded = self._completed_bytes + sum(item.uploaded for item in self._busy.values())
-            return Snapshot(
-                waiting=self._waiting(),
-                uploading=len(self._busy),
-                completed=self._completed,
-                failed=len(self._failures) + len(self._kept),
-                bytes_uploaded=uploaded,
-                bytes_total=max(uploaded, self._total()),
-                rate=rate,
-                current=list(islice(self._shown(), most)),
-                last_error=self._last_error,
-            )
-
-    def _total(self) -> int:
-        known = [item.size for item in (*self._queued.values(), *self._busy.values())]
-        total = self._completed_bytes + sum(known) + self._settling.bytes
-        total += self._failures.bytes - sum(failure.size for failure in self._tried_again())
-        if self._beyond and (met := self._completed + len(known)):
-            total += self._beyond * (total // met)  # not looked at yet: assumed to be as large as the others
-        return total
-
-    def _shown(self) -> Iterator[Current]:
-        for path, item in self._busy.items():
-            before = self._failures.get(path) if item.attempts else None
-            yield Current(shown(path), item.size, item.uploaded, item.attempts + 1, before.error if before else None)
-        for path, failure in self._failures:
-            if path not in self._busy:
-                yield Current(shown(path), failure.size, 0, failure.attempts, failure.error)
-        for path, reason in self._kept.items():
-            yield Current(shown(path), 0, 0, 0, reason)
+            return self._known.snapshot(most, rate)

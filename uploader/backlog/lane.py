@@ -6,7 +6,6 @@ Lock order: a lane's lock before an inventory's.
 
 import threading
 from collections import deque
-from collections.abc import Iterator
 
 from uploader.backlog.inventory import Inventory, Item
 from uploader.share.fingerprint import Fingerprint
@@ -91,20 +90,20 @@ class Lane:
     def take(self) -> Item:
         """Wait for a file and take it; sessions in turn."""
         with self._lock:
-            while True:
-                for item in self._next():
-                    item.files.begin(item)
-                    return item
+            while not (item := self._next()):
                 self._wanted.wait()
+            item.files.begin(item)
+            return item
 
-    def _next(self) -> Iterator[Item]:
+    def _next(self) -> Item | None:
         for _ in range(len(self._turns)):
             waiting = self._turns[0]
             self._turns.rotate(-1)
             if item := waiting.take():
                 if waiting.roomy():  # a needless wake-up costs two context switches
                     self._room.notify_all()
-                yield item
+                return item
+        return None
 
     def waits(self, files: Inventory) -> bool:
         """Tell whether a file of this session waits here."""

@@ -3,9 +3,9 @@
 Memory: MAX_SETTLING times about 500 bytes with the path.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
+from uploader.backlog.remembered import Remembered
 from uploader.share.fingerprint import Fingerprint
 
 MAX_SETTLING = 20_000  # each scan looks at any further files again
@@ -24,38 +24,15 @@ class Settling:
     given_back: bool = False
     seen: int = 0
 
+    @property
+    def size(self) -> int:
+        """Return its bytes."""
+        return self.look.size
 
-class SettlingFiles:
-    """Not thread-safe: the caller holds the inventory's lock."""
 
-    def __init__(self) -> None:
-        self.bytes = 0
-        self._known: dict[str, Settling] = {}
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def get(self, path: str) -> Settling | None:
-        """Return what is remembered of a file."""
-        return self._known.get(path)
+class SettlingFiles(Remembered[Settling]):
+    """All of them."""
 
     def full(self) -> bool:
         """Tell whether MAX_SETTLING files are remembered."""
-        return len(self._known) >= MAX_SETTLING
-
-    def put(self, path: str, settling: Settling, scan: int) -> None:
-        """Remember a file that this scan has seen."""
-        self.drop(path)
-        settling.seen = scan
-        self._known[path] = settling
-        self.bytes += settling.look.size
-
-    def drop(self, path: str) -> None:
-        """Forget a file."""
-        if settling := self._known.pop(path, None):
-            self.bytes -= settling.look.size
-
-    def drop_unseen(self, scan: int, held: Callable[[str], bool]) -> None:
-        """Forget the files that this scan did not see, unless they are `held`."""
-        for path in [path for path, one in self._known.items() if one.seen < scan and not held(path)]:
-            self.drop(path)
+        return len(self) >= MAX_SETTLING

@@ -16,7 +16,7 @@ from azure.core.rest import HttpRequest, HttpResponse
 from azure.identity import CredentialUnavailableError, DefaultAzureCredential
 from azure.storage.blob import BlobServiceClient
 
-from uploader.blob import responses as replies
+from uploader.blob import replies
 from uploader.blob.checksum import Content, crc64, crc64_header, md5_header
 from uploader.blob.errors import code_of, translated
 from uploader.blob.rate_limit import RateLimit

@@ -56,6 +56,7 @@ class Discovery:
         self._readiness = Readiness(files, settings)
         self._first: Pass | None = None
         self._last: Pass | None = None
+        self._beyond = 0  # files that a scan which waits for room has counted behind it
 
     def start(self) -> None:
         """Start the thread."""
@@ -213,8 +214,8 @@ class Discovery:
         while not self._backlog.offer(self.files, path, found):
             if self.files.cancelled:
                 raise Cancelled
-            if self._crowded(path):
-                return
+            if self.files.failure(path):
+                return  # enough of those that failed before wait: the next scan finds it again
             if found.size > self._backlog.block_size:
                 one.beyond += 1  # the next scan finds it again; small files behind it do not wait
                 return
@@ -226,7 +227,8 @@ class Discovery:
             one.waited += time.monotonic() - began
         self._measure(path, found)
         if one.counted:
-            self.files.one_from_beyond(one.beyond)
+            self._beyond = max(one.beyond, self._beyond - 1)
+            self.files.count_beyond(self._beyond)
 
     def _count_beyond(self) -> None:
         """Count the files that are not remembered yet, by their names alone.
@@ -235,9 +237,8 @@ class Discovery:
         is left, and a time left that never shrinks.
         """
         wanted = {Kind.PLAIN, Kind.PROCESSING}
-        self.files.count_beyond(
-            sum(other.kind in wanted and not self.files.remembers(other.path) for other in self.walk())
-        )
+        self._beyond = sum(other.kind in wanted and not self.files.remembers(other.path) for other in self.walk())
+        self.files.count_beyond(self._beyond)
 
     def _measure(self, path: str, found: Fingerprint) -> None:
         """Record how long a file waited, by the server's clock, before it was queued for the first time."""

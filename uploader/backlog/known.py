@@ -1,0 +1,108 @@
+"""What is known of the files of one session, and what the counts of a status make of it."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Protocol
+
+from uploader.backlog.failures import Failure, Failures
+from uploader.backlog.settling import SettlingFiles
+from uploader.backlog.snapshot import Snapshot
+from uploader.telemetry.text import shown
+from uploader.web.openapi.models import Current
+
+
+class Ready(Protocol):
+    """A file that is queued or busy. `size`, `uploaded`: bytes; `attempts`: failed ones."""
+
+    size: int
+    uploaded: int
+    attempts: int
+
+
+class Known:
+    """The files of one session by their state. Not thread-safe: the caller holds the inventory's lock."""
+
+    def __init__(self) -> None:
+        self.queued: dict[str, Ready] = {}
+        self.busy: dict[str, Ready] = {}
+        self.reserved: set[str] = set()
+        self.settling = SettlingFiles()
+        self.failures = Failures()
+        self.kept: dict[str, str] = {}
+        self.beyond = 0  # files that a scan counted while the queue was full
+        self.passed_over = False  # the last scan left out a reserved path, where a new file may be
+        self.completed = 0
+        self.completed_bytes = 0
+        self.last_error: str | None = None
+
+    def held(self, path: str) -> bool:
+        """Tell whether a path is queued, busy or reserved."""
+        return path in self.queued or path in self.busy or path in self.reserved
+
+    def count(self, size: int) -> None:
+        """Count a file of `size` bytes that is in the store and has become `.completed`."""
+        self.completed += 1
+        self.completed_bytes += size
+
+    def drop_unseen(self, scan: int) -> None:
+        """Forget the files that failed or settle and that this scan did not see, unless they are held."""
+        self.failures.drop_unseen(scan, self.held)
+        self.settling.drop_unseen(scan, self.held)
+
+    def seen(self, path: str, scan: int) -> float:
+        """Note that this scan saw a path; return when its file is due, monotonic seconds; 0 when nothing is."""
+        due = 0.0
+        for note in (self.failures.get(path), self.settling.get(path)):
+            if note:
+                note.seen = scan
+                due = max(due, note.due)
+        self.passed_over |= path in self.reserved
+        return due
+
+    def _waiting(self) -> int:
+        """Count the files that are known and neither uploading nor failed: the only place that does."""
+        return len(self.queued) + len(self.settling) + self.beyond
+
+    def pending(self) -> int:
+        """Count the eligible files that are not in the store yet."""
+        again = sum(failure.eligible for failure in self._tried_again())
+        return self._waiting() + len(self.busy) + self.failures.eligible - again + self.passed_over
+
+    def _tried_again(self) -> Iterator[Failure]:
+        """Yield the failures of files that are queued or busy again: those are few, while failures may be many."""
+        for path in (*self.queued, *self.busy) if len(self.failures) else ():
+            if failure := self.failures.get(path):
+                yield failure
+
+    def snapshot(self, most: int, rate: float) -> Snapshot:
+        """Return the counts, and at most `most` files: first uploading, then failed, then kept. `rate`: bytes/s."""
+        uploaded = self.completed_bytes + sum(item.uploaded for item in self.busy.values())
+        return Snapshot(
+            waiting=self._waiting(),
+            uploading=len(self.busy),
+            completed=self.completed,
+            failed=len(self.failures) + len(self.kept),
+            bytes_uploaded=uploaded,
+            bytes_total=max(uploaded, self._total()),
+            rate=rate,
+            current=list(islice(self._shown(), most)),
+            last_error=self.last_error,
+        )
+
+    def _total(self) -> int:
+        known = [item.size for item in (*self.queued.values(), *self.busy.values())]
+        total = self.completed_bytes + sum(known) + self.settling.bytes
+        total += self.failures.bytes - sum(failure.size for failure in self._tried_again())
+        if self.beyond and (met := self.completed + len(known)):
+            total += self.beyond * (total // met)  # not looked at yet: assumed to be as large as the others
+        return total
+
+    def _shown(self) -> Iterator[Current]:
+        for path, item in self.busy.items():
+            before = self.failures.get(path) if item.attempts else None
+            yield Current(shown(path), item.size, item.uploaded, item.attempts + 1, before.error if before else None)
+        for path, failure in self.failures:
+            if path not in self.busy:
+                yield Current(shown(path), failure.size, 0, failure.attempts, failure.error)
+        for path, reason in self.kept.items():
+            yield Current(shown(path), 0, 0, 0, reason)
