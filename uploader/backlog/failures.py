@@ -29,7 +29,7 @@ class Failure:
 
 
 class Failures(Remembered[Failure]):
-    """Not thread-safe: the caller holds the inventory's lock."""
+    """The failures of one session. Not thread-safe: the caller holds the inventory's lock."""
 
     def __init__(self) -> None:
         super().__init__()

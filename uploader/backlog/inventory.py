@@ -236,7 +236,7 @@ class Inventory:
             return self._known.held(path) or due > now
 
     def count_beyond(self, count: int) -> None:
-        """Set how many files wait on the share beside those remembered here."""
+        """Set how many files on the share have found no room yet."""
         with self._lock:
             self._known.beyond = count
 

@@ -26,12 +26,12 @@ class Settling:
 
     @property
     def size(self) -> int:
-        """Return its bytes."""
+        """Return the file's size in bytes."""
         return self.look.size
 
 
 class SettlingFiles(Remembered[Settling]):
-    """Not thread-safe: the caller holds the inventory's lock."""
+    """The settling files of one session. Not thread-safe: the caller holds the inventory's lock."""
 
     def full(self) -> bool:
         """Tell whether MAX_SETTLING files are remembered."""
