@@ -111,16 +111,6 @@ class Site:
         return {str(path) for path in inside if not str(path).startswith(".nfs-watch")}
 
 
-def kernel_calls(server: Server) -> str:
-    """Return the kernel functions that the threads of this process are in."""
-    stacks = Path(f"/proc/{server.pid}/task").glob("*/stack")
-    calls = ""
-    for path in stacks:
-        with contextlib.suppress(OSError):  # a thread may end between its listing and this
-            calls += path.read_text()
-    return calls
-
-
 def calls(root: Path, column: int = 0) -> Counter[str]:
     """Return how often each operation was sent to the server for this mount; column -1: how often it was refused."""
     ours = Path("/proc/self/mountstats").read_text().split(f" mounted on {root} ")[1].split("\ndevice ")[0]

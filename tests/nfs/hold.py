@@ -3,7 +3,8 @@
     python hold.py CALL SUFFIX FLAGS
 
 CALL is scandir, preadv, rename or unlink; SUFFIX ends the name (of the folder, file or target) that it is done to. The file
-FLAGS/held appears when a call is held; all such calls go on when FLAGS/go exists.
+FLAGS/held appears when a call is held; all such calls go on when FLAGS/go exists. FLAGS/sent appears before the first one
+goes to the server, FLAGS/done when it has succeeded.
 """
 
 import os
@@ -22,6 +23,7 @@ def wait(flags: Path) -> None:
     (flags / "held").touch()
     while not (flags / "go").exists():
         time.sleep(0.05)
+    (flags / "sent").touch()
 
 
 def name_of(call: str, args: tuple[Any, ...]) -> str:
@@ -47,6 +49,7 @@ class Listing:
             if count == FAR:
                 wait(self.flags)
             yield entry
+        (self.flags / "done").touch()
 
 
 def install(call: str, suffix: str, flags: Path) -> None:
@@ -59,10 +62,14 @@ def install(call: str, suffix: str, flags: Path) -> None:
         matches = name_of(call, args).endswith(suffix)
         if matches and call == "scandir":
             return Listing(real(*args, **kwargs), flags)
-        if matches and passed <= 0:
-            wait(flags)
+        last = matches and passed <= 0
         passed -= matches
-        return real(*args, **kwargs)
+        if last:
+            wait(flags)
+        result = real(*args, **kwargs)
+        if last:
+            (flags / "done").touch()
+        return result
 
     setattr(os, call, held)
 
