@@ -41,30 +41,58 @@ class Claim:
         if there not in {None, claimed}:
             # Without a claim nothing needs the room: another shard finished this one, and perhaps the next.
             raise InTheWay(f"{self.completed} is in the way") if ours else Vanished(self.processing)
+        if ours == there:
+            _unlink(self.folder, self.completed, self.processing)  # rename() between two names of one file does nothing
         try:
             self._rename(self.processing, self.completed)
         except FileNotFoundError:
             if inode(self.folder, self.completed) != claimed:
                 raise Vanished(self.processing) from None
 
+    def half_done(self) -> bool:
+        """Tell whether one file has two of the names: of a link and an unlink only the first was made."""
+        there = [one for name in self._names() if (one := inode(self.folder, name)) is not None]
+        return len(set(there)) < len(there)
+
+    def finish(self) -> None:
+        """End what is half done. Every such step leads towards the plain name, so the name that is further on goes."""
+        plain, processing, completed = self._names()
+        for source, target in (completed, processing), (completed, plain), (processing, plain):
+            _unlink(self.folder, source, target)
+
     def give_back(self) -> None:
         """Undo the claim. Raises InTheWay when the producer has put a new file under the plain name."""
-        move(self.folder, self.processing, self.name)
+        self.finish()
+        if self.held():
+            move(self.folder, self.processing, self.name)
 
-    def finish_giving_back(self) -> None:
-        """End what a crash has left half done, one file under two names. Raises Vanished when that was so."""
-        if inode(self.folder, self.processing) == inode(self.folder, self.name):
+    def take_back(self) -> None:
+        """Undo the completion: to the plain name or, before a newer file there, to `.processing`.
+
+        A newer claim goes back first, so that the older file is sent before it. Raises InTheWay when both newer
+        names are taken.
+        """
+        self.finish()
+        if inode(self.folder, self.completed) is None:
+            return
+        if self.held():
             self.give_back()
-            raise Vanished(self.processing)
+        try:
+            move(self.folder, self.completed, self.name)
+        except (InTheWay, PermissionError):
+            self.reopen()
 
     def reopen(self) -> None:
-        """Undo the completion. Raises InTheWay when the next claim is there already."""
+        """Undo the completion as far as `.processing`. Raises InTheWay when the next claim is there already."""
         try:
             move(self.folder, self.completed, self.processing)
         except PermissionError:  # fs.protected_hardlinks refuses to link other people's files
             if self.held():
                 raise InTheWay(f"{self.processing} is in the way") from None
             self._rename(self.completed, self.processing)
+
+    def _names(self) -> tuple[str, str, str]:
+        return self.name, self.processing, self.completed
 
     def _rename(self, source: str, target: str) -> None:
         os.rename(source, target, src_dir_fd=self.folder, dst_dir_fd=self.folder)
@@ -73,13 +101,21 @@ class Claim:
 def move(folder: int, source: str, target: str) -> None:
     """Rename without ever overwriting: link, then unlink. Raises InTheWay, OSError.
 
-    A crash between the two leaves one file under two names; the next call ends that.
+    A crash between the two leaves one file under two names: `Claim.finish` ends that.
     """
     try:
         os.link(source, target, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
     except FileExistsError:
         if inode(folder, source) != inode(folder, target):
             raise InTheWay(f"{target} is in the way") from None
-    # Another process may have done the same meanwhile, and the file been claimed anew: then this is its only name.
-    if inode(folder, source) == inode(folder, target):
+    _unlink(folder, source, target)
+
+
+def _unlink(folder: int, source: str, target: str) -> None:
+    """Take `source` away from a file that is `target` too.
+
+    Another process may have done the same meanwhile, and the file been claimed anew: then this is its only name.
+    """
+    ours = inode(folder, source)
+    if ours is not None and ours == inode(folder, target):
         os.unlink(source, dir_fd=folder)

@@ -151,11 +151,24 @@ class Sweeper:
         """Collect what has been left for long enough; tell whether something stays."""
         if found.kind is Kind.COMPLETED:
             return self._leftover(session, found, oldest)
-        if found.kind is Kind.PROCESSING and session.stopped:
-            session.files.keep(found.path + PROCESSING, "it could not be given back; the next start sends it")
+        if found.kind is Kind.PROCESSING:
+            return not session.stopped or self._claimed(session, found)
         if found.error:
             self.share.judge(found.error)
-        return found.kind is Kind.PROCESSING or found.error is not None
+        return found.error is not None
+
+    def _claimed(self, session: Owned, found: Found) -> bool:
+        """End a give-back that a stop has left half done; tell whether the claim of this stopped session stays."""
+        claim = Claim(found.folder, found.name.removesuffix(PROCESSING))
+        try:
+            claim.finish()
+            if not claim.held():
+                session.files.release(found.path + PROCESSING)
+                return False
+        except OSError as error:
+            self.share.judge(error)
+        session.files.keep(found.path + PROCESSING, "it could not be given back; the next start sends it")
+        return True
 
     def _leftover(self, session: Owned, found: Found, oldest: int) -> bool:
         if self.completed.waits(session.files, found.path):

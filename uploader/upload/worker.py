@@ -108,11 +108,21 @@ class Workers:
 
     def _claim(self, item: Item, claim: Claim) -> bool:
         """Have `.processing`; True when that is an older file than the one found. Raises Vanished, InTheWay."""
-        if claim.held() or self._make_room(item, claim):
-            claim.finish_giving_back()
+        if claim.held():
+            self._finish(item, claim)
+            self.completed.clear(item.files, item.path, claim)  # an older file is sent before this one
+            return True
+        if self._make_room(item, claim):
             return True
         claim.take()
         return False
+
+    def _finish(self, item: Item, claim: Claim) -> None:
+        """End a step that is half done. Raises Vanished when the file has its plain name back: it has to settle."""
+        claim.finish()
+        if not claim.held():
+            self._settles(item, look(claim.folder, claim.name))
+            raise Vanished(claim.processing)
 
     def _make_room(self, item: Item, claim: Claim) -> bool:
         """Clear what stands in the way of the file that was found, and of no other: an item may be out of date.
@@ -170,8 +180,7 @@ class Workers:
         log.info(names.FILE_COMPLETED, extra={"session": item.files.session, "path": item.path, "bytes": item.size})
 
     def _give_back(self, item: Item, claim: Claim, reason: Exception) -> None:
-        current = look(claim.folder, claim.processing)
-        item.files.given_back(item.path, current, self.settings.settle if current.size else self.settings.settle_empty)
+        self._settles(item, look(claim.folder, claim.processing))
         claim.give_back()
         extra = {
             "session": item.files.session,
@@ -179,3 +188,7 @@ class Workers:
             "reason": str(reason) or "the session ended",
         }
         log.info(names.FILE_GIVEN_BACK, extra=extra)
+
+    def _settles(self, item: Item, current: Fingerprint) -> None:
+        settle = self.settings.settle if current.size else self.settings.settle_empty
+        item.files.given_back(item.path, current, settle)
