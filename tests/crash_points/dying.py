@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -98,6 +99,7 @@ def _run(output: Path, env: Mapping[str, str], step: Step | None) -> None:
     for name in [name for name in os.environ if name.startswith(("NFS_WATCH_", "AZURE_", "OTEL_"))]:
         del os.environ[name]
     os.environ.update(env)
+    sys.argv[1:] = []  # the tests' own
     if step:
         _arm(step)
         _note_stops(output.parent / STOPPING)

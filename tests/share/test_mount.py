@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import pytest
 
 from tests.support.programs import TOP
-from uploader import share as module
 from uploader.errors import ShareLost
+from uploader.share import mount as module
 from uploader.share.mount import Share
 
 WATCHED = """
@@ -21,7 +21,7 @@ import os, sys, time
 from pathlib import Path
 from uploader.telemetry import instruments
 from uploader.share.mount import Share
-telemetry.configure("uploader")
+instruments.configure("uploader")
 share = Share(Path(sys.argv[1]), 0, float(sys.argv[2]))
 share.watch()
 {then}
