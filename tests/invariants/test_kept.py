@@ -72,7 +72,7 @@ def test_a_claim_that_the_other_owner_has_completed_clears_nothing_of_the_next_f
 def test_a_claim_that_is_gone_is_not_completed_whatever_stands_in_the_way(bed: Bed) -> None:
     bed.write("x.completed", b"the next one's")
     with opened(bed.share.fd, "run") as folder, pytest.raises(Vanished):
-        Claim(folder, "x").complete(1)
+        Claim(folder, "x", lambda: None).complete(1)
 
 
 def test_a_proof_whose_time_is_over_deletes_nothing_but_what_it_proves(pair: tuple[Bed, Bed]) -> None:

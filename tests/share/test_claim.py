@@ -13,7 +13,7 @@ from uploader.share.claim import Claim
 @pytest.fixture
 def claim(tmp_path: Path) -> Iterator[Claim]:
     fd = os.open(tmp_path, os.O_PATH)
-    yield Claim(fd, "x")
+    yield Claim(fd, "x", lambda: None)
     os.close(fd)
 
 

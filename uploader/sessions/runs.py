@@ -13,6 +13,7 @@ from uploader.discovery.watch import Watch
 from uploader.session import Session, State
 from uploader.sessions.records import Records
 from uploader.settings import Settings
+from uploader.share.mark import Mark
 from uploader.share.mount import Share
 from uploader.share.scan import Rule
 from uploader.telemetry import names
@@ -50,7 +51,10 @@ class Runs(dict[str, Run]):
         return list(self.copy().values())
 
     def launch(self, session: Session, event: str, *, fresh: bool = False) -> Run:
-        """Begin to do what the record says; `fresh`: it was made just now. Its discovery is a thread of its own."""
+        """Begin to do what the record says; its discovery is a thread of its own.
+
+        `fresh`: its folder was made just now.
+        """
         run = self[session.name] = self._prepared(session, fresh=fresh)
         self._begin(run, event)
         return run
@@ -119,6 +123,7 @@ class Runs(dict[str, Run]):
 
     def forget(self, name: str) -> None:
         """Forget a stopped session whose folder holds nothing of ours any more. Raises OSError."""
+        Mark(self._share, name).remove()
         self._records.remove(name)
         del self[name]
         log.info(names.SESSION_SWEPT, extra={"session": name})

@@ -5,6 +5,7 @@ a plain name belongs to the producer, so a claim is given back by link(), which 
 """
 
 import os
+from collections.abc import Callable
 
 from uploader.errors import InTheWay, Vanished
 from uploader.share.fingerprint import inode
@@ -12,9 +13,13 @@ from uploader.share.paths import COMPLETED, PROCESSING
 
 
 class Claim:
-    """One file of one folder. `folder` is a descriptor; every method may raise OSError."""
+    """One file of one folder. `folder` is a descriptor; every method may raise OSError.
 
-    def __init__(self, folder: int, name: str) -> None:
+    `mark` says on the share that a file is given back, before and after that is done.
+    """
+
+    def __init__(self, folder: int, name: str, mark: Callable[[], None]) -> None:
+        self._mark = mark
         self.folder = folder
         self.name = name
         self.processing = name + PROCESSING
@@ -58,13 +63,16 @@ class Claim:
         """End what is half done. Every such step leads towards the plain name, so the name that is further on goes."""
         plain, processing, completed = self._names()
         for source, target in (completed, processing), (completed, plain), (processing, plain):
-            _unlink(self.folder, source, target)
+            if _one(self.folder, source, target):
+                self._mark()
+                _unlink(self.folder, source, target)
+                self._mark()
 
     def give_back(self) -> None:
         """Undo the claim. Raises InTheWay when the producer has put a new file under the plain name."""
         self.finish()
         if self.held():
-            move(self.folder, self.processing, self.name)
+            self._move(self.processing, self.name)
 
     def take_back(self) -> None:
         """Undo the completion: to the plain name or, before a newer file there, to `.processing`.
@@ -78,14 +86,14 @@ class Claim:
         if self.held():
             self.give_back()
         try:
-            move(self.folder, self.completed, self.name)
+            self._move(self.completed, self.name)
         except (InTheWay, PermissionError):
             self.reopen()
 
     def reopen(self) -> None:
         """Undo the completion as far as `.processing`. Raises InTheWay when the next claim is there already."""
         try:
-            move(self.folder, self.completed, self.processing)
+            self._move(self.completed, self.processing)
         except PermissionError:  # fs.protected_hardlinks refuses to link other people's files
             if self.held():
                 raise InTheWay(f"{self.processing} is in the way") from None
@@ -97,18 +105,25 @@ class Claim:
     def _rename(self, source: str, target: str) -> None:
         os.rename(source, target, src_dir_fd=self.folder, dst_dir_fd=self.folder)
 
+    def _move(self, source: str, target: str) -> None:
+        """Rename without ever overwriting: link, then unlink. Raises InTheWay, OSError.
 
-def move(folder: int, source: str, target: str) -> None:
-    """Rename without ever overwriting: link, then unlink. Raises InTheWay, OSError.
+        A crash between the two leaves one file under two names: `finish` ends that.
+        """
+        self._mark()
+        try:
+            os.link(source, target, src_dir_fd=self.folder, dst_dir_fd=self.folder, follow_symlinks=False)
+        except FileExistsError:
+            if not _one(self.folder, source, target):
+                raise InTheWay(f"{target} is in the way") from None
+        _unlink(self.folder, source, target)
+        self._mark()
 
-    A crash between the two leaves one file under two names: `Claim.finish` ends that.
-    """
-    try:
-        os.link(source, target, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
-    except FileExistsError:
-        if inode(folder, source) != inode(folder, target):
-            raise InTheWay(f"{target} is in the way") from None
-    _unlink(folder, source, target)
+
+def _one(folder: int, source: str, target: str) -> bool:
+    """Tell whether both names are there, and are those of one file."""
+    ours = inode(folder, source)
+    return ours is not None and ours == inode(folder, target)
 
 
 def _unlink(folder: int, source: str, target: str) -> None:
@@ -116,6 +131,5 @@ def _unlink(folder: int, source: str, target: str) -> None:
 
     Another process may have done the same meanwhile, and the file been claimed anew: then this is its only name.
     """
-    ours = inode(folder, source)
-    if ours is not None and ours == inode(folder, target):
+    if _one(folder, source, target):
         os.unlink(source, dir_fd=folder)

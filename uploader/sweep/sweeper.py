@@ -14,6 +14,7 @@ from uploader.errors import FileError, StoreError
 from uploader.settings import Settings
 from uploader.share.claim import Claim
 from uploader.share.fingerprint import Fingerprint, inode, look
+from uploader.share.mark import Mark
 from uploader.share.mount import Share
 from uploader.share.paths import COMPLETED, PROCESSING, join, opened, split
 from uploader.share.scan import Found, Kind, Rule, scan
@@ -106,7 +107,7 @@ class Sweeper:
         folder, name = split(path)
         try:
             with opened(self.share.fd, join(session.name, folder)) as at, session.files.reserve(path) as mine:
-                if mine and self._collected_due(session, path, Claim(at, name)):
+                if mine and self._collected_due(session, path, self._claim(session, at, name)):
                     return
         except FileNotFoundError:
             self.completed.gone(session.files, path)
@@ -159,7 +160,7 @@ class Sweeper:
 
     def _claimed(self, session: Owned, found: Found) -> bool:
         """End a give-back that a stop has left half done; tell whether the claim of this stopped session stays."""
-        claim = Claim(found.folder, found.name.removesuffix(PROCESSING))
+        claim = self._claim(session, found.folder, found.name.removesuffix(PROCESSING))
         try:
             claim.finish()
             if not claim.held():
@@ -173,7 +174,7 @@ class Sweeper:
     def _leftover(self, session: Owned, found: Found, oldest: int) -> bool:
         if self.completed.waits(session.files, found.path):
             return True
-        claim = Claim(found.folder, found.name.removesuffix(COMPLETED))
+        claim = self._claim(session, found.folder, found.name.removesuffix(COMPLETED))
         try:
             current = look(claim.folder, claim.completed)
             if current.ctime_ns > oldest or self.completed.rests(session.files, found.path, current):
@@ -220,6 +221,9 @@ class Sweeper:
                 return False
             self.completed.send_again(files, path, claim, current)
             return True
+
+    def _claim(self, session: Owned, folder: int, name: str) -> Claim:
+        return Claim(folder, name, Mark(self.share, session.name).set)
 
     def _swept(self, name: str) -> None:
         """Have a record removed; where that fails, the next walk tries again."""

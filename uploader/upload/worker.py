@@ -12,6 +12,7 @@ from uploader.errors import Cancelled, Fatal, FileError, InTheWay, Unsettled, Va
 from uploader.settings import Settings
 from uploader.share.claim import Claim
 from uploader.share.fingerprint import Fingerprint, inode, look, read, unchanged
+from uploader.share.mark import Mark
 from uploader.share.mount import Share
 from uploader.share.paths import join, opened, split
 from uploader.telemetry import instruments, names
@@ -79,7 +80,7 @@ class Workers:
         folder, name = split(item.path)
         try:
             with opened(self.share.fd, join(item.files.session, folder)) as at:
-                self._upload(item, Claim(at, name))
+                self._upload(item, Claim(at, name, Mark(self.share, item.files.session).set))
         except (Vanished, FileNotFoundError):
             pass  # the producer, or another shard, was quicker; the scan knows what is there now
         except (FileError, OSError) as error:
