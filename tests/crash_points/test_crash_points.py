@@ -53,6 +53,17 @@ GIVING_BACK = [
     Step("unlink that gives back", "after"),
 ]
 
+TAKING_BACK = [
+    Step("link that gives back", "before"),
+    Step("link that gives back", "after"),
+    Step("deletion", "after"),
+]
+TAKING_UP = [
+    Step("link that takes up again", "before"),
+    Step("link that takes up again", "after"),
+    Step("deletion", "after"),
+]
+
 
 class Scene:
     """A share and an endpoint that outlive their shards."""
@@ -159,7 +170,42 @@ def die_while_giving_back(scene: Scene, step: Step) -> None:
     assert scene.sent_in_vain(death) == []
 
 
+def die_while_taking_back(scene: Scene, step: Step, successor: bytes = b"") -> None:
+    """A file is written to after its commit, and perhaps the next of its name has come."""
+    process = scene.start(Step("complete", "after", 1))
+    scene.post("start")
+    scene.killed(process)
+    (path,) = [scene.root / "run" / name for name in scene.files]
+    with path.with_name(path.name + ".completed").open("ab") as writer:
+        writer.write(b" and end")
+    changed = scene.files[path.name] + b" and end"
+    scene.files[path.name] = successor or changed
+    if successor:
+        path.with_name(".arriving").write_bytes(successor)
+        path.with_name(".arriving").rename(path)
+    scene.killed(scene.start(step))
+    scene.finish()
+    puts = [one.length for one in scene.endpoint.log.of(Operation.PUT_BLOB) if one.status == 201]
+    assert puts[1:] == [len(changed), len(successor)][: 1 + bool(successor)]
+
+
+def die_while_taking_up(scene: Scene, step: Step) -> None:
+    die_while_taking_back(scene, step, b"the next of its name")
+
+
 Outcome = Callable[[Step], None]
+
+
+@pytest.mark.parametrize(
+    ("work", "step"),
+    [(die_while_taking_back, step) for step in TAKING_BACK] + [(die_while_taking_up, step) for step in TAKING_UP],
+    ids=str,
+)
+def test_killed_while_it_takes_a_file_back_it_sends_each_version_once(
+    tmp_path: Path, work: Callable[[Scene, Step], None], step: Step
+) -> None:
+    with Endpoint() as endpoint:
+        work(Scene(tmp_path, endpoint, {"late.bin": b"the begin"}), step)
 
 
 @pytest.fixture(scope="module")
