@@ -219,3 +219,21 @@ def test_a_mark_is_never_shortened_and_goes_with_its_record(bed: Bed, service: S
     service.stop("run", drain=False)
     service.swept("run")
     assert mark.until() == 0
+
+
+def test_killed_between_the_mark_and_its_record_a_swept_session_is_forgotten_by_the_next_walk(
+    bed: Bed, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Mark(bed.share, "run").set()
+    service.stop("run", drain=False)
+
+    def killed(_: str) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(service.records, "remove", killed)
+        with pytest.raises(Killed):
+            service.swept("run")
+    assert service.records.get("run")
+    bed.walk()
+    assert service.records.get("run") is None
