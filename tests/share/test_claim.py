@@ -88,9 +88,12 @@ def test_a_completion_of_what_is_gone_is_none(tmp_path: Path, claim: Claim) -> N
 def test_nothing_is_given_back_over_another_file(tmp_path: Path, claim: Claim, call: str) -> None:
     write(tmp_path, x="new", x_processing="claimed", x_completed="done")
     before = names(tmp_path)
+    marked: list[None] = []
+    claim = Claim(claim.folder, "x", lambda: marked.append(None))
     with pytest.raises(InTheWay):
         getattr(claim, call)()
     assert names(tmp_path) == before
+    assert not marked
 
 
 def test_a_give_back_that_was_killed_half_way_is_ended_by_the_next(tmp_path: Path, claim: Claim) -> None:

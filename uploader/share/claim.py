@@ -110,14 +110,19 @@ class Claim:
 
         A crash between the two leaves one file under two names: `finish` ends that.
         """
+        self._free(source, target)  # before the mark: a file that stays where it is must not hold up others
         self._mark()
         try:
             os.link(source, target, src_dir_fd=self.folder, dst_dir_fd=self.folder, follow_symlinks=False)
         except FileExistsError:
-            if not _one(self.folder, source, target):
-                raise InTheWay(f"{target} is in the way") from None
+            self._free(source, target)
         _unlink(self.folder, source, target)
         self._mark()
+
+    def _free(self, source: str, target: str) -> None:
+        """Raise InTheWay when another file has the name `target`."""
+        if inode(self.folder, target) not in {None, inode(self.folder, source)}:
+            raise InTheWay(f"{target} is in the way")
 
 
 def _one(folder: int, source: str, target: str) -> bool:
