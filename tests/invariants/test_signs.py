@@ -221,6 +221,24 @@ def test_a_mark_is_never_shortened_and_goes_with_its_record(bed: Bed, service: S
     assert mark.until() == 0
 
 
+def test_another_users_mark_keeps_no_claim(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As whom the pods ran before: only a file's owner may set its times."""
+    (mark := Mark(bed.share, "run")).set()
+    os.utime(path := bed.root / OWN / "given-back/run", ns=(0, 0))
+    others, utime = path.stat().st_ino, os.utime
+
+    def owned(target: Any, **times: Any) -> None:
+        if times and os.stat(target).st_ino == others:
+            raise PermissionError(1, "Operation not permitted")
+        utime(target, **times)
+
+    with path.open("rb"):  # so that the next file gets another inode
+        monkeypatch.setattr(os, "utime", owned)
+        stop(bed)
+    assert bed.names() == ["x"]
+    assert mark.until() > bed.share.server_time()
+
+
 def test_killed_between_the_mark_and_its_record_a_swept_session_is_forgotten_by_the_next_walk(
     bed: Bed, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,13 @@ class Mark:
         """Let no sign count for as long as a call on the share can take. Another process's mark is not shortened."""
         until = self._share.server_time() + int(self._share.timeout * 1e9)
         os.makedirs(os.path.dirname(self._path), exist_ok=True)
+        try:
+            self._extend(until)
+        except PermissionError:  # another user's, as whom the pods ran before: only the owner sets such a time
+            self.remove()
+            self._extend(until)
+
+    def _extend(self, until: int) -> None:
         fd = os.open(self._path, _WRITE, 0o666)
         try:
             if os.fstat(fd).st_mtime_ns < until:
