@@ -203,13 +203,16 @@ class Killed(BaseException):
     """SIGKILL, as far as one thread can play it."""
 
 
+@pytest.mark.parametrize("successor", [b"", b"the next of its name"])
 def test_a_kill_between_the_record_and_the_rename_leaves_a_session_that_drains(
-    bed: Bed, service: Service, monkeypatch: pytest.MonkeyPatch
+    bed: Bed, service: Service, successor: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The record is on disk before the rename, so the next process takes the file back and sends it."""
     with bed.write("x", b"half").open("ab") as writer:
         drained(bed, service)
         writer.write(b" and the rest")
+    if successor:
+        bed.write("x", successor)
     states = []
 
     def killed(*_: object, **__: object) -> None:
@@ -221,7 +224,13 @@ def test_a_kill_between_the_record_and_the_rename_leaves_a_session_that_drains(
         with pytest.raises(Killed):
             bed.walk()
     assert states == [State.DRAINING]
-    assert bed.names() == ["x.completed"]
+    assert bed.names() == (["x"] if successor else []) + ["x.completed"]
+    sent: list[bytes] = []
+    bed.store.before["put"] = lambda _: sent.append((bed.folder / "x.processing").read_bytes())
+    bed.again().settle()
+    in_order = list(dict.fromkeys(sent))  # the first try of each finds that there is a blob
+    assert in_order == [b"half and the rest"] + ([successor] if successor else [])
+    assert bed.names() == []
 
 
 def test_no_drain_ends_before_the_file_that_reopened_it_has_its_name_back(

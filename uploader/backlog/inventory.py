@@ -50,7 +50,7 @@ class Inventory:
     def __init__(self, session: str, limit: int, *, fresh: bool = False) -> None:
         """`limit`: files that may wait in each queue.
 
-        `fresh`: there was no record of this session, so that no earlier run can have given a claim back.
+        `fresh`: the session's folder was made just now, so that no earlier run can have given a claim back.
         """
         self.session = session
         self.limit = limit

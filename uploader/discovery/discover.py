@@ -13,6 +13,7 @@ from uploader.discovery.watch import Watch
 from uploader.errors import Cancelled, FileError, NotEligible
 from uploader.settings import Settings
 from uploader.share.fingerprint import Fingerprint, look, size
+from uploader.share.mark import Mark
 from uploader.share.mount import Share
 from uploader.share.paths import join, opened
 from uploader.share.scan import Found, Kind, Rule, scan
@@ -159,7 +160,7 @@ class Discovery:
         self._rescan = False
         draining, before = self._draining, self.files.begin_scan()
         try:
-            one = self._last = Pass(self.share.server_time(), time.monotonic())
+            one = self._last = self._pass()
             self._first = self._first or one
             self._readiness.begin(one.server)
             with opened(self.share.fd, self.files.session) as top:
@@ -180,6 +181,10 @@ class Discovery:
         took = max(0.0, time.monotonic() - one.began - one.waited)
         instruments.SCAN_DURATION.record(took)
         return took
+
+    def _pass(self) -> Pass:
+        began, server = time.monotonic(), self.share.server_time()
+        return Pass(server, began, Mark(self.share, self.files.session).until())  # read after the server's time
 
     def _enter(self, path: str, folder: int) -> None:
         self._watch.add(self, path, folder)

@@ -19,10 +19,12 @@ class Pass:
     """One scan. `server`: the server's time in ns when it began; `waited`: seconds for room in the queue.
 
     `beyond`: files that found no room. `ripe`: when the first settling file will have settled, monotonic seconds.
+    `given_back`: the server's time in ns up to which a sign may be a give-back of a claim by one of our processes.
     """
 
     server: int
     began: float
+    given_back: int
     waited: float = 0.0
     beyond: int = 0
     counted: bool = False
@@ -52,9 +54,11 @@ class Readiness:
         since = before.since if before and before.look == current else now
         age = (one.server - current.ctime_ns) / 1e9
         settle = self._settings.settle if current.size else self._settings.settle_empty
-        if (signed(current, self._trusted or 0) and not given_back) or settled(age, now - since, settle):
+        sign = signed(current, max(self._trusted or 0, one.given_back)) and not given_back
+        # What happened since the scan began may be a giving back whose mark came too late for it.
+        if (sign and current.ctime_ns <= one.server) or settled(age, now - since, settle):
             return current
-        wait = rest(age, now - since, settle)
+        wait = 0.0 if sign else rest(age, now - since, settle)
         if not current.size:
             wait = min(wait, self._settings.settle)  # content may come at any time, and has its own time to settle
         one.ripe = min(one.ripe, now + max(wait, self._settings.scan_interval))
@@ -66,8 +70,7 @@ class Readiness:
 def signed(file: Fingerprint, trusted: int) -> bool:
     """Tell whether something happened to a file after its last write: a rename, or a final utimes.
 
-    `trusted`: the server's time in ns. A rename before this process started may be our own give-back, so that it is
-    not trusted.
+    `trusted`: the server's time in ns. An earlier sign may be our own give-back of a claim.
     """
     return file.size > 0 and file.ctime_ns > max(file.mtime_ns, trusted)
 

@@ -12,7 +12,7 @@ from uploader.backlog.inventory import Inventory
 from uploader.blob.store import BlobStore
 from uploader.errors import InTheWay
 from uploader.settings import Settings
-from uploader.share.claim import Claim, move
+from uploader.share.claim import Claim
 from uploader.share.fingerprint import Fingerprint, inode, look
 from uploader.share.paths import COMPLETED
 from uploader.share.scan import Rule
@@ -102,6 +102,8 @@ class Completed:
         verdict, current = judge(claim, self.proofs.get((files.session, path)), self.store, blob)
         if verdict is Verdict.PROVEN and not look(claim.folder, claim.completed, thaw=True).same(current):
             verdict = Verdict.CHANGED
+        elif verdict is Verdict.UNPROVEN and claim.half_done():
+            verdict = Verdict.CHANGED  # it was on its way back when a process died, or a call failed
         return verdict, current
 
     def delete(self, files: Inventory, path: str, claim: Claim) -> None:
@@ -117,10 +119,7 @@ class Completed:
         `files`: the inventory of the session that sends the file. Raises OSError, InTheWay.
         """
         files.given_back(path, current, self.settings.settle)
-        try:
-            move(claim.folder, claim.completed, claim.name)
-        except (InTheWay, PermissionError):
-            claim.reopen()
+        claim.take_back()
         self.gone(files, path)
         log.warning(names.FILE_CHANGED, extra={"session": files.session, "path": shown(path)})
 

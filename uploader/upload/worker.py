@@ -12,6 +12,7 @@ from uploader.errors import Cancelled, Fatal, FileError, InTheWay, Unsettled, Va
 from uploader.settings import Settings
 from uploader.share.claim import Claim
 from uploader.share.fingerprint import Fingerprint, inode, look, read, unchanged
+from uploader.share.mark import Mark
 from uploader.share.mount import Share
 from uploader.share.paths import join, opened, split
 from uploader.telemetry import instruments, names
@@ -79,7 +80,7 @@ class Workers:
         folder, name = split(item.path)
         try:
             with opened(self.share.fd, join(item.files.session, folder)) as at:
-                self._upload(item, Claim(at, name))
+                self._upload(item, Claim(at, name, Mark(self.share, item.files.session).set))
         except (Vanished, FileNotFoundError):
             pass  # the producer or another shard took the file; the next scan finds what is there
         except (FileError, OSError) as error:
@@ -107,12 +108,22 @@ class Workers:
             instruments.uploaded(item.size, began)
 
     def _claim(self, item: Item, claim: Claim) -> bool:
-        """Claim the file; True when `.processing` is a file that was claimed earlier. Raises Vanished, InTheWay."""
-        if claim.held() or self._make_room(item, claim):
-            claim.finish_giving_back()
+        """Have `.processing`; True when that is an older file than the one found. Raises Vanished, InTheWay."""
+        if claim.held():
+            self._finish(item, claim)
+            self.completed.clear(item.files, item.path, claim)  # an older file is sent before this one
+            return True
+        if self._make_room(item, claim):
             return True
         claim.take()
         return False
+
+    def _finish(self, item: Item, claim: Claim) -> None:
+        """End a step that is half done. Raises Vanished when the file has its plain name back: it has to settle."""
+        claim.finish()
+        if not claim.held():
+            self._settles(item, look(claim.folder, claim.name))
+            raise Vanished(claim.processing)
 
     def _make_room(self, item: Item, claim: Claim) -> bool:
         """Make room for `.completed`, but only while the plain name is still the file that was found.
@@ -170,8 +181,7 @@ class Workers:
         log.info(names.FILE_COMPLETED, extra={"session": item.files.session, "path": item.path, "bytes": item.size})
 
     def _give_back(self, item: Item, claim: Claim, reason: Exception) -> None:
-        current = look(claim.folder, claim.processing)
-        item.files.given_back(item.path, current, self.settings.settle if current.size else self.settings.settle_empty)
+        self._settles(item, look(claim.folder, claim.processing))
         claim.give_back()
         extra = {
             "session": item.files.session,
@@ -179,3 +189,7 @@ class Workers:
             "reason": str(reason) or "the session ended",
         }
         log.info(names.FILE_GIVEN_BACK, extra=extra)
+
+    def _settles(self, item: Item, current: Fingerprint) -> None:
+        settle = self.settings.settle if current.size else self.settings.settle_empty
+        item.files.given_back(item.path, current, settle)
