@@ -89,9 +89,9 @@ def test_a_name_that_comes_again(scene: Scene) -> None:
 
 def test_a_file_that_was_written_to_after_its_commit(scene: Scene) -> None:
     def before(bed: Bed) -> None:
-        with bed.write("x", b"begin").open("ab") as writer:
-            bed.upload("x")
-            writer.write(b" and end")
+        bed.write("x", b"begin")
+        bed.upload("x")
+        bed.append("x.completed", b" and end")
 
     def check() -> None:
         assert scene.blob("x") == b"begin and end"

@@ -198,11 +198,12 @@ class Inventory:
             self._settling.put(path, settling, self._scans)
             return True
 
-    def given_back(self, path: str, look: Fingerprint, settle: float) -> None:
+    def given_back(self, path: str, look: Fingerprint, settle: float, *, reason: str = "") -> None:
         """Remember that it was we who renamed this file: that is no sign of its being finished. `settle`: seconds."""
         now = time.monotonic()
+        settling = Settling(look, now, now + settle, given_back=True, reason=reason)
         with self._lock:
-            self._settling.put(path, Settling(look, now, now + settle, given_back=True), self._scans)
+            self._settling.put(path, settling, self._scans)
 
     def settling(self, path: str) -> Settling | None:
         """Return what is remembered of a file that may still be written."""
@@ -326,7 +327,7 @@ class Inventory:
             return self._finished == before and not self._pending()
 
     def snapshot(self, most: int = 0) -> Snapshot:
-        """Return the counts, and at most so many files: those under way first, then those that failed, those kept."""
+        """Return the counts, and at most so many files: under way first, then failed, held by their writers, kept."""
         rate = self.meter.rate()
         with self._lock:
             uploaded = self._completed_bytes + sum(item.uploaded for item in self._busy.values())
@@ -357,5 +358,8 @@ class Inventory:
         for path, failure in self._failures:
             if path not in self._busy:
                 yield Current(shown(path), failure.size, 0, failure.attempts, failure.error)
+        for path, settling in self._settling.with_reason():
+            if path not in self._busy:
+                yield Current(shown(path), settling.look.size, 0, 0, settling.reason)
         for path, reason in self._kept.items():
             yield Current(shown(path), 0, 0, 0, reason)

@@ -3,7 +3,7 @@
 Memory: MAX_SETTLING times about 500 bytes with the path.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from uploader.share.fingerprint import Fingerprint
@@ -13,12 +13,16 @@ MAX_SETTLING = 20_000  # the others are looked at in each scan
 
 @dataclass(slots=True)
 class Settling:
-    """One of them. `due`: when to look again, monotonic seconds; `seen`: by which scan last."""
+    """One of them. `due`: when to look again, monotonic seconds; `seen`: by which scan last.
+
+    `reason`: what it waits for, where that is more than time.
+    """
 
     look: Fingerprint
     since: float
     due: float
     given_back: bool = False
+    reason: str = ""
     seen: int = 0
 
 
@@ -28,6 +32,7 @@ class SettlingFiles:
     def __init__(self) -> None:
         self.bytes = 0
         self._known: dict[str, Settling] = {}
+        self._with_reason: dict[str, Settling] = {}
 
     def __len__(self) -> int:
         return len(self._known)
@@ -35,6 +40,10 @@ class SettlingFiles:
     def get(self, path: str) -> Settling | None:
         """Return what is remembered of a file."""
         return self._known.get(path)
+
+    def with_reason(self) -> Iterable[tuple[str, Settling]]:
+        """Return those that wait for more than time."""
+        return self._with_reason.items()
 
     def full(self) -> bool:
         """Tell whether no further file should be remembered."""
@@ -45,12 +54,15 @@ class SettlingFiles:
         self.drop(path)
         settling.seen = scan
         self._known[path] = settling
+        if settling.reason:
+            self._with_reason[path] = settling
         self.bytes += settling.look.size
 
     def drop(self, path: str) -> None:
         """Forget a file."""
         if settling := self._known.pop(path, None):
             self.bytes -= settling.look.size
+            self._with_reason.pop(path, None)
 
     def drop_unseen(self, scan: int, held: Callable[[str], bool]) -> None:
         """Forget what this scan did not see, unless somebody has it in hand."""
