@@ -1,10 +1,11 @@
 """I3: a short read is an error, never a short blob."""
 
 import os
+from collections.abc import Callable
 
 import pytest
 
-from tests.invariants.bed import BLOCK, Bed
+from tests.invariants.bed import BLOCK, NFS, Bed
 from uploader.blob.checksum import crc64
 from uploader.share import handle
 from uploader.share.fingerprint import Fingerprint, look_at
@@ -29,9 +30,10 @@ def test_reads_that_give_less_than_asked_are_read_on(bed: Bed, size: int, monkey
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("missing", [1, 900])
 def test_a_file_that_ends_before_its_size_is_not_committed(
-    bed: Bed, size: int, missing: int, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., Bed], size: int, missing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """fstat still says the old size, as NFS' attribute cache may."""
+    bed = make(tells=NFS)
     bed.write("x", os.urandom(size))
     item = bed.item("x")
     opened: list[Fingerprint] = []

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import pytest
 
 from tests.support.programs import TOP
+from uploader import share as module
 from uploader.errors import ShareLost
-from uploader.share import mount as module
 from uploader.share.mount import Share
 
 WATCHED = """

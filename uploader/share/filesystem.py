@@ -8,6 +8,7 @@ from uploader.share.lease import held_open
 from uploader.share.statx import born
 
 NETWORK = frozenset({"nfs", "nfs4"})
+LOCAL = frozenset({"ext4", "xfs", "btrfs", "f2fs", "tmpfs"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,11 @@ class FileSystem:
     def remote(self) -> bool:
         """Whether another machine keeps it, so that this one may answer from its cache."""
         return self.kind in NETWORK
+
+    @property
+    def quick(self) -> bool:
+        """Whether looking at an open file never waits, not even for a disk."""
+        return self.kind in LOCAL
 
     def held_open(self, fd: int) -> bool | None:
         """Tell whether somebody can write to a file that is open for reading only; None when nobody can tell."""

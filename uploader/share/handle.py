@@ -15,7 +15,7 @@ from uploader.share import fingerprint
 from uploader.share.filesystem import FileSystem
 from uploader.share.fingerprint import Fingerprint, look_at
 from uploader.share.lease import OPEN
-from uploader.share.statx import born, synced
+from uploader.share.statx import born, quick, synced
 
 CHANGED = "it changed while it was taken; it is taken again when it has settled"
 
@@ -38,7 +38,7 @@ class Handle:
     def born(self) -> int | None:
         """Return when it was made, in ns; None where its file system does not tell."""
         if self._born is None and self._tells.births:
-            self._born = born(self.fd)
+            self._born = born(self.fd, quickly=self._tells.quick)
         return self._born
 
     def begin(self) -> None:
@@ -65,7 +65,7 @@ class Handle:
 
     def unchanged(self) -> None:
         """Raise Unsettled when something has happened to it, as far as this machine remembers."""
-        self._compare(look_at(self.fd))
+        self._compare(Fingerprint(*quick(self.fd)) if self._tells.quick else look_at(self.fd))
 
     def untouched(self) -> None:
         """Raise Unsettled when something has happened to it; a server is asked."""
@@ -95,7 +95,7 @@ class Handle:
     def _look(self) -> Fingerprint:
         if self._tells.remote:
             synced(self.fd)
-        return look_at(self.fd)
+        return Fingerprint(*quick(self.fd)) if self._tells.quick else look_at(self.fd)
 
     def _compare(self, seen: Fingerprint) -> None:
         if seen != self.now:

@@ -5,10 +5,12 @@ server on this machine, its clients too. fcntl(2), F_SETLEASE. Only file systems
 client refuses one whenever it has no delegation, so there the answer says nothing (see filesystem.py).
 """
 
+import ctypes
 import fcntl
 import signal
 
 OPEN = "open for writing"
+_libc = ctypes.PyDLL(None)  # keeps the interpreter's lock: with many threads it might come back only after 5 ms
 
 
 def held_open(fd: int) -> bool | None:
@@ -23,7 +25,7 @@ def held_open(fd: int) -> bool | None:
         return True
     except OSError:
         return None
-    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    _libc.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return False
 
 

@@ -11,25 +11,45 @@ import struct
 _BASIC, _BTIME = 0x7FF, 0x800
 _EMPTY_PATH, _FORCE_SYNC = 0x1000, 0x2000
 _SIZE, _AT_MASK, _AT_BTIME = 256, 0, 80
+_AT_INODE, _AT_CTIME, _AT_MTIME = 32, 96, 112
 _libc = ctypes.CDLL(None, use_errno=True)
+_quick = ctypes.PyDLL(None, use_errno=True)
 
 
-def born(fd: int) -> int | None:
-    """Return the birth time of an open file in ns, None where its file system keeps none. Raises OSError."""
-    found = _statx(fd, _EMPTY_PATH, _BTIME)
+def born(fd: int, *, quickly: bool = False) -> int | None:
+    """Return the birth time of an open file in ns, None where its file system keeps none. Raises OSError.
+
+    `quickly`: see `quick`.
+    """
+    found = _statx(_quick if quickly else _libc, fd, _EMPTY_PATH, _BTIME)
     (mask,) = struct.unpack_from("=I", found, _AT_MASK)
-    seconds, fraction = struct.unpack_from("=qI", found, _AT_BTIME)
-    return int(seconds * 1_000_000_000 + fraction) if mask & _BTIME else None
+    return _time(found, _AT_BTIME) if mask & _BTIME else None
 
 
 def synced(fd: int) -> None:
     """Have the server asked what an open file is, whatever this machine remembers. Raises OSError."""
-    _statx(fd, _EMPTY_PATH | _FORCE_SYNC, _BASIC)
+    _statx(_libc, fd, _EMPTY_PATH | _FORCE_SYNC, _BASIC)
 
 
-def _statx(fd: int, flags: int, mask: int) -> "ctypes.Array[ctypes.c_char]":
+def quick(fd: int) -> tuple[int, int, int, int]:
+    """Return inode, size, mtime and ctime in ns of an open file of a local file system, which never waits for it.
+
+    The interpreter's lock is kept: to give it away for a microsecond costs ten where 32 threads want it.
+    Raises OSError.
+    """
+    found = _statx(_quick, fd, _EMPTY_PATH, _BASIC)
+    inode, size = struct.unpack_from("=QQ", found, _AT_INODE)
+    return inode, size, _time(found, _AT_MTIME), _time(found, _AT_CTIME)
+
+
+def _time(found: "ctypes.Array[ctypes.c_char]", at: int) -> int:
+    seconds, fraction = struct.unpack_from("=qI", found, at)
+    return int(seconds * 1_000_000_000 + fraction)
+
+
+def _statx(libc: ctypes.CDLL, fd: int, flags: int, mask: int) -> "ctypes.Array[ctypes.c_char]":
     found = ctypes.create_string_buffer(_SIZE)
-    if _libc.statx(fd, b"", flags, mask, found):
+    if libc.statx(fd, b"", flags, mask, found):
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
     return found
