@@ -103,13 +103,13 @@ class Bytes:
 
 @dataclass
 class Current:
-    """A file in flight, or one that failed and waits for its next attempt."""
+    """A file in flight, one that failed and waits for its next attempt, or one that waits for its writer."""
 
     path: Annotated[str, Field(description="below the session's folder")]
     size: Size
     uploaded: Size
     attempts: Count
-    error: Annotated[str | None, Field(description="why the last attempt failed")] = None
+    error: Annotated[str | None, Field(description="why the last attempt failed, or what the file waits for")] = None
 
 
 @dataclass
