@@ -54,6 +54,8 @@ def test_a_file_that_is_mapped_for_writing_waits_whatever_its_times_say(bed: Bed
     """Once touched, its pages are stored to without moving the mtime; the descriptor may be closed."""
     mapping = mapped(bed.folder / "x", size)
     fill(mapping)
+    bed.scan()
+    assert not bed.files.knows("x"), "it is not even claimed"
     bed.settle()
     assert bed.names() == ["x"]
     assert said(bed) == {"x": OPEN}
@@ -277,8 +279,21 @@ def test_a_completed_file_whose_mode_or_links_change_is_compared_and_deleted(
     change(bed.folder / "x.completed")
     bed.store.before["head"] = lambda _: pytest.fail("it asked")
     bed.due()
-    assert "x.completed" not in bed.names()
+    assert [name for name in bed.names() if name != ".y"] == []
     assert bed.store.writes == ["run/x"]
+
+
+def test_what_nothing_has_happened_to_is_deleted_without_being_read_again(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our own renames move the ctime, and are no reason."""
+    bed.write("x", b"content")
+    bed.tick()
+    item = bed.item("x")
+    bed.handle(item)
+    monkeypatch.setattr(os, "pread", lambda *_: pytest.fail("it was read"))
+    bed.due()
+    assert bed.names() == []
 
 
 # --- an inode that is given again

@@ -38,7 +38,7 @@ class Handle:
     def born(self) -> int | None:
         """Return when it was made, in ns; None where its file system does not tell."""
         if self._born is None and self._tells.births:
-            self._born = born(self.fd, quickly=self._tells.quick)
+            self._born = born(self.fd)
         return self._born
 
     def begin(self) -> None:
@@ -65,7 +65,7 @@ class Handle:
 
     def unchanged(self) -> None:
         """Raise Unsettled when something has happened to it, as far as this machine remembers."""
-        self._compare(Fingerprint(*quick(self.fd)) if self._tells.quick else look_at(self.fd))
+        self._compare(self._quick() if self._tells.quick else look_at(self.fd))
 
     def untouched(self) -> None:
         """Raise Unsettled when something has happened to it; a server is asked."""
@@ -95,7 +95,11 @@ class Handle:
     def _look(self) -> Fingerprint:
         if self._tells.remote:
             synced(self.fd)
-        return Fingerprint(*quick(self.fd)) if self._tells.quick else look_at(self.fd)
+        return self._quick() if self._tells.quick else look_at(self.fd)
+
+    def _quick(self) -> Fingerprint:
+        *seen, self._born = quick(self.fd)
+        return Fingerprint(*seen)
 
     def _compare(self, seen: Fingerprint) -> None:
         if seen != self.now:
