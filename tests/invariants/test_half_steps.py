@@ -148,9 +148,9 @@ CODES = [errno.ETIMEDOUT, errno.EACCES, errno.EIO]
 def test_an_unlink_that_fails_when_a_completed_file_goes_back_is_made_again(
     bed: Bed, next_there: bool, code: int, times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with bed.write(PLAIN, OLD).open("ab") as writer:
-        bed.upload(PLAIN)
-        writer.write(END)
+    bed.write(PLAIN, OLD)
+    bed.upload(PLAIN)
+    bed.append(DONE, END)
     sent = versions(bed)
     if next_there:
         bed.write(PLAIN, NEW)

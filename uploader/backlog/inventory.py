@@ -185,11 +185,12 @@ class Inventory:
             self._known.settling.put(path, settling, self._scans)
             return True
 
-    def given_back(self, path: str, look: Fingerprint, settle: float) -> None:
+    def given_back(self, path: str, look: Fingerprint, settle: float, *, reason: str = "") -> None:
         """Remember that we renamed this file ourselves: that is no sign that it is finished. `settle`: seconds."""
         now = time.monotonic()
+        settling = Settling(look, now, now + settle, given_back=True, reason=reason)
         with self._lock:
-            self._known.settling.put(path, Settling(look, now, now + settle, given_back=True), self._scans)
+            self._known.settling.put(path, settling, self._scans)
 
     def settling(self, path: str) -> Settling | None:
         """Return what is remembered of a file that may still be written."""

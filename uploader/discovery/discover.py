@@ -12,7 +12,7 @@ from uploader.discovery.readiness import Pass, Readiness
 from uploader.discovery.watch import Watch
 from uploader.errors import Cancelled, FileError, NotEligible
 from uploader.settings import Settings
-from uploader.share.fingerprint import Fingerprint, look, size
+from uploader.share.fingerprint import Fingerprint, size
 from uploader.share.mark import Mark
 from uploader.share.mount import Share
 from uploader.share.paths import join, opened
@@ -54,7 +54,7 @@ class Discovery:
         self._wake = wake
         self._draining = False
         self.thread: threading.Thread | None = None
-        self._readiness = Readiness(files, settings)
+        self._readiness = Readiness(files, settings, share.tells)
         self._first: Pass | None = None
         self._last: Pass | None = None
         self._beyond = 0  # files that a scan which waits for room has counted behind it
@@ -144,11 +144,13 @@ class Discovery:
             return
         try:
             with opened(self.share.fd, join(self.files.session, folder)) as at:
-                found = look(at, name)
+                found = self._readiness.closed(at, name, path)
         except FileNotFoundError:
             return
         except (FileError, OSError):
             self._rescan = True  # the scan reports what is wrong with the file
+            return
+        if found is None:
             return
         if self._backlog.offer(self.files, path, found):
             self._measure(path, found)
