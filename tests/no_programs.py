@@ -25,7 +25,9 @@ def _watch(event: str, _: tuple[Any, ...]) -> None:
         _leave()
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    # A test that ends in the middle of a constructor leaves what that had made to the garbage collector.
+    config.addinivalue_line("filterwarnings", "ignore::pytest.PytestUnraisableExceptionWarning")
     sys.addaudithook(_watch)
     spawn = util.spawnv_passfds  # multiprocessing's own function, which raises no audit event
 
