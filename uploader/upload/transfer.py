@@ -4,8 +4,9 @@ import logging
 from hashlib import md5
 
 from uploader.blob.checksum import crc64
-from uploader.blob.store import BlobStore, Label, Stored
+from uploader.blob.store import BlobStore, Label
 from uploader.errors import Cancelled, Overtaken
+from uploader.share.fingerprint import unchanged
 from uploader.telemetry import instruments, names
 from uploader.upload.block import ID_LENGTH, MIB, block_id
 from uploader.upload.blockwise import Blockwise, Pools
@@ -26,48 +27,37 @@ class Transfer:
         self.content_md5 = content_md5
         self._pools = Pools(memory, connections)
 
-    def upload(self, source: Source) -> int:
-        """Return the CRC64, when the store has confirmed every block and the commit, or holds this very content.
+    def upload(self, source: Source) -> None:
+        """Return when the store has confirmed every block and the commit, or has this very content already.
 
         Raises Unsettled, ShortRead, NotEligible, Cancelled, StoreError, OSError.
         """
-        label = self._present(source) if source.retried else None
-        if label:
+        if source.retried and self._present(source):
             log.info(names.UPLOAD_PRESENT, extra={"session": source.session, "blob": source.blob})
             source.sent(source.look.size)
         elif source.look.size <= self.block_size:
-            label = self._put(source)
+            self._put(source)
         else:
-            label = Blockwise(self.store, self._pools, source, content_md5=self.content_md5).run()
-        return label.crc64
+            Blockwise(self.store, self._pools, source, content_md5=self.content_md5).run()
 
-    def _present(self, source: Source) -> Label | None:
+    def _present(self, source: Source) -> bool:
         stored = self.store.head(source.blob)
         if stored is None or stored.size != source.look.size or stored.crc64 is None:
-            return None
+            return False
         crc, piece = 0, min(MIB, self.block_size)
         with self.memory.held(piece):
             for offset in range(0, source.look.size, piece):
                 if source.cancelled():
                     raise Cancelled
                 crc = crc64(source.read(min(piece, source.look.size - offset), offset), crc)
-        source.file.unchanged()
-        label = source.label(crc, stored.md5)
-        if not stored.holds(label):
-            return None
-        self._adopt(source, stored, label)
-        return label
+        source.unchanged()
+        return crc == stored.crc64
 
-    def _adopt(self, source: Source, stored: Stored, label: Label) -> None:
-        """Have a blob name the file that it was found equal to, which a later process may have to know again."""
-        if not stored.of(label):
-            self.store.relabel(source.blob, label, stored.etag)
-
-    def _put(self, source: Source) -> Label:
+    def _put(self, source: Source) -> None:
         size = source.look.size
         with self.memory.held(size):
             data = source.read(size, 0)
-            source.file.unchanged()
+            source.unchanged()
             digest = md5(data, usedforsecurity=False).digest() if self.content_md5 else None
             label = source.label(crc64(data), digest)
             if source.copy:
@@ -79,17 +69,14 @@ class Transfer:
         source.sent(size)
         instruments.CONTENT_SENT.add(size)
         instruments.phase(names.COMMITTED)
-        return label
 
     def _replace(self, source: Source, data: bytes, label: Label) -> None:
         """Overwrite a blob of this name, unless a lost reply or another shard (I9) has put our content there."""
         stored = self.store.head(source.blob)
         if stored is None:
             self._put_as_block(source.blob, data, label)
-        elif stored.holds(label):
-            self._adopt(source, stored, label)
-        else:
-            source.last_look()
+        elif not stored.holds(label):
+            unchanged(source.look, source.check())
             self.store.put(source.blob, data, label, stored.etag)
 
     def _put_as_block(self, name: str, data: bytes, label: Label) -> None:
