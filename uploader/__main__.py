@@ -13,6 +13,7 @@ from uploader.errors import BadConfiguration, Fatal, ShareLost, StoreAway
 from uploader.sessions.records import Records
 from uploader.sessions.service import Service
 from uploader.settings import Settings, load
+from uploader.share import lease
 from uploader.share.mount import LOST, OWN, Share
 from uploader.sweep.completed import Completed
 from uploader.sweep.sweeper import Sweeper
@@ -31,6 +32,7 @@ ABOUT = "A shard of nfs-watch: moves the files of its sessions from an NFS share
 def main() -> None:
     """Run a shard until it is killed."""
     arguments.read("uploader", ABOUT, sys.argv[1:])
+    lease.ignore_signal()
     instruments.configure("uploader")
     try:
         settings = load()
@@ -60,7 +62,7 @@ def build(settings: Settings) -> Service:
     share.watch()
     staging = Staging(settings.staging, settings.staging_size) if settings.staging else None
     backlog = Queues(settings.block_size)
-    completed = Completed(settings, blobs)
+    completed = Completed(settings, share.tells, blobs)
     memory = Memory(settings.memory, settings.block_size)
     transfer = Transfer(blobs, memory, settings.connections, content_md5=settings.content_md5)
     service = Service(settings, share, records, count, Watch(), backlog)

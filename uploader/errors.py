@@ -6,7 +6,8 @@ UploaderError
 │   └── ShareLost         75: only a fresh mount can help
 ├── FileError             this file is tried again with backoff; other files go on
 │   ├── NotEligible       cannot be sent as it is (a link, a bad name); a drain does not wait for it
-│   ├── Unsettled         changed while it was read (I2); given back, and has to settle again
+│   ├── Unsettled         changed while it was read (I2); goes back and has to settle again
+│   │   └── HeldOpen      somebody can still write to it; it waits until nobody can
 │   ├── ShortRead         the file ended before its size (I3)
 │   ├── InTheWay          another file stands where a rename would put this one (I4)
 │   ├── Vanished          no longer there: the producer or another shard took it
@@ -64,6 +65,10 @@ class NotEligible(FileError):
 
 class Unsettled(FileError):
     """The file changed while it was read."""
+
+
+class HeldOpen(Unsettled):
+    """Somebody has the file open for writing, or mapped."""
 
 
 class ShortRead(FileError):

@@ -40,7 +40,7 @@ def commit(store: AzureBlobs) -> None:
     data = b"content"
     block = block_id(0, crc64(data))
     store.stage("run/x", block, memoryview(data), crc64(data))
-    store.commit("run/x", [block], Label(7, crc64(data), None, 1, 0, "run", "x/y"), None)
+    store.commit("run/x", [block], Label(7, crc64(data), None, 1, None, 0, "run", "x/y"), None)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_content_that_is_listed_as_a_block_without_a_name_is_no_block(tmp_path: 
     """A commit replaces such content, and discard refuses to lose it."""
     data = b"whole"
     with Endpoint(Store()) as endpoint, azure_blobs(endpoint.connection_string, tmp_path) as store:
-        store.put("run/x", data, Label(5, crc64(data), None, 1, 0, "run", "x/y"), None)
+        store.put("run/x", data, Label(5, crc64(data), None, 1, None, 0, "run", "x/y"), None)
         found = store.head("run/x")
         assert found
         assert store.blocks("run/x") == Blocks({}, [], found.etag)
@@ -128,7 +128,7 @@ def test_discard_needs_to_know_what_it_drops(
 ) -> None:
     """Without the headers it can tell neither the empty blob it made nor the blob to commit again."""
     if operation is Operation.HEAD_BLOB:
-        store.put("run/x", b"whole", Label(5, crc64(b"whole"), None, 1, 0, "run", "x/y"), None)
+        store.put("run/x", b"whole", Label(5, crc64(b"whole"), None, 1, None, 0, "run", "x/y"), None)
     store.stage("run/x", block_id(0, crc64(b"a")), memoryview(b"a"), crc64(b"a"))
     there = store.blocks("run/x")
     endpoint.faults.add(Alter({header: None}), operation)

@@ -76,6 +76,7 @@ def label(data: bytes, *, digest: bool = True, **changes: object) -> Label:
         crc64=crc64(data),
         md5=md5(data).digest() if digest else None,
         inode=4711,
+        born=1_690_000_000_987_654_321,
         mtime_ns=1_700_000_000_123_456_789,
         session="run",
         content_type="application/octet-stream",
@@ -106,11 +107,51 @@ def test_a_put_blob_is_described_and_read_as_it_was_written(seam: Seam, name: st
     found = seam.store.head(name)
     assert found is not None
     assert (found.size, found.crc64, found.inode) == (len(data), crc64(data), "4711")
+    assert found.born == "1690000000987654321"
     assert found.md5 == md5(data).digest()
     assert found.holds(label(data))
     assert not found.holds(label(data + b"x"))
     assert seam.content(name) == data
     assert seam.store.blocks(name) == Blocks({}, [], found.etag)
+
+
+def test_a_birth_time_that_is_not_known_is_not_written(store: BlobStore, name: str) -> None:
+    store.put(name, b"content", label(b"content", born=None), None)
+    found = store.head(name)
+    assert found is not None
+    assert found.born is None
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+def test_a_new_label_leaves_the_content_and_its_checksums_alone(seam: Seam, name: str, blocks: bool) -> None:
+    """A blob that was found equal to another file names that one from then on."""
+    if blocks:
+        seam.store.commit(name, staged(seam.store, name, b"con", b"tent"), label(b"content"), None)
+    else:
+        seam.store.put(name, b"content", label(b"content"), None)
+    before = seam.store.head(name)
+    assert before is not None
+    other = label(b"content", inode=4712, born=5, content_type="x/y")
+    assert before.of(label(b"content"))
+    assert not before.of(other)
+    seam.store.relabel(name, other, before.etag)
+    after = seam.store.head(name)
+    assert after is not None
+    assert after.of(other)
+    assert replace(after, etag=before.etag, inode=before.inode, born=before.born) == before
+    assert after.etag != before.etag
+    assert seam.content(name) == b"content"
+
+
+def test_a_label_is_written_only_to_the_version_that_was_looked_at(store: BlobStore, name: str) -> None:
+    store.put(name, b"first", label(b"first"), None)
+    first = store.head(name)
+    assert first is not None
+    store.put(name, b"other", label(b"other"), first.etag)
+    with pytest.raises(Overtaken):
+        store.relabel(name, label(b"first", inode=4712), first.etag)
+    assert (found := store.head(name))
+    assert found.of(label(b"other"))
 
 
 def test_blocks_are_committed_in_the_order_of_the_list(seam: Seam, name: str) -> None:

@@ -36,7 +36,7 @@ class Step:
 
 
 RENAMES = {".processing": "claim", ".completed": "complete", ".json": "record's change"}
-LINKS = {".json": "record's link", ".bin": "link that gives back"}
+LINKS = {".json": "record's link", ".bin": "link that gives back", ".processing": "link that takes up again"}
 UNLINKS = {".completed": "deletion", ".json": "record's removal", ".processing": "unlink that gives back"}
 
 
@@ -99,6 +99,7 @@ def _run(output: Path, env: Mapping[str, str], step: Step | None) -> None:
     for name in [name for name in os.environ if name.startswith(("NFS_WATCH_", "AZURE_", "OTEL_"))]:
         del os.environ[name]
     os.environ.update(env)
+    sys.argv[1:] = []  # the tests' own
     if step:
         _arm(step)
         _note_stops(output.parent / STOPPING)

@@ -53,17 +53,35 @@ GIVING_BACK = [
     Step("unlink that gives back", "after"),
 ]
 
+TAKING_BACK = [
+    Step("link that gives back", "before"),
+    Step("link that gives back", "after"),
+    Step("deletion", "after"),
+]
+TAKING_UP = [
+    Step("link that takes up again", "before"),
+    Step("link that takes up again", "after"),
+    Step("deletion", "after"),
+]
+
 
 class Scene:
     """A share and an endpoint that outlive their shards."""
 
-    def __init__(self, folder: Path, endpoint: Endpoint, files: Mapping[str, bytes] = FILES, settle: float = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        endpoint: Endpoint,
+        files: Mapping[str, bytes] = FILES,
+        settle: float = 0,
+        retention: float = 0,
+    ) -> None:
         self.folder = folder
         self.root = folder / "share"
         self.endpoint = endpoint
         self.server = shard(
             folder, self.root, endpoint.connection_string, block_size=BLOCK, memory=16 * BLOCK, connections=4,
-            settle=settle, settle_empty=0.2, scan_interval=0.1, retention=0, sweep_interval=0.1,
+            settle=settle, settle_empty=0.2, scan_interval=0.1, retention=retention, sweep_interval=0.1,
         )  # fmt: skip
         self.env = {name: value for name, value in self.server.env.items() if name.startswith(("NFS_WATCH_", "AZURE_"))}
         self.files = dict(files)
@@ -159,7 +177,43 @@ def die_while_giving_back(scene: Scene, step: Step) -> None:
     assert scene.sent_in_vain(death) == []
 
 
+def die_while_taking_back(scene: Scene, step: Step, successor: bytes = b"") -> None:
+    """A file is written to after its commit, and perhaps the next of its name has come."""
+    process = scene.start(Step("complete", "after", 1))
+    scene.post("start")
+    scene.killed(process)
+    (path,) = [scene.root / "run" / name for name in scene.files]
+    with path.with_name(path.name + ".completed").open("ab") as writer:
+        writer.write(b" and end")
+    changed = scene.files[path.name] + b" and end"
+    scene.files[path.name] = successor or changed
+    if successor:
+        path.with_name(".arriving").write_bytes(successor)
+        path.with_name(".arriving").rename(path)
+    scene.killed(scene.start(step))
+    scene.finish()
+    puts = [one.length for one in scene.endpoint.log.of(Operation.PUT_BLOB) if one.status == 201]
+    assert puts[1:] == [len(changed), len(successor)][: 1 + bool(successor)]
+
+
+def die_while_taking_up(scene: Scene, step: Step) -> None:
+    die_while_taking_back(scene, step, b"the next of its name")
+
+
 Outcome = Callable[[Step], None]
+
+
+@pytest.mark.parametrize(
+    ("work", "step"),
+    [(die_while_taking_back, step) for step in TAKING_BACK] + [(die_while_taking_up, step) for step in TAKING_UP],
+    ids=lambda one: str(getattr(one, "__name__", one)),
+)
+def test_killed_while_it_takes_a_file_back_it_sends_each_version_once(
+    tmp_path: Path, work: Callable[[Scene, Step], None], step: Step
+) -> None:
+    with Endpoint() as endpoint:
+        # longer than a scan interval: a file that is completed again in each scan never comes to its end
+        work(Scene(tmp_path, endpoint, {"late.bin": b"the begin"}, retention=1), step)
 
 
 @pytest.fixture(scope="module")

@@ -164,6 +164,12 @@ def _get_blob(store: Store, request: Request) -> Reply:
     return Reply(206, described, blob.content[int(first) : end + 1])
 
 
+def _set_metadata(store: Store, request: Request) -> Reply:
+    store.blob(request.container, request.blob)
+    _may_write(store, request)
+    return Reply(200, version(store.set_metadata(request.container, request.blob, _metadata(request))))
+
+
 def _delete_blob(store: Store, request: Request) -> Reply:
     store.delete(request.container, request.blob)
     return Reply(202, {"x-ms-delete-type-permanent": "true"})
@@ -180,4 +186,5 @@ CALLS: dict[Operation, Callable[[Store, Request], Reply]] = {
     Operation.GET_BLOB: _get_blob,
     Operation.HEAD_BLOB: _get_blob,
     Operation.DELETE_BLOB: _delete_blob,
+    Operation.SET_METADATA: _set_metadata,
 }

@@ -23,6 +23,7 @@ class Operation(StrEnum):
     GET_BLOB = "Get Blob"
     HEAD_BLOB = "Get Blob Properties"
     DELETE_BLOB = "Delete Blob"
+    SET_METADATA = "Set Blob Metadata"
 
 
 CONTAINER_CALLS = {
@@ -35,6 +36,7 @@ BLOB_CALLS = {
     ("PUT", ""): Operation.PUT_BLOB,
     ("PUT", "block"): Operation.PUT_BLOCK,
     ("PUT", "blocklist"): Operation.PUT_BLOCK_LIST,
+    ("PUT", "metadata"): Operation.SET_METADATA,
     ("GET", "blocklist"): Operation.GET_BLOCK_LIST,
     ("GET", ""): Operation.GET_BLOB,
     ("HEAD", ""): Operation.HEAD_BLOB,

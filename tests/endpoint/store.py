@@ -156,6 +156,14 @@ class Store:
             self.container(container)[name] = blob
             return self._commit(blob, blocks, headers, metadata)
 
+    def set_metadata(self, container: str, name: str, metadata: Mapping[str, str]) -> Blob:
+        """Replace what is kept beside a committed blob's content."""
+        with self._lock:
+            blob = self.blob(container, name)
+            blob.metadata = dict(metadata)
+            blob.etag, blob.modified = f'"0x{next(self._etags):015X}"', time.time()
+            return blob
+
     def delete(self, container: str, name: str) -> None:
         """Delete a committed blob. Its uncommitted blocks stay."""
         with self._lock:

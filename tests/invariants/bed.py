@@ -16,6 +16,7 @@ from uploader.discovery.discover import Discovery
 from uploader.discovery.watch import Listener, Watch
 from uploader.sessions.give_back import give_back
 from uploader.settings import Settings
+from uploader.share.filesystem import FileSystem
 from uploader.share.fingerprint import look
 from uploader.share.mount import Share
 from uploader.share.paths import opened, split
@@ -27,6 +28,7 @@ from uploader.upload.transfer import Transfer
 from uploader.upload.worker import Workers
 
 BLOCK = 64 * 1024
+NFS = FileSystem("nfs4", leases=False, births=False)
 CONNECTION = "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=YQ==;BlobEndpoint=http://127.0.0.1:9/a;"
 
 
@@ -94,7 +96,15 @@ class One:
 class Bed:
     """A shard's parts around one session. `again` builds what a new process would have: the same share and store."""
 
-    def __init__(self, root: Path, store: BlobStore | None = None, session: str = "run", **settings: Any) -> None:
+    def __init__(
+        self,
+        root: Path,
+        store: BlobStore | None = None,
+        session: str = "run",
+        tells: FileSystem | None = None,
+        **settings: Any,
+    ) -> None:
+        """`tells`: what the share's file system shall tell, where that is less than it can."""
         self.root = root
         self.folder = root / session
         self.folder.mkdir(exist_ok=True)
@@ -104,8 +114,9 @@ class Bed:
         given |= {"AZURE_STORAGE_CONNECTION_STRING": CONNECTION} | settings
         self.settings = Settings(**given)
         self.share = Share(root, 0, 5)
+        self.share.tells = tells or self.share.tells
         self.backlog = Queues(BLOCK)
-        self.completed = Completed(self.settings, self.store)
+        self.completed = Completed(self.settings, self.share.tells, self.store)
         self.memory = Memory(self.settings.memory, BLOCK)
         self.transfer = Transfer(self.store, self.memory, self.settings.connections, content_md5=True)
         self.workers = Workers(self.settings, self.share, self.backlog, self.transfer, self.completed, None)
@@ -121,7 +132,7 @@ class Bed:
         self.sweeper = Sweeper(self.settings, self.share, self.completed, sessions, None)
 
     def again(self, **settings: Any) -> "Bed":
-        return Bed(self.root, self.store, self.files.session, **settings)
+        return Bed(self.root, self.store, self.files.session, self.share.tells, **settings)
 
     def write(self, path: str, content: bytes) -> Path:
         """Let a finished file arrive."""
@@ -130,6 +141,11 @@ class Bed:
         unfinished = target.with_name(".unfinished")
         unfinished.write_bytes(content)
         return unfinished.rename(target)
+
+    def append(self, name: str, content: bytes) -> None:
+        """Let a slow writer's next bytes come, of whom nothing could be known before: over NFS, say."""
+        with (self.folder / name).open("ab") as writer:
+            writer.write(content)
 
     def tick(self) -> None:
         """Wait until the clock that gives files their times has moved on."""

@@ -7,18 +7,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.invariants.bed import BLOCK, Bed
+from tests.invariants.bed import BLOCK, NFS, Bed
 from uploader.blob.checksum import crc64
 from uploader.blob.store import Label, Stored
 from uploader.errors import StoreAway
+from uploader.share.handle import Handle
 from uploader.sweep import proofs, verdict
 
 SIZES = [0, 10, BLOCK, 2 * BLOCK + 1]
 
 
-def blob(bed: Bed, path: str, content: bytes, inode: int = 0) -> None:
-    """Put a blob as another process would have put it."""
-    bed.store.put(f"run/{path}", content, Label(len(content), crc64(content), None, inode, 0, "run", "x/y"), None)
+def blob(bed: Bed, path: str, content: bytes) -> None:
+    """Put a blob as another process would have."""
+    bed.store.put(f"run/{path}", content, Label(len(content), crc64(content), None, 0, None, 0, "run", "x/y"), None)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -89,12 +90,12 @@ def test_a_store_that_is_away_proves_nothing(bed: Bed) -> None:
 def test_what_is_written_after_the_commit_goes_back_and_is_sent_again(
     make: Callable[..., Bed], size: int, restarted: bool
 ) -> None:
-    """A slow writer that still had the file open at the commit loses nothing, not even across a restart."""
+    """A slow writer, of whom nobody knew when the last block had gone."""
     bed = make()
     content = os.urandom(size)
-    with bed.write("x.bin", content).open("ab") as writer:
-        bed.upload("x.bin")
-        writer.write(b" and more")
+    bed.write("x.bin", content)
+    bed.upload("x.bin")
+    bed.append("x.bin.completed", b" and more")
     bed = make(bed) if restarted else bed
     (bed.walk if restarted else bed.due)()
     assert bed.names() == ["x.bin"]
@@ -109,8 +110,8 @@ def test_the_last_look_is_after_the_comparison(bed: Bed, monkeypatch: pytest.Mon
     blob(bed, "x", b"content")
     matches = verdict._matches
 
-    def slow(fd: int, stored: Stored) -> bool:
-        same = matches(fd, stored)
+    def slow(file: Handle, stored: Stored) -> bool:
+        same = matches(file, stored)
         path.write_bytes(b"CONTENT")
         return same
 
@@ -119,8 +120,9 @@ def test_the_last_look_is_after_the_comparison(bed: Bed, monkeypatch: pytest.Mon
     assert bed.names() == ["x"]
 
 
-def test_the_last_look_asks_the_server(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The chmod to the same mode ends an NFS delegation, which would hide a writer on this machine."""
+def test_the_last_look_asks_the_server(make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chmod to the same mode gives up a delegation, which would blind us to a writer on this machine."""
+    bed = make(tells=NFS)
     bed.write("x", b"content")
     bed.upload("x")
     path, unlink = bed.folder / "x.completed", os.unlink
@@ -141,10 +143,10 @@ def test_the_last_look_asks_the_server(bed: Bed, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_changed_file_goes_back_where_links_are_refused(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """fs.protected_hardlinks forbids links to a file that one neither owns nor may write: it is sent all the same."""
-    with bed.write("x", b"content").open("ab") as writer:
-        bed.upload("x")
-        writer.write(b" and more")
+    """fs.protected_hardlinks: nobody may link a file that he neither owns nor may write."""
+    bed.write("x", b"content")
+    bed.upload("x")
+    bed.append("x.completed", b" and more")
 
     def refused(*_: object, **__: object) -> None:
         raise PermissionError(1, "Operation not permitted")

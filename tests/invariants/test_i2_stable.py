@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.invariants.bed import BLOCK, Bed
+from tests.invariants.bed import BLOCK, NFS, Bed
 from uploader.upload.source import Source
 
 LARGE = 4 * BLOCK + 5
@@ -98,8 +98,12 @@ def test_a_file_that_is_not_what_was_found_is_not_even_read(
     assert bed.names() == ["x.bin"]
 
 
-def test_the_look_before_the_commit_asks_the_server(bed: Bed) -> None:
-    """The chmod to the same mode ends an NFS delegation, which would hide a writer here; only the ctime changes."""
+def test_the_look_before_the_commit_asks_the_server(make: Callable[..., Bed]) -> None:
+    """A chmod to the same mode gives up a delegation, which would blind us to a writer on this machine.
+
+    Nothing of the file changes by it but the ctime.
+    """
+    bed = make(tells=NFS)
     path = bed.write("x.bin", os.urandom(LARGE))
     path.chmod(0o640)
     claimed = path.with_name("x.bin.processing")

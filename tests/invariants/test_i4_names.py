@@ -103,9 +103,9 @@ def test_a_completed_file_that_was_written_to_is_sent_before_its_successor(
 ) -> None:
     """What a slow writer added to the first file is in the store before the second file replaces it."""
     bed = make()
-    with bed.write("x", b"first").open("ab") as writer:
-        bed.upload("x")
-        writer.write(b", its end")
+    bed.write("x", b"first")
+    bed.upload("x")
+    bed.append("x.completed", b", its end")
     bed = make(bed) if restarted else bed
     order = sent(bed)
     bed.write("x", b"second")
@@ -149,9 +149,9 @@ def test_the_sweeper_leaves_a_name_alone_that_a_worker_has(bed: Bed) -> None:
 def test_no_worker_gets_a_name_that_the_sweeper_has(make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch) -> None:
     """While the sweeper takes a changed file back, between link and unlink, no worker may claim the newer file."""
     bed = make()
-    with bed.write("x", b"first").open("ab") as writer:
-        bed.upload("x")
-        writer.write(b", its end")
+    bed.write("x", b"first")
+    bed.upload("x")
+    bed.append("x.completed", b", its end")
     bed.write("x", b"second")
     unlink = os.unlink
     offered: list[bool] = []

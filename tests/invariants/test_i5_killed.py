@@ -92,9 +92,9 @@ def test_a_file_that_was_written_to_after_its_commit(scene: Scene) -> None:
     """Killed at any step of taking it back and sending it again: the blob holds what the slow writer added."""
 
     def before(bed: Bed) -> None:
-        with bed.write("x", b"begin").open("ab") as writer:
-            bed.upload("x")
-            writer.write(b" and end")
+        bed.write("x", b"begin")
+        bed.upload("x")
+        bed.append("x.completed", b" and end")
 
     def check() -> None:
         assert scene.blob("x") == b"begin and end"

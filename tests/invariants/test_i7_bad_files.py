@@ -24,7 +24,7 @@ from uploader.blob.transport import ThreadTransport
 from uploader.errors import StoreRefused
 from uploader.session import Session, State
 from uploader.sessions import status
-from uploader.share.fingerprint import look
+from uploader.share import fingerprint
 from uploader.web.openapi.models import Current
 
 YEAR_20000 = 568_971_820_800
@@ -193,9 +193,8 @@ def test_a_scan_passes_by_failing_files_when_enough_of_them_wait(
     bed.write("good", b"content")
     bed.backlog.small.wait_for_room = lambda *_: pytest.fail("it waits")  # type: ignore[method-assign]
     looks = Counter[str]()
-    monkeypatch.setattr(
-        "uploader.discovery.readiness.look", lambda folder, name: looks.update([name]) or look(folder, name)
-    )
+    read = fingerprint.read
+    monkeypatch.setattr(fingerprint, "read", lambda folder, name: looks.update([name]) or read(folder, name))
     bed.scan()
     assert bed.files.knows("good")
     assert looks.total() == 3 + 1

@@ -121,7 +121,7 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
             with pytest.raises(NotEligible, match="not a regular file"):
                 read(top, name)
             with pytest.raises(NotEligible):
-                look(top, name, thaw=True)
+                look(top, name)
         with pytest.raises(FileNotFoundError):
             read(top, "absent")
     finally:

@@ -142,12 +142,12 @@ def test_a_file_is_never_left_without_a_name_by_two_that_rename_it_back(
     def paused(*args: Any, **options: Any) -> None:
         link(*args, **options)
         monkeypatch.setattr(os, "link", link)
-        expected.update(meanwhile(bed, Claim(at, "x"), plain))
+        expected.update(meanwhile(bed, Claim(at, "x", lambda: None), plain))
 
     with opened(bed.share.fd, "run") as at:
         monkeypatch.setattr(os, "link", paused)
         with suppress(FileError, OSError):
-            (Claim(at, "x").give_back if plain == "x" else Claim(at, "x").reopen)()
+            (Claim(at, "x", lambda: None).give_back if plain == "x" else Claim(at, "x", lambda: None).reopen)()
     assert expected
     assert {one: (bed.folder / one).read_bytes() for one in bed.names()} == expected
 

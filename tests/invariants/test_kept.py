@@ -75,7 +75,7 @@ def test_a_claim_that_is_gone_is_not_completed_whatever_stands_in_the_way(bed: B
     """A vanished claim is reported as vanished, so that its worker does not blame the next file."""
     bed.write("x.completed", b"the next one's")
     with opened(bed.share.fd, "run") as folder, pytest.raises(Vanished):
-        Claim(folder, "x").complete(1)
+        Claim(folder, "x", lambda: None).complete(1)
 
 
 def test_a_proof_whose_time_is_over_deletes_nothing_but_what_it_proves(pair: tuple[Bed, Bed]) -> None:

@@ -1,13 +1,20 @@
 """Sequences of steps that once lost a file, found by the state machine in tests/fuzz, each as a plain test."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 import pytest
 
-from tests.invariants.bed import BLOCK, Bed
+from tests.invariants.bed import BLOCK, NFS, Bed
 
 LARGE = b"-" * (2 * BLOCK + 9)
+
+
+@pytest.fixture
+def pair(make: Callable[..., Bed]) -> tuple[Bed, Bed]:
+    """Two owners on a share that cannot tell who has a file open."""
+    one = make(tells=NFS)
+    return one, make(one)
 
 
 @pytest.fixture

@@ -173,9 +173,9 @@ def test_a_claim_that_could_not_be_given_back_is_not_forgotten(bed: Bed, service
 
 def test_a_file_written_to_after_its_drained_session_has_stopped_is_sent_again(bed: Bed, service: Service) -> None:
     """NFS may bring a writer's last bytes within the retention: the session drains once more."""
-    with bed.write("x", b"half").open("ab") as writer:
-        drained(bed, service)
-        writer.write(b" and the rest")
+    bed.write("x", b"half")
+    drained(bed, service)
+    bed.append("x.completed", b" and the rest")
     bed.walk()
     assert record(service).state is State.DRAINING
     assert bed.names() == ["x"]
@@ -185,10 +185,10 @@ def test_a_file_written_to_after_its_drained_session_has_stopped_is_sent_again(b
 def test_a_session_whose_record_cannot_be_written_keeps_the_file_for_the_next_walk(
     bed: Bed, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Renamed before the record is written, the file would lie in a session that nobody runs."""
-    with bed.write("x", b"half").open("ab") as writer:
-        drained(bed, service)
-        writer.write(b" and the rest")
+    """The share is full: a file that were renamed already would lie in a session that nobody runs."""
+    bed.write("x", b"half")
+    drained(bed, service)
+    bed.append("x.completed", b" and the rest")
     with monkeypatch.context() as patch:
         patch.setattr(service.records, "replace", full)
         bed.walk()
@@ -203,13 +203,16 @@ class Killed(BaseException):
     """SIGKILL, as far as one thread can play it."""
 
 
+@pytest.mark.parametrize("successor", [b"", b"the next of its name"])
 def test_a_kill_between_the_record_and_the_rename_leaves_a_session_that_drains(
-    bed: Bed, service: Service, monkeypatch: pytest.MonkeyPatch
+    bed: Bed, service: Service, successor: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The record is on disk before the rename, so the next process takes the file back and sends it."""
-    with bed.write("x", b"half").open("ab") as writer:
-        drained(bed, service)
-        writer.write(b" and the rest")
+    """The record says so on disk when the file is renamed; the next process finds both as they are, and sends it."""
+    bed.write("x", b"half")
+    drained(bed, service)
+    bed.append("x.completed", b" and the rest")
+    if successor:
+        bed.write("x", successor)
     states = []
 
     def killed(*_: object, **__: object) -> None:
@@ -221,16 +224,22 @@ def test_a_kill_between_the_record_and_the_rename_leaves_a_session_that_drains(
         with pytest.raises(Killed):
             bed.walk()
     assert states == [State.DRAINING]
-    assert bed.names() == ["x.completed"]
+    assert bed.names() == (["x"] if successor else []) + ["x.completed"]
+    sent: list[bytes] = []
+    bed.store.before["put"] = lambda _: sent.append((bed.folder / "x.processing").read_bytes())
+    bed.again().settle()
+    in_order = list(dict.fromkeys(sent))  # the first try of each finds that there is a blob
+    assert in_order == [b"half and the rest"] + ([successor] if successor else [])
+    assert bed.names() == []
 
 
 def test_no_drain_ends_before_the_file_that_reopened_it_has_its_name_back(
     bed: Bed, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Discovery begins after the rename: an earlier scan would find nothing to do and end the drain."""
-    with bed.write("x", b"half").open("ab") as writer:
-        drained(bed, service)
-        writer.write(b" and the rest")
+    """Discovery of the reopened session begins after the rename: a scan before it would find nothing left to do."""
+    bed.write("x", b"half")
+    drained(bed, service)
+    bed.append("x.completed", b" and the rest")
     link, seen = os.link, []
 
     def slow(*args: Any, **options: Any) -> None:
@@ -247,10 +256,10 @@ def test_no_drain_ends_before_the_file_that_reopened_it_has_its_name_back(
 
 
 def test_a_walk_that_began_before_a_restart_of_its_session_touches_nothing(bed: Bed, service: Service) -> None:
-    """The walk's inventory is out of date; the next walk has the new one."""
-    with bed.write("x", b"half").open("ab") as writer:
-        drained(bed, service)
-        writer.write(b" and the rest")
+    """What it knew of the session is out of date; the next walk knows better."""
+    bed.write("x", b"half")
+    drained(bed, service)
+    bed.append("x.completed", b" and the rest")
     before = service.owned()["run"]
     service.start("run", None, None)
     bed.sweeper.walk_once(before)
@@ -262,8 +271,7 @@ def test_a_session_that_was_stopped_at_once_stays_stopped(bed: Bed, service: Ser
     bed.write("x", b"half")
     bed.handle(bed.backlog.small.take())
     service.stop("run", drain=False)
-    with (bed.folder / "x.completed").open("ab") as writer:
-        writer.write(b" and the rest")
+    bed.append("x.completed", b" and the rest")
     bed.walk()
     assert bed.names() == ["x"]
     assert service.records.get("run") is None or record(service).state is State.STOPPED

@@ -1,5 +1,6 @@
 """Session records: whole or absent, created once, and never taken for gone because they cannot be read."""
 
+import errno
 import logging
 import os
 import secrets
@@ -49,6 +50,19 @@ def test_the_second_to_create_a_record_changes_nothing(records: Records) -> None
     assert records.create(ONE)
     assert not records.create(replace(ONE, owner=1))
     assert records.get("run-1") == ONE
+    assert [path.name for path in records.folder.iterdir()] == ["run-1.json"]
+
+
+def test_a_temporary_file_that_cannot_be_removed_does_not_undo_a_start(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record is linked: a refused start would run. The next process of this ordinal removes the other name."""
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse(errno.ETIMEDOUT))
+        assert records.create(ONE)
+    assert records.get("run-1") == ONE
+    assert len(list(records.folder.iterdir())) == 2
+    Records(records.folder, 0)
     assert [path.name for path in records.folder.iterdir()] == ["run-1.json"]
 
 

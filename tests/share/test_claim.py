@@ -13,7 +13,7 @@ from uploader.share.claim import Claim
 @pytest.fixture
 def claim(tmp_path: Path) -> Iterator[Claim]:
     fd = os.open(tmp_path, os.O_PATH)
-    yield Claim(fd, "x")
+    yield Claim(fd, "x", lambda: None)
     os.close(fd)
 
 
@@ -89,14 +89,17 @@ def test_a_completion_of_what_is_gone_is_none(tmp_path: Path, claim: Claim) -> N
         claim.complete(inode)
 
 
-@pytest.mark.parametrize("call", ["give_back", "reopen"])
+@pytest.mark.parametrize("call", ["give_back", "reopen", "take_back"])
 def test_nothing_is_given_back_over_another_file(tmp_path: Path, claim: Claim, call: str) -> None:
     """A new file of the name may be there already; neither it nor the claim is changed (I4)."""
     write(tmp_path, x="new", x_processing="claimed", x_completed="done")
     before = names(tmp_path)
+    marked: list[None] = []
+    claim = Claim(claim.folder, "x", lambda: marked.append(None))
     with pytest.raises(InTheWay):
         getattr(claim, call)()
     assert names(tmp_path) == before
+    assert not marked
 
 
 def test_a_give_back_that_was_killed_half_way_is_ended_by_the_next(tmp_path: Path, claim: Claim) -> None:
@@ -105,6 +108,53 @@ def test_a_give_back_that_was_killed_half_way_is_ended_by_the_next(tmp_path: Pat
     os.link(tmp_path / "x", tmp_path / "x.processing")
     claim.give_back()
     assert names(tmp_path) == {"x": "content"}
+
+
+HALVES = [
+    (("x.processing", "x"), "", "x"),
+    (("x.processing", "x"), "x.completed", "x"),
+    (("x.completed", "x"), "", "x"),
+    (("x.completed", "x"), "x.processing", "x"),
+    (("x.completed", "x.processing"), "", "x.processing"),
+    (("x.completed", "x.processing"), "x", "x.processing"),
+    (("x.completed", "x.processing", "x"), "", "x"),
+]
+
+
+@pytest.mark.parametrize(("names_of_one", "other", "stays"), HALVES)
+def test_of_two_names_of_one_file_the_one_nearer_to_the_plain_name_stays(
+    tmp_path: Path, claim: Claim, names_of_one: tuple[str, ...], other: str, stays: str
+) -> None:
+    write(tmp_path, **{names_of_one[0].replace(".", "_"): "one"})
+    for name in names_of_one[1:]:
+        os.link(tmp_path / names_of_one[0], tmp_path / name)
+    if other:
+        write(tmp_path, **{other.replace(".", "_"): "another"})
+    assert claim.half_done()
+    claim.finish()
+    assert not claim.half_done()
+    assert names(tmp_path) == {stays: "one"} | ({other: "another"} if other else {})
+
+
+def test_three_files_are_not_half_done(tmp_path: Path, claim: Claim) -> None:
+    write(tmp_path, x="new", x_processing="claimed", x_completed="done")
+    assert not claim.half_done()
+    claim.finish()
+    assert names(tmp_path) == {"x": "new", "x.processing": "claimed", "x.completed": "done"}
+
+
+def test_a_completion_of_a_file_that_is_half_way_back_leaves_one_name(tmp_path: Path, claim: Claim) -> None:
+    """rename() between two names of one file does nothing and succeeds."""
+    inode = write(tmp_path, x_processing="content")
+    os.link(tmp_path / "x.processing", tmp_path / "x.completed")
+    claim.complete(inode)
+    assert names(tmp_path) == {"x.completed": "content"}
+
+
+def test_a_newer_claim_goes_back_before_an_older_file_is_taken_up_again(tmp_path: Path, claim: Claim) -> None:
+    write(tmp_path, x_processing="newer", x_completed="older")
+    claim.take_back()
+    assert names(tmp_path) == {"x": "newer", "x.processing": "older"}
 
 
 def test_a_reopen_without_links_overwrites_nothing(

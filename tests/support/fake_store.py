@@ -48,8 +48,9 @@ class FakeStore:
             if blob.parts is None:
                 return None
             label = blob.label
-            crc, inode = (label.crc64, str(label.inode)) if label else (None, None)
-            return Stored(len(blob.content), blob.etag, crc, blob.md5, inode)
+            said = label.metadata() if label else {}
+            crc = label.crc64 if label else None
+            return Stored(len(blob.content), blob.etag, crc, blob.md5, said.get("inode"), said.get("born"))
 
     def put(self, name: str, data: bytes, label: Label, etag: str | None) -> None:
         _verify(data, label.crc64)
@@ -81,6 +82,11 @@ class FakeStore:
             if missing := [block_id for block_id in block_ids if block_id not in known]:
                 raise ExpiredBlocks(f"{len(missing)} blocks are not there")
             self._write(name, blob, [(block_id, known[block_id]) for block_id in block_ids], label, label.md5)
+
+    def relabel(self, name: str, label: Label, etag: str) -> None:
+        with self._lock:
+            blob = self._conditional(name, etag)
+            blob.label, blob.etag = label, f'"{next(self._etags)}"'
 
     def discard(self, name: str, blocks: Blocks) -> None:
         with self._lock:

@@ -329,12 +329,14 @@ def test_the_delay_of_discovery_is_measured_by_the_files_change(tmp_path: Path, 
     ask(server, "start", session="run-1")
     # Long before the file: a delay counted from the first scan would be longer than the file's whole life.
     wait_for(lambda: [one for _, one in got.points(names.SCAN_DURATION) if one.count >= 30], "thirty scans")
-    with (share / "run-1" / "growing.bin").open("wb") as file:  # held open: no event says that it is finished
-        file.write(b"12345")
-        file.flush()
-        wait_for(lambda: got.value(names.FILES_UPLOADED) == 1, "the upload")
-        wait_for(lambda: got.points(names.DISCOVERY_DELAY), "the delay")
-        lay = time.time() - os.fstat(file.fileno()).st_mtime  # what the file's times are from, tick for tick
+    folder = share / ".outside" / "moved"  # comes with its folder: no event says that it is finished
+    folder.mkdir(parents=True)
+    (folder / "in-place.bin").write_bytes(b"12345")
+    written = (folder / "in-place.bin").stat().st_mtime
+    folder.rename(share / "run-1" / "moved")
+    wait_for(lambda: got.value(names.FILES_UPLOADED) == 1, "the upload")
+    wait_for(lambda: got.points(names.DISCOVERY_DELAY), "the delay")
+    lay = time.time() - written  # what the file's times are from, tick for tick
     [(_, point)] = got.points(names.DISCOVERY_DELAY)
     assert point.count == 1
     assert 2 <= point.sum <= lay

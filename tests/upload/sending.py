@@ -14,7 +14,8 @@ from tests.endpoint.server import Endpoint
 from tests.endpoint.store import Blob
 from tests.support.blobs import CONTAINER, ServiceStore, azure_blobs
 from uploader.blob.azure import AzureBlobs
-from uploader.share.fingerprint import Fingerprint, look_at
+from uploader.share.filesystem import FileSystem
+from uploader.share.handle import Handle
 from uploader.upload.memory import Memory
 from uploader.upload.source import Source
 from uploader.upload.transfer import Transfer
@@ -66,32 +67,35 @@ class Sending:
         return blob.content == data and stored.size == len(data) and stored.md5 == hashlib.md5(data).digest()
 
 
-def look_at_path(path: Path) -> Fingerprint:
-    """Look at a file by its name. Raises OSError."""
-    fd = os.open(path, os.O_RDONLY)
+@contextmanager
+def taken(path: Path) -> Iterator[Handle]:
+    """Open a file as a worker does. Raises OSError."""
+    folder = os.open(path.parent, os.O_PATH)
     try:
-        return look_at(fd)
+        with Handle(folder, path.name, FileSystem("ext4", leases=True, births=True)) as file:
+            yield file
     finally:
-        os.close(fd)
+        os.close(folder)
 
 
 def upload(transfer: Transfer, path: Path, blob: str, **source: Any) -> None:
-    """Upload a file as a worker does, with the arguments that a test gives. Raises what the engine raises."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
+    """Upload a file as a worker does, with what a test wants to be otherwise. Raises what the engine raises."""
+    folder = os.open(path.parent, os.O_PATH)
+    with taken(path) as file:
         given: dict[str, Any] = {
-            "fd": fd,
-            "look": look_at(fd),
+            "file": file,
             "blob": blob,
             "session": "run",
             "retried": False,
-            "check": lambda: look_at_path(path),
             "cancelled": lambda: False,
             "sent": lambda _: None,
         }
-        transfer.upload(Source(**(given | source)))
-    finally:
-        os.close(fd)
+        given |= source
+        given["last_look"] = lambda: given["file"].last_look(folder, path.name)
+        try:
+            transfer.upload(Source(**given))
+        finally:
+            os.close(folder)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import pytest
 from tests.endpoint.faults import Do
 from tests.endpoint.request import Operation, Request
 from tests.support.blobs import CONTAINER
-from tests.upload.sending import BLOCK, NAME, Sending, in_thread, look_at_path, sending, upload
+from tests.upload.sending import BLOCK, NAME, Sending, in_thread, sending, taken, upload
 from uploader.blob.checksum import crc64, crc64_header, md5_header
 from uploader.blob.store import rfc3339
 from uploader.blob.transport import ThreadTransport
@@ -70,10 +70,15 @@ def test_a_body_that_is_damaged_on_the_way_is_refused(engine: Sending, monkeypat
     assert not engine.blobs()
 
 
+def born(path: Path) -> int | None:
+    with taken(path) as file:
+        return file.born()
+
+
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 @pytest.mark.parametrize("content_md5", [True, False])
 def test_the_label(tmp_path: Path, size: int, content_md5: bool) -> None:
-    """A blob bears the file's CRC64, MD5, mtime to the nanosecond, inode, session and content type."""
+    """CRC64 and MD5 of the whole, mtime to the nanosecond, inode and birth, session, content type."""
     with sending(tmp_path, content_md5=content_md5) as engine:
         path = engine.file(size, "table.csv")
         os.utime(path, ns=(0, 1_700_000_000_987_654_321))
@@ -83,6 +88,7 @@ def test_the_label(tmp_path: Path, size: int, content_md5: bool) -> None:
             "crc64": crc64_header(crc64(data)),
             "mtime": "2023-11-14T22:13:20.987654321Z",
             "inode": str(path.stat().st_ino),
+            "born": str(born(path)),
             "session": "run",
         }
         assert blob.headers["Content-Type"] == "text/csv"
@@ -204,12 +210,12 @@ def test_a_file_that_changed_before_it_was_read_is_not_committed(
 ) -> None:
     """I2: between the look and the read. What comes after a small file's one read, the sweeper finds (I1)."""
     path = engine.file(size)
-    before = look_at_path(path)
     if change is replace and size == SMALL:
         return  # the open file is the old one, whole; the name is looked at only before something is overwritten
-    change(path)
-    with pytest.raises(Unsettled):
-        engine.upload(path, look=before)
+    with taken(path) as before:
+        change(path)
+        with pytest.raises(Unsettled):
+            engine.upload(path, file=before)
     assert not engine.blobs()
 
 
@@ -298,13 +304,21 @@ def test_uploads_side_by_side_share_nothing_but_the_senders(engine: Sending) -> 
         assert engine.holds(path, f"run/{path.name}")
 
 
-def test_a_look_compares_inode_size_and_mtime() -> None:
-    """The ctime is left out, for our own renames change it."""
+def test_the_ctime_alone_may_differ_after_a_step_of_our_own() -> None:
     look = Fingerprint(1, 2, 3, 4)
-    assert look.same(Fingerprint(1, 2, 3, 5))
-    assert not any(
-        look.same(other) for other in (Fingerprint(0, 2, 3, 4), Fingerprint(1, 0, 3, 4), Fingerprint(1, 2, 0, 4))
-    )
+    assert look != Fingerprint(1, 2, 3, 5)
+    assert look.same_but_ctime(Fingerprint(1, 2, 3, 5))
+    others = [Fingerprint(0, 2, 3, 4), Fingerprint(1, 0, 3, 4), Fingerprint(1, 2, 0, 4)]
+    assert not any(look.same_but_ctime(other) for other in others)
+
+
+@pytest.mark.parametrize(
+    ("mtime", "ctime", "coarse"),
+    [(7, 9, False), (9, 9, True), (9, 7, False), (1_000_000_007, 2_000_000_000, True)],
+    ids=["a later step", "the same tick", "a time to come", "whole seconds"],
+)
+def test_times_that_a_write_just_afterwards_may_not_move_are_coarse(mtime: int, ctime: int, coarse: bool) -> None:
+    assert Fingerprint(1, 2, mtime, ctime).coarse is coarse
 
 
 def test_md5_and_crc64_are_written_as_headers_want_them() -> None:

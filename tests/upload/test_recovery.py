@@ -73,7 +73,7 @@ def test_committed_ids_of_another_length_that_the_service_insists_on(engine: Sen
     data = b"another tool's content"
     theirs = b64encode(b"i" * 40).decode()
     engine.store.stage(NAME, theirs, memoryview(data), crc64(data))
-    label = Label(len(data), crc64(data), None, 0, 0, "run", "application/octet-stream")
+    label = Label(len(data), crc64(data), None, 0, None, 0, "run", "application/octet-stream")
     engine.store.commit(NAME, [theirs], label, None)
     refused = engine.endpoint.faults.add(
         Refuse(400, "InvalidBlobOrBlock"),

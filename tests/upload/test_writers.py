@@ -9,7 +9,7 @@ from tests.endpoint.request import Operation
 from tests.endpoint.server import Endpoint
 from tests.endpoint.store import Block, Store
 from tests.support.blobs import CONTAINER, ServiceStore
-from tests.upload.sending import BLOCK, NAME, Sending, in_thread, look_at_path, sending
+from tests.upload.sending import BLOCK, NAME, Sending, in_thread, sending, taken
 from uploader.blob.checksum import crc64
 from uploader.errors import Overtaken, StoreRefused, Unsettled
 from uploader.upload.block import block_id
@@ -86,12 +86,11 @@ def test_older_content_that_comes_late_replaces_nothing(tmp_path: Path, size: in
 def test_older_content_that_starts_late_replaces_nothing(engine: Sending, size: int) -> None:
     """The newer blob is there from the start; only the name on the share shows that our file is the older."""
     path, new = engine.file(size), engine.file(size + 1, "new.bin")
-    before = look_at_path(path)
-    with path.open("rb") as old:
+    with taken(path) as old:
         new.rename(path)
         engine.upload(path)
         with pytest.raises(Unsettled):
-            engine.upload(path, fd=old.fileno(), look=before)
+            engine.upload(path, file=old)
     assert engine.holds(path)
 
 

@@ -75,7 +75,7 @@ class Known:
                 yield failure
 
     def snapshot(self, most: int, rate: float) -> Snapshot:
-        """Return the counts, and at most `most` files: first uploading, then failed, then kept. `rate`: bytes/s."""
+        """Return the counts, and at most `most` files: uploading, failed, open for writing, kept. `rate`: bytes/s."""
         uploaded = self.completed_bytes + sum(item.uploaded for item in self.busy.values())
         return Snapshot(
             waiting=self._waiting(),
@@ -104,5 +104,8 @@ class Known:
         for path, failure in self.failures:
             if path not in self.busy:
                 yield Current(shown(path), failure.size, 0, failure.attempts, failure.error)
+        for path, settling in self.settling.with_reason():
+            if path not in self.busy:
+                yield Current(shown(path), settling.size, 0, 0, settling.reason)
         for path, reason in self.kept.items():
             yield Current(shown(path), 0, 0, 0, reason)

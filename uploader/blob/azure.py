@@ -32,8 +32,8 @@ SCOPE = "https://storage.azure.com/.default"
 for _noisy in ("azure.core.pipeline.policies.http_logging_policy", "azure.identity"):
     logging.getLogger(_noisy).setLevel(logging.WARNING)
 
-# The status that confirms a request; 200 for the others. Another one, such as a proxy's redirect, confirms nothing.
-_DONE = {"PUT": 201, "DELETE": 202}
+# What the service answers when it has done what was asked; a proxy's redirect or greeting is no confirmation.
+_DONE = {"PUT": 201, "DELETE": 202, "HEAD": 200, "GET": 200}
 
 # The properties of a blob beside its metadata, and the header that sets each.
 _PROPERTIES = {
@@ -152,6 +152,11 @@ class AzureBlobs:
         """Make the blob of these blocks."""
         self._commit(name, block_ids, _labelled(label) | _condition(etag))
 
+    def relabel(self, name: str, label: Label, etag: str) -> None:
+        """Replace the blob's metadata."""
+        reply = self._send("PUT", name, "comp=metadata", b"", _metadata(label) | _condition(etag), done=200)
+        replies.etag(cast("HttpResponse", reply).headers)  # a greeting on the way has none
+
     def discard(self, name: str, blocks: Blocks) -> None:
         """Drop the uncommitted blocks: only a commit does that, so the blob is committed again as it is.
 
@@ -181,7 +186,9 @@ class AzureBlobs:
             return {"Content-MD5": md5_header(data)}
         return {"x-ms-content-crc64": crc64_header(crc)}
 
-    def _send(self, method: str, name: str, query: str, data: Content, headers: dict[str, str]) -> HttpResponse | None:
+    def _send(
+        self, method: str, name: str, query: str, data: Content, headers: dict[str, str], done: int | None = None
+    ) -> HttpResponse | None:
         """Return the reply, None when there is no such blob. Raises StoreError."""
         query = "&".join(part for part in (query, self._token) if part)
         url = f"{self._url}/{quote(name, safe='~/')}" + (f"?{query}" if query else "")
@@ -191,7 +198,7 @@ class AzureBlobs:
         with self._errors():
             request = HttpRequest(method, url, headers=headers, content=cast("bytes", data) or None)
             reply = self._pipeline.run(request).http_response
-            if reply.status_code == _DONE.get(method, 200):
+            if reply.status_code == (done or _DONE[method]):
                 return reply
             if method == "PUT" or reply.headers.get("x-ms-error-code") != "BlobNotFound":
                 raise HttpResponseError(response=reply)
@@ -208,11 +215,14 @@ class AzureBlobs:
 
 
 def _labelled(label: Label) -> dict[str, str]:
-    headers = {f"x-ms-meta-{key}": value for key, value in label.metadata().items()}
-    headers["x-ms-blob-content-type"] = label.content_type
+    headers = _metadata(label) | {"x-ms-blob-content-type": label.content_type}
     if label.md5:
         headers["x-ms-blob-content-md5"] = b64encode(label.md5).decode()
     return headers
+
+
+def _metadata(label: Label) -> dict[str, str]:
+    return {f"x-ms-meta-{key}": value for key, value in label.metadata().items()}
 
 
 def _condition(etag: str | None) -> dict[str, str]:

@@ -20,6 +20,7 @@ def stored(headers: Mapping[str, str]) -> Stored:
         crc64=int.from_bytes(crc, "little") if crc and len(crc) == 8 else None,
         md5=md5,
         inode=headers.get("x-ms-meta-inode"),
+        born=headers.get("x-ms-meta-born"),
     )
 
 

@@ -12,19 +12,24 @@ FIRST_SECOND, LAST_SECOND = -30_610_224_000, 253_402_300_799  # 1000-01-01T00:00
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What is stored beside a blob's content: its bytes, CRC64, MD5 (or None), and the source's inode and mtime."""
+    """What goes with a blob: `crc64` of the whole content, `md5` of it or None, and the source.
+
+    `inode` and `born`, its birth time in ns or None, tell a later process whether a file is the very one that was sent.
+    """
 
     size: int
     crc64: int
     md5: bytes | None
     inode: int
+    born: int | None
     mtime_ns: int
     session: str
     content_type: str
 
     def metadata(self) -> dict[str, str]:
         """Return the blob's metadata."""
-        return {
+        born = {} if self.born is None else {"born": str(self.born)}
+        return born | {
             "crc64": crc64_header(self.crc64),
             "mtime": rfc3339(self.mtime_ns),
             "inode": str(self.inode),
@@ -34,17 +39,23 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A committed blob, as the store describes it. A blob of another tool may lack crc64, md5 and inode."""
+    """A committed blob, as the store describes it. What another tool wrote may lack crc64, md5, inode and born."""
 
     size: int
     etag: str
     crc64: int | None
     md5: bytes | None
     inode: str | None
+    born: str | None
 
     def holds(self, label: Label) -> bool:
         """Tell whether the blob has the content that the label describes."""
         return self.size == label.size and self.crc64 == label.crc64
+
+    def of(self, label: Label) -> bool:
+        """Tell whether it names the file of this label as its source."""
+        said = label.metadata()
+        return (self.inode, self.born) == (said["inode"], said.get("born"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +95,9 @@ class BlobStore(Protocol):
 
     def commit(self, name: str, block_ids: list[str], label: Label, etag: str | None) -> None:
         """Make the blob of these blocks, and drop all other blocks."""
+
+    def relabel(self, name: str, label: Label, etag: str) -> None:
+        """Write what is kept beside the content of a committed blob anew: the metadata, and nothing else."""
 
     def discard(self, name: str, blocks: Blocks) -> None:
         """Drop the uncommitted blocks and leave a committed blob as it is."""

@@ -12,7 +12,8 @@ from uploader.discovery.readiness import Pass, Readiness
 from uploader.discovery.watch import Watch
 from uploader.errors import Cancelled, FileError, NotEligible
 from uploader.settings import Settings
-from uploader.share.fingerprint import Fingerprint, look, size
+from uploader.share.fingerprint import Fingerprint, size
+from uploader.share.mark import Mark
 from uploader.share.mount import Share
 from uploader.share.paths import join, opened
 from uploader.share.scan import Found, Kind, Rule, scan
@@ -53,7 +54,7 @@ class Discovery:
         self._wake = wake
         self._draining = False
         self.thread: threading.Thread | None = None
-        self._readiness = Readiness(files, settings)
+        self._readiness = Readiness(files, settings, share.tells)
         self._first: Pass | None = None
         self._last: Pass | None = None
         self._beyond = 0  # files that a scan which waits for room has counted behind it
@@ -143,11 +144,13 @@ class Discovery:
             return
         try:
             with opened(self.share.fd, join(self.files.session, folder)) as at:
-                found = look(at, name)
+                found = self._readiness.closed(at, name, path)
         except FileNotFoundError:
             return
         except (FileError, OSError):
             self._rescan = True  # the scan reports what is wrong with the file
+            return
+        if found is None:
             return
         if self._backlog.offer(self.files, path, found):
             self._measure(path, found)
@@ -159,7 +162,7 @@ class Discovery:
         self._rescan = False
         draining, before = self._draining, self.files.begin_scan()
         try:
-            one = self._last = Pass(self.share.server_time(), time.monotonic())
+            one = self._last = self._pass()
             self._first = self._first or one
             self._readiness.begin(one.server)
             with opened(self.share.fd, self.files.session) as top:
@@ -180,6 +183,10 @@ class Discovery:
         took = max(0.0, time.monotonic() - one.began - one.waited)
         instruments.SCAN_DURATION.record(took)
         return took
+
+    def _pass(self) -> Pass:
+        began, server = time.monotonic(), self.share.server_time()
+        return Pass(server, began, Mark(self.share, self.files.session).until())  # read after the server's time
 
     def _enter(self, path: str, folder: int) -> None:
         self._watch.add(self, path, folder)

@@ -4,14 +4,20 @@ Over NFS a writer's data may sit in its own machine's cache, so that a file look
 and older than it is (docs/nfs.md).
 """
 
+import time
 from dataclasses import dataclass
 from math import inf
 
 from uploader.backlog.inventory import Inventory
 from uploader.backlog.settling import Settling
 from uploader.settings import Settings
-from uploader.share.fingerprint import Fingerprint, look
+from uploader.share.filesystem import FileSystem
+from uploader.share.fingerprint import Fingerprint
+from uploader.share.handle import Handle
+from uploader.share.lease import OPEN
 from uploader.share.scan import Found, Kind
+
+READY = -inf
 
 
 @dataclass
@@ -19,10 +25,12 @@ class Pass:
     """One scan. `server`: the server's time in ns when it began; `waited`: seconds for room in the queue.
 
     `beyond`: files that found no room. `ripe`: when the first settling file will have settled, monotonic seconds.
+    `given_back`: the server's time in ns up to which a sign may be a give-back of a claim by one of our processes.
     """
 
     server: int
     began: float
+    given_back: int
     waited: float = 0.0
     beyond: int = 0
     counted: bool = False
@@ -32,9 +40,11 @@ class Pass:
 class Readiness:
     """Decides which files of one session are ready, and remembers the files that have to settle."""
 
-    def __init__(self, files: Inventory, settings: Settings) -> None:
+    def __init__(self, files: Inventory, settings: Settings, tells: FileSystem) -> None:
+        """`tells`: what can be known of a file on the share."""
         self._files = files
         self._settings = settings
+        self._tells = tells
         self._trusted = 0 if files.fresh else None  # the server's time in ns; a rename before that is not trusted
 
     def begin(self, server: int) -> None:
@@ -43,31 +53,53 @@ class Readiness:
             self._trusted = server
 
     def look(self, found: Found, one: Pass, now: float) -> Fingerprint | None:
-        """Return the fingerprint of a file that is ready, None when it has to settle. Raises OSError, FileError."""
-        current = look(found.folder, found.name)
-        if found.kind is Kind.PROCESSING:
-            return current
-        before = self._files.settling(found.path)
+        """Return what a file is that is ready, None of one that has to settle. Raises OSError, FileError."""
+        with Handle(found.folder, found.name, self._tells) as file:
+            if found.kind is Kind.PROCESSING:
+                return file.now
+            settling = self._settling(found.path, file.now, one, now)
+            if settling.due == READY:
+                if not file.held_open():
+                    return file.now
+                settling.due, settling.reason = now + self._settings.settle, OPEN
+        one.ripe = min(one.ripe, max(settling.due, now + self._settings.scan_interval))
+        if not self._files.settle(found.path, settling):
+            one.beyond += 1
+        return None
+
+    def _settling(self, path: str, current: Fingerprint, one: Pass, now: float) -> Settling:
+        """Return since when a file has been left alone, and when to look again: READY if that need not be."""
+        before = self._files.settling(path)
         given_back = before is not None and before.given_back
         since = before.since if before and before.look == current else now
         age = (one.server - current.ctime_ns) / 1e9
         settle = self._settings.settle if current.size else self._settings.settle_empty
-        if (signed(current, self._trusted or 0) and not given_back) or settled(age, now - since, settle):
-            return current
-        wait = rest(age, now - since, settle)
+        sign = signed(current, max(self._trusted or 0, one.given_back)) and not given_back
+        # What happened since the scan began may be a giving back whose mark came too late for it.
+        if (sign and current.ctime_ns <= one.server) or settled(age, now - since, settle):
+            return Settling(current, since, READY, given_back)
+        wait = 0.0 if sign else rest(age, now - since, settle)
         if not current.size:
             wait = min(wait, self._settings.settle)  # content may come at any time, and has its own time to settle
-        one.ripe = min(one.ripe, now + max(wait, self._settings.scan_interval))
-        if not self._files.settle(found.path, Settling(current, since, now + wait, given_back)):
-            one.beyond += 1
+        return Settling(current, since, now + wait, given_back)
+
+    def closed(self, folder: int, name: str, path: str) -> Fingerprint | None:
+        """Return what a file is that an event calls finished, None of one to which somebody can write none the less.
+
+        A close after writing is not the end of a shared mapping. Raises OSError, FileError.
+        """
+        with Handle(folder, name, self._tells) as file:
+            if not file.held_open():
+                return file.now
+        now = time.monotonic()
+        self._files.settle(path, Settling(file.now, now, now + self._settings.settle, reason=OPEN))
         return None
 
 
 def signed(file: Fingerprint, trusted: int) -> bool:
     """Tell whether something happened to a file after its last write: a rename, or a final utimes.
 
-    `trusted`: the server's time in ns. A rename before this process started may be our own give-back, so that it is
-    not trusted.
+    `trusted`: the server's time in ns. An earlier sign may be our own give-back of a claim.
     """
     return file.size > 0 and file.ctime_ns > max(file.mtime_ns, trusted)
 

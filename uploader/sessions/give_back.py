@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from uploader.backlog.inventory import Inventory
 from uploader.errors import InTheWay
 from uploader.share.claim import Claim
+from uploader.share.mark import Mark
 from uploader.share.mount import Share
 from uploader.share.paths import PROCESSING
 from uploader.share.scan import Found, Kind
@@ -19,7 +20,7 @@ def give_back(found: Iterable[Found], share: Share, files: Inventory) -> None:
 
 def _undo(found: Found, share: Share, files: Inventory) -> None:
     try:
-        Claim(found.folder, found.name.removesuffix(PROCESSING)).give_back()
+        Claim(found.folder, found.name.removesuffix(PROCESSING), Mark(share, files.session).set).give_back()
     except FileNotFoundError:
         pass
     except (InTheWay, OSError) as error:  # fs.protected_hardlinks refuses to link other people's files

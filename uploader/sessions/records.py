@@ -59,7 +59,7 @@ class Records:
                     return False
                 raise
         finally:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):  # the next start removes it; a start that has its record has not failed
                 os.unlink(temporary)
         self._sync()
         return True

@@ -13,6 +13,7 @@ from uploader.discovery.watch import Watch
 from uploader.session import Session, State
 from uploader.sessions.records import Records
 from uploader.settings import Settings
+from uploader.share.mark import Mark
 from uploader.share.mount import Share
 from uploader.share.scan import Rule
 from uploader.telemetry import names
@@ -50,7 +51,7 @@ class Runs(dict[str, Run]):
         return list(self.copy().values())
 
     def launch(self, session: Session, event: str, *, fresh: bool = False) -> Run:
-        """Run a session as its record says, with a discovery thread of its own; `fresh`: the record is new."""
+        """Run a session as its record says, with a discovery thread of its own; `fresh`: its start made its folder."""
         run = self[session.name] = self._prepared(session, fresh=fresh)
         self._begin(run, event)
         return run
@@ -119,6 +120,7 @@ class Runs(dict[str, Run]):
 
     def forget(self, name: str) -> None:
         """Remove a stopped session and its record: its folder holds no claim and no `.completed`. Raises OSError."""
+        Mark(self._share, name).remove()
         self._records.remove(name)
         del self[name]
         log.info(names.SESSION_SWEPT, extra={"session": name})

@@ -76,12 +76,12 @@ class Service:
                 raise ShardFull(f"shard {me} runs {', '.join(running)}", sessions=running)
             wanted = None if extensions is None else tuple(extensions)
             session = Session(name or new_name(), State.ACTIVE, me, now(), wanted)
-            (Path(self.share.root) / session.name).mkdir(exist_ok=True)
+            fresh = _made(Path(self.share.root) / session.name)
             if record:
                 self.records.replace(session)
             elif not self.records.create(session):
                 raise AlreadyActive(f"{name} was started somewhere else at the same moment")
-            self.runs.launch(session, names.SESSION_STARTED, fresh=record is None)
+            self.runs.launch(session, names.SESSION_STARTED, fresh=fresh)
         return status.started(session)
 
     def _placed(self, name: str | None, shard: int | None) -> int:
@@ -246,6 +246,17 @@ class Service:
         except OSError as error:
             self.share.judge(error)
             raise NotReady(f"the share cannot be used now: {error.strerror}") from error
+
+
+def _made(folder: Path) -> bool:
+    """Make a folder; True when it was not there, so that nobody can have given a claim back in it. Raises OSError."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+        return False
+    return True
 
 
 def _ended(run: Run, wanted: State) -> Ended:

@@ -2,10 +2,9 @@
 
 import os
 import stat
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from uploader.errors import NotEligible, Unsettled
+from uploader.errors import NotEligible
 
 # O_NOFOLLOW: never through a link (I8). O_NONBLOCK: a pipe must not stop us.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -13,17 +12,30 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What a look at a file has shown. Size in bytes; times in ns, by the server's clock."""
+    """What a file was when it was looked at. Times in ns, of the server's clock.
+
+    Equal ones: nothing has happened to the file in between. Nobody can set the ctime, and it moves with every write.
+    """
 
     inode: int
     size: int
     mtime_ns: int
     ctime_ns: int
 
-    def same(self, other: "Fingerprint") -> bool:
-        """Tell whether the content stayed the same between two looks: inode, size and mtime are equal (I2)."""
-        mine = (self.inode, self.size, self.mtime_ns)
-        return mine == (other.inode, other.size, other.mtime_ns)
+    def same_but_ctime(self, other: "Fingerprint") -> bool:
+        """Compare all but the ctime, where something that leaves the content alone may have moved it: our own rename.
+
+        Somebody who puts the mtime back after a write is not seen.
+        """
+        return self == replace(other, ctime_ns=self.ctime_ns)
+
+    @property
+    def coarse(self) -> bool:
+        """Whether a write just after this look could leave all of it as it is: the clock had not moved on for it.
+
+        Either the last write falls into the tick of our last step, or the ticks are whole seconds.
+        """
+        return self.mtime_ns == self.ctime_ns or self.ctime_ns % 1_000_000_000 == 0
 
 
 def read(folder: int, name: str) -> tuple[int, Fingerprint]:
@@ -56,21 +68,11 @@ def odd(folder: int, name: str) -> str | None:
     return None if stat.S_ISREG(mode) else f"not a regular file but {kinds.get(stat.S_IFMT(mode), 'a device')}"
 
 
-def look(folder: int, name: str, *, thaw: bool = False) -> Fingerprint:
-    """Return a file's fingerprint by open and fstat: NFS asks the server again on open. Raises NotEligible, OSError.
-
-    `thaw`: also end a read delegation, with which an NFSv4 client answers from its cache even on open and does not see
-    a writer on the same machine. A chmod to the same mode ends it and leaves the mtime alone (docs/nfs.md).
-    """
+def look(folder: int, name: str) -> Fingerprint:
+    """Open and fstat: NFS asks the server again on open. Raises NotEligible, or OSError."""
     fd, now = read(folder, name)
-    try:
-        if not thaw:
-            return now
-        with suppress(PermissionError):
-            os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode))
-        return look_at(fd)
-    finally:
-        os.close(fd)
+    os.close(fd)
+    return now
 
 
 def look_at(fd: int) -> Fingerprint:
@@ -80,12 +82,6 @@ def look_at(fd: int) -> Fingerprint:
 
 def _look(status: os.stat_result) -> Fingerprint:
     return Fingerprint(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-def unchanged(before: Fingerprint, now: Fingerprint) -> None:
-    """Raise Unsettled when the content has changed between two looks (I2)."""
-    if not now.same(before):
-        raise Unsettled("the file changed while it was read; it is sent when it has settled")
 
 
 def inode(folder: int, name: str) -> int | None:

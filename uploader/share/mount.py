@@ -8,9 +8,11 @@ import logging
 import os
 import time
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 from uploader.errors import ShareLost
+from uploader.share.filesystem import tried
 from uploader.share.paths import opened_path
 from uploader.telemetry import names
 from uploader.thread import die, spawn
@@ -34,9 +36,11 @@ class Share:
         (root / OWN / "sessions").mkdir(parents=True, exist_ok=True)
         self._clock = f"{self.root}/{OWN}/clock-{ordinal}"
         self.server_time()  # fails here, not in each scan, when the share cannot be written
+        self.tells = tried(f"{self.root}/{OWN}")
         self._good = time.monotonic()
         if not os.path.ismount(self.root):
             log.warning(names.SHARE_NOT_A_MOUNT, extra={"root": self.root})
+        log.info(names.SHARE_TELLS, extra={"root": self.root} | asdict(self.tells))
 
     def _look(self) -> tuple[int, int]:
         status = os.stat(self.root)

@@ -10,13 +10,15 @@ import time
 
 from uploader.backlog.inventory import Inventory
 from uploader.blob.store import BlobStore
-from uploader.errors import InTheWay
+from uploader.errors import HeldOpen, InTheWay, Unsettled
 from uploader.settings import Settings
-from uploader.share.claim import Claim, move
-from uploader.share.fingerprint import Fingerprint, inode, look
+from uploader.share.claim import Claim
+from uploader.share.filesystem import FileSystem
+from uploader.share.fingerprint import Fingerprint, inode
+from uploader.share.handle import Handle
 from uploader.share.paths import COMPLETED
 from uploader.share.scan import Rule
-from uploader.sweep.proofs import MAX_PROOFS, Key, Proofs
+from uploader.sweep.proofs import MAX_PROOFS, Key, Proof, Proofs
 from uploader.sweep.verdict import Verdict, judge
 from uploader.telemetry import instruments, names
 from uploader.telemetry.text import shown
@@ -45,7 +47,7 @@ class Unproven:
         """Tell whether the same content was compared less than RECHECK seconds ago."""
         with self._lock:
             known = self._known.get(key)
-            return known is not None and known[0].same(current) and known[1] > time.monotonic()
+            return known is not None and known[0] == current and known[1] > time.monotonic()
 
     def forget(self, key: Key) -> None:
         """Drop a file that is gone."""
@@ -59,15 +61,17 @@ class Completed:
     The caller alone has the path: a worker through its item, the sweeper through a reservation.
     """
 
-    def __init__(self, settings: Settings, store: BlobStore) -> None:
+    def __init__(self, settings: Settings, tells: FileSystem, store: BlobStore) -> None:
+        """`tells`: what can be known of a file on the share."""
         self.settings = settings
+        self.tells = tells
         self.store = store
         self.proofs = Proofs()
         self._unproven = Unproven()
 
-    def remember(self, files: Inventory, path: str, committed: Fingerprint) -> None:
-        """Remember that this process saw the store confirm this file."""
-        self.proofs.add((files.session, path), committed, self.settings.retention)
+    def remember(self, files: Inventory, path: str, proof: Proof) -> None:
+        """Take note that this process saw the store confirm this file."""
+        self.proofs.add((files.session, path), proof, self.settings.retention)
 
     def clear(self, files: Inventory, path: str, claim: Claim) -> bool:
         """Make room for the next file of this name: an unproven `.completed` is never overwritten (I4).
@@ -77,7 +81,10 @@ class Completed:
         """
         if inode(claim.folder, claim.completed) is None:
             return False
-        verdict, current = self.judge(files, path, claim)
+        try:
+            verdict, current = self.judge(files, path, claim)
+        except HeldOpen as reason:
+            raise InTheWay(f"{claim.completed} stands in the way and is {reason}") from None
         if verdict is Verdict.UNPROVEN:
             self.keep(files, path, current)
             raise InTheWay(f"{claim.completed} is in the way and cannot be proven to be in the store")
@@ -96,13 +103,24 @@ class Completed:
         return self._unproven.rests((files.session, path), current)
 
     def judge(self, files: Inventory, path: str, claim: Claim) -> tuple[Verdict, Fingerprint]:
-        """Return the verdict on a file, with a last look at a proven one. Raises OSError, FileError."""
+        """Say what the file is, by the last look before it could be deleted.
+
+        Raises HeldOpen of a file that the store has and that somebody can write to; OSError, FileError.
+        """
         parent = f"{self.settings.blob_prefix}{files.session}/"
-        blob = None if Rule((), parent).objection(path) else parent + path  # None: no blob has such a name
-        verdict, current = judge(claim, self.proofs.get((files.session, path)), self.store, blob)
-        if verdict is Verdict.PROVEN and not look(claim.folder, claim.completed, thaw=True).same(current):
-            verdict = Verdict.CHANGED
-        return verdict, current
+        blob = None if Rule((), parent).objection(path) else parent + path  # nobody can have sent such a name
+        with Handle(claim.folder, claim.completed, self.tells) as file:
+            verdict = judge(file, self.proofs.get((files.session, path)), self.store, blob)
+            try:
+                if verdict is Verdict.PROVEN:
+                    file.last_look(claim.folder, claim.completed)
+            except HeldOpen:
+                raise
+            except Unsettled:
+                verdict = Verdict.CHANGED
+            if verdict is Verdict.UNPROVEN and claim.half_done():
+                verdict = Verdict.CHANGED  # it was on its way back when a process died, or a call failed
+            return verdict, file.now
 
     def delete(self, files: Inventory, path: str, claim: Claim) -> None:
         """Delete a proven file. Raises OSError."""
@@ -117,10 +135,7 @@ class Completed:
         `files`: the inventory of the session that sends the file. Raises OSError, InTheWay.
         """
         files.given_back(path, current, self.settings.settle)
-        try:
-            move(claim.folder, claim.completed, claim.name)
-        except (InTheWay, PermissionError):
-            claim.reopen()
+        claim.take_back()
         self.gone(files, path)
         log.warning(names.FILE_CHANGED, extra={"session": files.session, "path": shown(path)})
 

@@ -2,13 +2,37 @@
 
 import threading
 import time
+from dataclasses import dataclass
 from itertools import takewhile
 
 from uploader.share.fingerprint import Fingerprint
+from uploader.share.handle import Handle
 
 MAX_PROOFS = 100_000  # about 500 bytes each; about any other file the store is asked
 Key = tuple[str, str]
 """A session, and a path below its folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A file whose content the store has confirmed. `file`: what it was after our last step; `crc64`: of its content.
+
+    `certain`: the times of `file` are enough; otherwise the content is compared once more before the deletion.
+    """
+
+    file: Fingerprint
+    born: int | None
+    crc64: int
+    certain: bool
+
+    @property
+    def inode(self) -> int:
+        """The file's inode."""
+        return self.file.inode
+
+    def of(self, other: Handle) -> bool:
+        """Tell whether this is the file, changed or not. An inode is given again when its file is deleted."""
+        return other.now == self.file or (other.now.inode == self.inode and other.born() == self.born)
 
 
 class Proofs:
@@ -16,16 +40,16 @@ class Proofs:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: dict[Key, tuple[Fingerprint, float]] = {}  # in the order in which they are due
+        self._known: dict[Key, tuple[Proof, float]] = {}  # in the order in which they are due
 
-    def add(self, key: Key, committed: Fingerprint, wait: float) -> None:
-        """Remember a file's fingerprint when it was committed; `wait`: seconds until the file may be deleted."""
+    def add(self, key: Key, proof: Proof, wait: float) -> None:
+        """Note a file that the store has; `wait`: seconds until it may be deleted."""
         with self._lock:
-            self._add(key, committed, wait)
+            self._add(key, proof, wait)
 
-    def _add(self, key: Key, committed: Fingerprint, wait: float) -> None:
-        self._known.pop(key, None)  # so that a known name moves to the end
-        self._known[key] = (committed, time.monotonic() + wait)
+    def _add(self, key: Key, proof: Proof, wait: float) -> None:
+        self._known.pop(key, None)  # the newest stand last, even of a name that comes again
+        self._known[key] = (proof, time.monotonic() + wait)
         if len(self._known) > MAX_PROOFS:
             del self._known[next(iter(self._known))]
 
@@ -40,8 +64,8 @@ class Proofs:
         with self._lock:
             return [key for key, _ in takewhile(lambda one: one[1][1] <= now, self._known.items())]
 
-    def get(self, key: Key) -> Fingerprint | None:
-        """Return the file's fingerprint when it was committed, None when that is not known."""
+    def get(self, key: Key) -> Proof | None:
+        """Return what is known of a file."""
         with self._lock:
             return known[0] if (known := self._known.get(key)) else None
 

@@ -14,6 +14,7 @@ from uploader.errors import FileError, StoreError
 from uploader.settings import Settings
 from uploader.share.claim import Claim
 from uploader.share.fingerprint import Fingerprint, inode, look
+from uploader.share.mark import Mark
 from uploader.share.mount import Share
 from uploader.share.paths import COMPLETED, PROCESSING, join, opened, split
 from uploader.share.scan import Found, Kind, Rule, scan
@@ -106,7 +107,7 @@ class Sweeper:
         folder, name = split(path)
         try:
             with opened(self.share.fd, join(session.name, folder)) as at, session.files.reserve(path) as mine:
-                if mine and self._collected_due(session, path, Claim(at, name)):
+                if mine and self._collected_due(session, path, self._claim(session, at, name)):
                     return
         except FileNotFoundError:
             self.completed.gone(session.files, path)
@@ -151,16 +152,29 @@ class Sweeper:
         """Sweep a `.completed` file whose retention is over; tell whether a file stays."""
         if found.kind is Kind.COMPLETED:
             return self._leftover(session, found, oldest)
-        if found.kind is Kind.PROCESSING and session.stopped:
-            session.files.keep(found.path + PROCESSING, "its claim could not be undone; the next start sends the file")
+        if found.kind is Kind.PROCESSING:
+            return not session.stopped or self._claimed(session, found)
         if found.error:
             self.share.judge(found.error)
-        return found.kind is Kind.PROCESSING or found.error is not None
+        return found.error is not None
+
+    def _claimed(self, session: Owned, found: Found) -> bool:
+        """End a give-back that a stop has left half done; tell whether the claim of this stopped session stays."""
+        claim = self._claim(session, found.folder, found.name.removesuffix(PROCESSING))
+        try:
+            claim.finish()
+            if not claim.held():
+                session.files.release(found.path + PROCESSING)
+                return False
+        except OSError as error:
+            self.share.judge(error)
+        session.files.keep(found.path + PROCESSING, "its claim could not be undone; the next start sends the file")
+        return True
 
     def _leftover(self, session: Owned, found: Found, oldest: int) -> bool:
         if self.completed.waits(session.files, found.path):
             return True
-        claim = Claim(found.folder, found.name.removesuffix(COMPLETED))
+        claim = self._claim(session, found.folder, found.name.removesuffix(COMPLETED))
         try:
             current = look(claim.folder, claim.completed)
             if current.ctime_ns > oldest or self.completed.rests(session.files, found.path, current):
@@ -207,6 +221,9 @@ class Sweeper:
                 return False
             self.completed.send_again(files, path, claim, current)
             return True
+
+    def _claim(self, session: Owned, folder: int, name: str) -> Claim:
+        return Claim(folder, name, Mark(self.share, session.name).set)
 
     def _swept(self, name: str) -> None:
         """Ask for the session's record to be removed; when that fails, the next walk tries again."""

@@ -6,8 +6,8 @@ from hashlib import md5
 
 from uploader.blob.checksum import crc64
 from uploader.blob.store import BlobStore, Stored
-from uploader.share.claim import Claim
-from uploader.share.fingerprint import Fingerprint, read
+from uploader.share.handle import Handle
+from uploader.sweep.proofs import Proof
 
 CHUNK = 1024 * 1024  # bytes a read
 
@@ -20,39 +20,71 @@ class Verdict(Enum):
     UNPROVEN = auto()  # cannot be proven to be in the store: kept
 
 
-def judge(
-    claim: Claim, committed: Fingerprint | None, store: BlobStore, blob: str | None
-) -> tuple[Verdict, Fingerprint]:
-    """Compare the file with `committed`, its fingerprint when this process sent it, else with the blob.
+def judge(file: Handle, proof: Proof | None, store: BlobStore, blob: str | None) -> Verdict:
+    """Compare the file with what this process saw committed, else with the blob; None: no blob can have its name.
 
-    `blob` is None when no blob can have its name. Returns the file's fingerprint as well. Raises OSError, FileError.
+    Raises OSError, FileError; HeldOpen when its content would have to be compared and somebody can write to it.
     """
-    fd, current = read(claim.folder, claim.completed)
-    try:
-        if committed and committed.inode == current.inode:
-            return (Verdict.PROVEN if committed.same(current) else Verdict.CHANGED), current
-        stored = store.head(blob) if blob else None
-        if stored is None:
-            return Verdict.UNPROVEN, current
-        if stored.size == current.size and _matches(fd, stored):
-            return Verdict.PROVEN, current
-        same_file = stored.inode == str(current.inode)
-        return (Verdict.CHANGED if same_file else Verdict.UNPROVEN), current
-    finally:
-        os.close(fd)
+    if proof and proof.of(file):
+        return _remembered(file, proof)
+    stored = store.head(blob) if blob else None
+    if stored is None:
+        return Verdict.UNPROVEN
+    if stored.size == file.now.size:
+        file.begin()
+        if _matches(file, stored):
+            return Verdict.PROVEN
+    return Verdict.CHANGED if _very_file(file, stored) else Verdict.UNPROVEN
 
 
-def _matches(fd: int, stored: Stored) -> bool:
-    """Compare a file of the blob's length with its CRC64, else with its MD5. False when the blob has neither."""
-    digest, crc, offset = md5(usedforsecurity=False), 0, 0
-    if stored.crc64 is None and stored.md5 is None:
+def _remembered(file: Handle, proof: Proof) -> Verdict:
+    """Compare by the times; by the content where these cannot tell, as after somebody's chmod or new hard link."""
+    if not file.now.same_but_ctime(proof.file):
+        return Verdict.CHANGED
+    if file.now == proof.file and proof.certain:
+        return Verdict.PROVEN
+    file.begin()
+    return Verdict.PROVEN if _is(file, proof.file.size, proof.crc64) else Verdict.CHANGED
+
+
+def _very_file(file: Handle, stored: Stored) -> bool:
+    """Tell whether it is the file that the blob was made of, and not a later one that was given the same inode.
+
+    Without a time of birth on both sides only content tells: its beginning is what the blob holds.
+    """
+    if stored.inode != str(file.now.inode):
         return False
-    while data := os.pread(fd, CHUNK, offset):
+    born = file.born()
+    if born is not None and stored.born is not None:
+        return stored.born == str(born)
+    if stored.crc64 is None:
+        return False
+    file.begin()
+    return _begins(file.fd, stored.size, stored.crc64)
+
+
+def _is(file: Handle, size: int, crc: int) -> bool:
+    """Tell whether it has so many bytes, and this CRC64."""
+    return file.now.size == size and _begins(file.fd, size, crc)
+
+
+def _begins(fd: int, size: int, crc: int) -> bool:
+    """Tell whether the file's first `size` bytes have this CRC64."""
+    found, offset = 0, 0
+    while offset < size and (data := os.pread(fd, min(CHUNK, size - offset), offset)):
         offset += len(data)
-        if stored.crc64 is not None:
-            crc = crc64(data, crc)
-        else:
-            digest.update(data)
-    if offset != stored.size:
+        found = crc64(data, found)
+    return offset == size and found == crc
+
+
+def _matches(file: Handle, stored: Stored) -> bool:
+    """Compare a file with the blob's size and CRC64, else with its MD5; without either it is no match."""
+    if stored.crc64 is not None:
+        return _is(file, stored.size, stored.crc64)
+    if stored.md5 is None:
         return False
-    return crc == stored.crc64 if stored.crc64 is not None else digest.digest() == stored.md5
+    digest, offset = md5(usedforsecurity=False), 0
+    while data := os.pread(file.fd, CHUNK, offset):
+        offset += len(data)
+        digest.update(data)
+    return offset == stored.size and digest.digest() == stored.md5

@@ -13,6 +13,7 @@ THREAD_ENDED = "thread.ended"
 
 SHARE_SLOW = "share.slow"
 SHARE_NOT_A_MOUNT = "share.not_a_mount"
+SHARE_TELLS = "share.tells"
 
 STORE_AWAY = "store.away"
 RECONCILE_FAILED = "reconcile.failed"

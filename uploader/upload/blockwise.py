@@ -7,7 +7,6 @@ from hashlib import md5
 from uploader.blob.checksum import crc64, joined
 from uploader.blob.store import BlobStore, Blocks, Label
 from uploader.errors import Cancelled, ExpiredBlocks, LeftoverBlocks, NotEligible, Overtaken, TooManyBlocks
-from uploader.share.fingerprint import unchanged
 from uploader.telemetry import instruments, names
 from uploader.upload.block import ID_LENGTH, MIB, SHORTEST_ID, block_id, block_size
 from uploader.upload.memory import Memory
@@ -47,10 +46,10 @@ class Blockwise:
         self.skipped = 0
         self.confirmed = 0
 
-    def run(self) -> None:
-        """Send the file; recover once from blocks that the store has lost or cannot take. Raises as Transfer.upload."""
+    def run(self) -> Label:
+        """Send it; recover once from blocks that the store has lost or cannot take."""
         try:
-            self._send()
+            return self._send()
         except (LeftoverBlocks, TooManyBlocks, ExpiredBlocks) as error:
             extra = {"session": self.source.session, "blob": self.source.blob, "error": str(error)}
             log.warning(names.UPLOAD_RECOVERED, extra=extra)
@@ -63,7 +62,7 @@ class Blockwise:
             self.source.sent(-self.confirmed)
             if self.source.copy:
                 self.source.copy.restart()
-            self._send()
+            return self._send()
 
     def _list(self) -> Blocks:
         """List the blob's blocks, after dropping leftovers whose ids are too short to tell contents apart (I9)."""
@@ -74,13 +73,13 @@ class Blockwise:
             there = store.blocks(name)
         return there
 
-    def _send(self) -> None:
+    def _send(self) -> Label:
         source, store = self.source, self.store
         self.skipped = self.confirmed = 0
         self.failed = False
         ids, label = self._stage_all()
         instruments.phase(names.STORED, blocks=len(ids), skipped=self.skipped)
-        unchanged(source.look, source.check())
+        source.last_look()
         if self.skipped:
             extra = {"session": source.session, "blob": source.blob, "blocks": len(ids), "skipped": self.skipped}
             log.info(names.UPLOAD_RESUMED, extra=extra)
@@ -91,7 +90,10 @@ class Blockwise:
             stored = store.head(source.blob)
             if stored is None or not stored.holds(label):
                 raise
+            if not stored.of(label):
+                store.relabel(source.blob, label, stored.etag)
         instruments.phase(names.COMMITTED)
+        return label
 
     def _stage_all(self) -> tuple[list[str], Label]:
         source = self.source

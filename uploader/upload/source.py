@@ -9,7 +9,8 @@ from typing import Protocol
 
 from uploader.blob.store import Label
 from uploader.errors import ShortRead
-from uploader.share.fingerprint import Fingerprint, look_at, unchanged
+from uploader.share.fingerprint import Fingerprint
+from uploader.share.handle import Handle
 
 
 class Copy(Protocol):
@@ -24,29 +25,31 @@ class Copy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A claimed file, open for reading. `check` looks at its name again; `cancelled` tells whether to give up.
+    """A claimed file. `last_look` is for just before the commit, and may raise Unsettled; `cancelled`: give up."""
 
-    `sent` counts confirmed bytes; negative: bytes that the store has lost.
-    """
-
-    fd: int
-    look: Fingerprint
+    file: Handle
     blob: str
     session: str
     retried: bool  # an earlier try may have left blocks, or the whole blob
-    check: Callable[[], Fingerprint]
+    last_look: Callable[[], None]
     cancelled: Callable[[], bool]
     sent: Callable[[int], None]
     copy: Copy | None = None
 
+    @property
+    def look(self) -> Fingerprint:
+        """What the file is."""
+        return self.file.now
+
     def label(self, crc: int, digest: bytes | None) -> Label:
         """Return what is stored beside the content: `crc` is the CRC64 of the whole content, `digest` its MD5."""
         kind = content_type(self.blob.rpartition(".")[2])
-        return Label(self.look.size, crc, digest, self.look.inode, self.look.mtime_ns, self.session, kind)
+        look = self.look
+        return Label(look.size, crc, digest, look.inode, self.file.born(), look.mtime_ns, self.session, kind)
 
     def read(self, size: int, offset: int) -> bytes:
-        """Return `size` bytes from `offset`. Raises Unsettled or ShortRead at the end of the file (I2, I3)."""
-        data = os.pread(self.fd, size, offset)
+        """Return so many bytes. Raises Unsettled or ShortRead at the end of the file (I2, I3)."""
+        data = os.pread(self.file.fd, size, offset)
         if len(data) == size:
             return data
         buffer = bytearray(size)
@@ -57,15 +60,11 @@ class Source:
         """Fill `data` from `offset`. Raises Unsettled or ShortRead at the end of the file (I2, I3)."""
         done = 0
         while done < len(data):
-            count = os.preadv(self.fd, [data[done:]], offset + done)
+            count = os.preadv(self.file.fd, [data[done:]], offset + done)
             if count == 0:
-                self.unchanged()
-                raise ShortRead(f"the file ended after {offset + done} of {self.look.size} bytes")
+                self.file.unchanged()
+                raise ShortRead(f"it ended after {offset + done} of {self.look.size} bytes")
             done += count
-
-    def unchanged(self) -> None:
-        """Raise Unsettled when the open file has changed (I2)."""
-        unchanged(self.look, look_at(self.fd))
 
 
 @lru_cache(maxsize=1024)

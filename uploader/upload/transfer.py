@@ -4,9 +4,8 @@ import logging
 from hashlib import md5
 
 from uploader.blob.checksum import crc64
-from uploader.blob.store import BlobStore, Label
+from uploader.blob.store import BlobStore, Label, Stored
 from uploader.errors import Cancelled, Overtaken
-from uploader.share.fingerprint import unchanged
 from uploader.telemetry import instruments, names
 from uploader.upload.block import ID_LENGTH, MIB, block_id
 from uploader.upload.blockwise import Blockwise, Pools
@@ -27,37 +26,48 @@ class Transfer:
         self.content_md5 = content_md5
         self._pools = Pools(memory, connections)
 
-    def upload(self, source: Source) -> None:
-        """Return when the store has confirmed every block and the commit, or has this very content already.
+    def upload(self, source: Source) -> int:
+        """Return the CRC64, when the store has confirmed every block and the commit, or holds this very content.
 
         Raises Unsettled, ShortRead, NotEligible, Cancelled, StoreError, OSError.
         """
-        if source.retried and self._present(source):
+        label = self._present(source) if source.retried else None
+        if label:
             log.info(names.UPLOAD_PRESENT, extra={"session": source.session, "blob": source.blob})
             source.sent(source.look.size)
         elif source.look.size <= self.block_size:
-            self._put(source)
+            label = self._put(source)
         else:
-            Blockwise(self.store, self._pools, source, content_md5=self.content_md5).run()
+            label = Blockwise(self.store, self._pools, source, content_md5=self.content_md5).run()
+        return label.crc64
 
-    def _present(self, source: Source) -> bool:
+    def _present(self, source: Source) -> Label | None:
         stored = self.store.head(source.blob)
         if stored is None or stored.size != source.look.size or stored.crc64 is None:
-            return False
+            return None
         crc, piece = 0, min(MIB, self.block_size)
         with self.memory.held(piece):
             for offset in range(0, source.look.size, piece):
                 if source.cancelled():
                     raise Cancelled
                 crc = crc64(source.read(min(piece, source.look.size - offset), offset), crc)
-        source.unchanged()
-        return crc == stored.crc64
+        source.file.unchanged()
+        label = source.label(crc, stored.md5)
+        if not stored.holds(label):
+            return None
+        self._adopt(source, stored, label)
+        return label
 
-    def _put(self, source: Source) -> None:
+    def _adopt(self, source: Source, stored: Stored, label: Label) -> None:
+        """Have a blob name the file that it was found equal to, which a later process may have to know again."""
+        if not stored.of(label):
+            self.store.relabel(source.blob, label, stored.etag)
+
+    def _put(self, source: Source) -> Label:
         size = source.look.size
         with self.memory.held(size):
             data = source.read(size, 0)
-            source.unchanged()
+            source.file.unchanged()
             digest = md5(data, usedforsecurity=False).digest() if self.content_md5 else None
             label = source.label(crc64(data), digest)
             if source.copy:
@@ -69,14 +79,17 @@ class Transfer:
         source.sent(size)
         instruments.CONTENT_SENT.add(size)
         instruments.phase(names.COMMITTED)
+        return label
 
     def _replace(self, source: Source, data: bytes, label: Label) -> None:
         """Overwrite a blob of this name, unless a lost reply or another shard (I9) has put our content there."""
         stored = self.store.head(source.blob)
         if stored is None:
             self._put_as_block(source.blob, data, label)
-        elif not stored.holds(label):
-            unchanged(source.look, source.check())
+        elif stored.holds(label):
+            self._adopt(source, stored, label)
+        else:
+            source.last_look()
             self.store.put(source.blob, data, label, stored.etag)
 
     def _put_as_block(self, name: str, data: bytes, label: Label) -> None:

@@ -1,19 +1,23 @@
 """Workers: each takes one file at a time from claim to completion."""
 
 import logging
-import os
 import time
+from contextlib import suppress
 from typing import Protocol
 
 from uploader.backlog.inventory import Inventory, Item
 from uploader.backlog.lane import Lane
 from uploader.backlog.queues import Queues
-from uploader.errors import Cancelled, Fatal, FileError, InTheWay, Unsettled, Vanished
+from uploader.errors import Cancelled, Fatal, FileError, HeldOpen, InTheWay, Unsettled, Vanished
 from uploader.settings import Settings
 from uploader.share.claim import Claim
-from uploader.share.fingerprint import Fingerprint, inode, look, read, unchanged
+from uploader.share.fingerprint import Fingerprint, inode, look
+from uploader.share.handle import CHANGED, Handle
+from uploader.share.lease import OPEN
+from uploader.share.mark import Mark
 from uploader.share.mount import Share
 from uploader.share.paths import join, opened, split
+from uploader.sweep.proofs import Proof
 from uploader.telemetry import instruments, names
 from uploader.telemetry.text import shown
 from uploader.thread import spawn
@@ -34,8 +38,8 @@ class Completed(Protocol):
         Raises InTheWay, StoreError, OSError.
         """
 
-    def remember(self, files: Inventory, path: str, committed: Fingerprint) -> None:
-        """Remember that the store has confirmed this file."""
+    def remember(self, files: Inventory, path: str, proof: Proof) -> None:
+        """Take note that the store has confirmed this file."""
 
 
 class Workers:
@@ -79,7 +83,7 @@ class Workers:
         folder, name = split(item.path)
         try:
             with opened(self.share.fd, join(item.files.session, folder)) as at:
-                self._upload(item, Claim(at, name))
+                self._upload(item, Claim(at, name, Mark(self.share, item.files.session).set))
         except (Vanished, FileNotFoundError):
             pass  # the producer or another shard took the file; the next scan finds what is there
         except (FileError, OSError) as error:
@@ -99,20 +103,31 @@ class Workers:
         leftover = self._claim(item, claim)
         instruments.phase(names.CLAIMED)
         try:
-            committed = self._send(item, claim, leftover=leftover)
+            with Handle(claim.folder, claim.processing, self.share.tells) as file:
+                crc = self._send(item, claim, file, leftover=leftover)
+                self._complete(item, claim, file, crc)
         except (Cancelled, Unsettled) as reason:
-            self._give_back(item, claim, reason)
+            self._give_back(item, claim, reason)  # closed by then: NFS keeps an open file that is unlinked as .nfs*
         else:
-            self._complete(item, claim, committed)
             instruments.uploaded(item.size, began)
 
     def _claim(self, item: Item, claim: Claim) -> bool:
-        """Claim the file; True when `.processing` is a file that was claimed earlier. Raises Vanished, InTheWay."""
-        if claim.held() or self._make_room(item, claim):
-            claim.finish_giving_back()
+        """Have `.processing`; True when that is an older file than the one found. Raises Vanished, InTheWay."""
+        if claim.held():
+            self._finish(item, claim)
+            self.completed.clear(item.files, item.path, claim)  # an older file is sent before this one
+            return True
+        if self._make_room(item, claim):
             return True
         claim.take()
         return False
+
+    def _finish(self, item: Item, claim: Claim) -> None:
+        """End a step that is half done. Raises Vanished when the file has its plain name back: it has to settle."""
+        claim.finish()
+        if not claim.held():
+            self._settles(item, look(claim.folder, claim.name))
+            raise Vanished(claim.processing)
 
     def _make_room(self, item: Item, claim: Claim) -> bool:
         """Make room for `.completed`, but only while the plain name is still the file that was found.
@@ -121,34 +136,31 @@ class Workers:
         """
         if inode(claim.folder, claim.completed) is None:
             return False
-        if not look(claim.folder, claim.name).same(item.found):
+        if not look(claim.folder, claim.name).same_but_ctime(item.found):
             raise Vanished(claim.name)
         return self.completed.clear(item.files, item.path, claim)
 
-    def _send(self, item: Item, claim: Claim, *, leftover: bool) -> Fingerprint:
-        """Return the file's fingerprint once the store has confirmed it. Raises Cancelled, FileError, OSError."""
-        fd, current = read(claim.folder, claim.processing)
-        try:
-            item.files.resize(item, current.size)
-            if not leftover:
-                # The rename ended any read delegation, which may have hidden a writer until now.
-                unchanged(item.found, current)
-            self._transfer(item, claim, fd, current, retried=leftover or item.attempts > 0)
-        finally:
-            os.close(fd)
-        return current
+    def _send(self, item: Item, claim: Claim, file: Handle, *, leftover: bool) -> int:
+        """Return the CRC64 of what the store has confirmed. Raises Cancelled, Unsettled, FileError, OSError."""
+        file.begin()
+        item.files.resize(item, file.now.size)
+        # The rename made the server tell the truth: a read delegation may have hidden a writer till then.
+        if not leftover and not file.now.same_but_ctime(item.found):
+            raise Unsettled(CHANGED)
+        crc = self._transfer(item, claim, file, retried=leftover or item.attempts > 0)
+        file.untouched()
+        return crc
 
-    def _transfer(self, item: Item, claim: Claim, fd: int, current: Fingerprint, *, retried: bool) -> None:
-        copy = self.staging.begin(item.files.session, item.path, current.size) if self.staging else None
+    def _transfer(self, item: Item, claim: Claim, file: Handle, *, retried: bool) -> int:
+        copy = self.staging.begin(item.files.session, item.path, file.now.size) if self.staging else None
         try:
-            self.transfer.upload(
+            return self.transfer.upload(
                 Source(
-                    fd=fd,
-                    look=current,
+                    file=file,
                     blob=f"{self.settings.blob_prefix}{item.files.session}/{item.path}",
                     session=item.files.session,
                     retried=retried,
-                    check=lambda: look(claim.folder, claim.processing, thaw=True),
+                    last_look=lambda: file.last_look(claim.folder, claim.processing),
                     cancelled=lambda: item.files.cancelled,
                     sent=item.sent,
                     copy=copy,
@@ -158,24 +170,35 @@ class Workers:
             if copy:
                 copy.remove()
 
-    def _complete(self, item: Item, claim: Claim, committed: Fingerprint) -> None:
+    def _complete(self, item: Item, claim: Claim, file: Handle, crc: int) -> None:
+        certain = not file.now.coarse
         try:
-            claim.complete(committed.inode)
+            claim.complete(file.now.inode)
         except InTheWay:
             self.completed.clear(item.files, item.path, claim)
-            claim.complete(committed.inode)
-        self.completed.remember(item.files, item.path, committed)
+            claim.complete(file.now.inode)
+        with suppress(Unsettled):  # `now` stays what was committed, by which the sweeper finds out
+            file.stepped()
+        self.completed.remember(item.files, item.path, Proof(file.now, file.born(), crc, certain))
         item.files.count_done(item)
         instruments.phase(names.COMPLETED)
         log.info(names.FILE_COMPLETED, extra={"session": item.files.session, "path": item.path, "bytes": item.size})
 
     def _give_back(self, item: Item, claim: Claim, reason: Exception) -> None:
-        current = look(claim.folder, claim.processing)
-        item.files.given_back(item.path, current, self.settings.settle if current.size else self.settings.settle_empty)
-        claim.give_back()
+        self._settles(item, look(claim.folder, claim.processing), OPEN if isinstance(reason, HeldOpen) else "")
+        try:
+            claim.give_back()
+        except InTheWay:
+            if isinstance(reason, HeldOpen):
+                raise reason from None  # that is what both wait for: this file and the newer one under its name
+            raise
         extra = {
             "session": item.files.session,
             "path": item.path,
             "reason": str(reason) or "the session ended",
         }
         log.info(names.FILE_GIVEN_BACK, extra=extra)
+
+    def _settles(self, item: Item, current: Fingerprint, reason: str = "") -> None:
+        settle = self.settings.settle if current.size else self.settings.settle_empty
+        item.files.given_back(item.path, current, settle, reason=reason)

@@ -103,13 +103,13 @@ class Bytes:
 
 @dataclass
 class Current:
-    """A file that is being uploaded, that failed and waits for its next attempt, or that is kept."""
+    """A file in flight, one that failed and waits for its next attempt, or one that waits for its writer."""
 
     path: Annotated[str, Field(description="relative to the session's folder")]
     size: Size
     uploaded: Size
     attempts: Count
-    error: Annotated[str | None, Field(description="why the last attempt failed, or why the file is kept")] = None
+    error: Annotated[str | None, Field(description="why the last attempt failed, or what the file waits for")] = None
 
 
 @dataclass

@@ -1,0 +1,63 @@
+"""What the share's file system can tell of a file; docs/nfs.md has the table."""
+
+import os
+from dataclasses import dataclass
+from tempfile import mkstemp
+
+from uploader.share.lease import held_open
+from uploader.share.statx import born
+
+NETWORK = frozenset({"nfs", "nfs4"})
+LOCAL = frozenset({"ext4", "xfs", "btrfs", "f2fs", "tmpfs"})
+
+
+@dataclass(frozen=True, slots=True)
+class FileSystem:
+    """`kind`: its type; `leases`: it tells whether a file is open for writing; `births`: it tells when one was made."""
+
+    kind: str
+    leases: bool
+    births: bool
+
+    @property
+    def remote(self) -> bool:
+        """Whether another machine keeps it, so that this one may answer from its cache."""
+        return self.kind in NETWORK
+
+    @property
+    def quick(self) -> bool:
+        """Whether looking at an open file never waits, not even for a disk."""
+        return self.kind in LOCAL
+
+    def held_open(self, fd: int) -> bool | None:
+        """Tell whether somebody can write to a file that is open for reading only; None when nobody can tell."""
+        return held_open(fd) if self.leases else None
+
+
+def tried(folder: str) -> FileSystem:
+    """Try with a file of ours in this folder what can be told. Raises OSError."""
+    writer, path = mkstemp(prefix="trial-", dir=folder)
+    reader = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with open(writer, "wb"):
+            refused = held_open(reader) is True
+        granted = held_open(reader) is False
+        kind = _kind(reader)
+        return FileSystem(kind, refused and granted and kind not in NETWORK, born(reader) is not None)
+    finally:
+        os.close(reader)
+        os.unlink(path)
+
+
+def _kind(fd: int) -> str:
+    """Return the type of the file system of an open file, "unknown" when /proc does not tell.
+
+    Found by the mount's number: the device that fstat names stands in no list of mounts for some (btrfs).
+    """
+    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as about:
+        mount = dict(line.split(":\t", 1) for line in about.read().splitlines() if ":\t" in line)["mnt_id"]
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+        for line in mounts:
+            if line.split(" ", 1)[0] == mount:
+                return line.partition(" - ")[2].split(" ", 1)[0]
+    return "unknown"
