@@ -13,7 +13,7 @@ from uploader.errors import BadConfiguration, Fatal, ShareLost, StoreAway
 from uploader.sessions.records import Records
 from uploader.sessions.service import Service
 from uploader.settings import Settings, load
-from uploader.share import lease
+from uploader.share import abilities, lease
 from uploader.share.destination import Destination, destination, settle
 from uploader.share.mount import LOST, OWN, Share
 from uploader.sweep.completed import Completed
@@ -50,6 +50,7 @@ def build(settings: Settings) -> Service:
     count = replicas(settings.replicas, settings.statefulset)
     try:
         share = Share(settings.root, settings.ordinal, settings.nfs_timeout)
+        abilities.check(share.root, settings.ordinal)
         records = Records(settings.root / OWN / "sessions", settings.ordinal)
     except OSError as error:
         raise _unusable(settings, error) from error
