@@ -27,7 +27,7 @@ def application(
     router: bool,
     lifespan: Lifespan[Starlette] | None = None,
 ) -> Starlette:
-    """Return the application of a shard or of the router; `own`: its own handlers by operationId; `names`: its names."""
+    """Return the application of a shard or of the router; `own`: its handlers by operationId; `names`: its own."""
     contract = document(router=router)
     text = answer(contract)
 

@@ -2,9 +2,9 @@
 
 There is no password (A19), so a browser must not lend its place in the network to a page from elsewhere.
 
-- `Origin` comes with every POST and event stream of another page, and `Sec-Fetch-Site` where the connection is https or local:
+- `Origin` comes with each POST and event stream of another page, `Sec-Fetch-Site` over https and locally:
   https://www.w3.org/TR/fetch-metadata/. A link to the status page may be followed from anywhere.
-- `Host` stops DNS rebinding, where the page's own name comes to mean this machine, so that both headers look right: a name
+- `Host` stops DNS rebinding, where the page's own name comes to mean this machine, so that both look right: a name
   counts only if nobody can register it, or if it is one of the site's own.
 """
 
