@@ -36,7 +36,7 @@ class Share:
         (root / OWN / "sessions").mkdir(parents=True, exist_ok=True)
         self._clock = f"{self.root}/{OWN}/clock-{ordinal}"
         self.server_time()  # fails here, not in each scan, when the share cannot be written
-        self.tells = tried(f"{self.root}/{OWN}")
+        self.tells = tried(f"{self.root}/{OWN}", ordinal)
         self._good = time.monotonic()
         if not os.path.ismount(self.root):
             log.warning(names.SHARE_NOT_A_MOUNT, extra={"root": self.root})
