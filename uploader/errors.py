@@ -10,6 +10,7 @@ UploaderError
 │   │   └── HeldOpen      somebody can still write to it; it waits until nobody can
 │   ├── ShortRead         the file ended before its size (I3)
 │   ├── InTheWay          another file stands where a rename would put this one (I4)
+│   ├── Conflict          other content is in the store under its name, and may not be replaced (I12)
 │   ├── Vanished          no longer there: the producer or another shard took it
 │   └── StoreError        the blob store did not take the file
 │       ├── StoreAway     time-out, 5xx, 429, reset connection: the next try may succeed
@@ -78,6 +79,10 @@ class ShortRead(FileError):
 
 class InTheWay(FileError):
     """Something unproven stands under the name that this file needs."""
+
+
+class Conflict(FileError):
+    """Other content is in the store under this file's name, and may not be replaced or cannot be kept."""
 
 
 class Vanished(FileError):

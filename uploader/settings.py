@@ -39,6 +39,7 @@ class Settings(Environment):
     connections: int = Field(default=32, ge=1, le=1024)
     memory: int = Field(default=128 * MIB, ge=MIB)
     block_size: int = Field(default=8 * MIB, ge=64 * 1024, le=MAX_BLOCK)
+    on_conflict: Literal["snapshot", "replace", "refuse"] = "snapshot"
     checksum: Literal["crc64", "md5"] = "crc64"
     content_md5: bool = True
     max_upload_rate: int = Field(default=0, ge=0)

@@ -118,7 +118,13 @@ class Bed:
         self.backlog = Queues(BLOCK)
         self.completed = Completed(self.settings, self.share.tells, self.store)
         self.memory = Memory(self.settings.memory, BLOCK)
-        self.transfer = Transfer(self.store, self.memory, self.settings.connections, content_md5=True)
+        self.transfer = Transfer(
+            self.store,
+            self.memory,
+            self.settings.connections,
+            content_md5=True,
+            on_conflict=self.settings.on_conflict,
+        )
         self.workers = Workers(self.settings, self.share, self.backlog, self.transfer, self.completed, None)
         self.files = Inventory(session, self.settings.queue_size)
         self.backlog.add(self.files)
