@@ -15,6 +15,7 @@ UploaderError
 │   └── StoreError        the blob store did not take the file
 │       ├── StoreAway     time-out, 5xx, 429, reset connection: the next try may succeed
 │       ├── StoreRefused  any other answer; shown to the user
+│       │   └── NameRefused  about the file's name: not tried again, and a drain does not wait for it
 │       ├── LeftoverBlocks  uncommitted blocks with ids of another length (InvalidBlobOrBlock)
 │       ├── ExpiredBlocks   blocks named in the commit are gone (InvalidBlockList)
 │       ├── TooManyBlocks   100,000 uncommitted blocks (BlockCountExceedsLimit)
@@ -99,6 +100,10 @@ class StoreAway(StoreError):
 
 class StoreRefused(StoreError):
     """The store refused the request."""
+
+
+class NameRefused(StoreRefused):
+    """The store can have no blob of this name."""
 
 
 class LeftoverBlocks(StoreError):

@@ -130,7 +130,7 @@ class Bed:
         self.backlog.add(self.files)
         self.session = One(self.files)
         self.serve(self.session)
-        rule = Rule(self.settings.extensions, f"{session}/")
+        rule = Rule(self.settings.extensions, f"{session}/", self.settings.temporary)
         self.discovery = Discovery(self.files, rule, self.settings, self.share, Deaf(), self.backlog, Event())
 
     def serve(self, sessions: Sessions) -> None:

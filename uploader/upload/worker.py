@@ -9,10 +9,20 @@ from uploader.backlog.inventory import Inventory, Item
 from uploader.backlog.lane import Lane
 from uploader.backlog.queues import Queues
 from uploader.blob.store import Committed
-from uploader.errors import Cancelled, Fatal, FileError, HeldOpen, InTheWay, Unsettled, Vanished
+from uploader.errors import (
+    Cancelled,
+    Fatal,
+    FileError,
+    HeldOpen,
+    InTheWay,
+    NameRefused,
+    NotEligible,
+    Unsettled,
+    Vanished,
+)
 from uploader.settings import Settings
 from uploader.share.claim import Claim
-from uploader.share.fingerprint import Fingerprint, inode, look
+from uploader.share.fingerprint import Fingerprint, inode, look, odd
 from uploader.share.handle import CHANGED, Handle
 from uploader.share.lease import OPEN
 from uploader.share.mark import Mark
@@ -109,12 +119,17 @@ class Workers:
                 self._complete(item, claim, file, done)
         except (Cancelled, Unsettled) as reason:
             self._give_back(item, claim, reason)  # closed by then: NFS keeps an open file that is unlinked as .nfs*
+        except NameRefused:
+            with suppress(InTheWay, OSError):
+                claim.give_back()  # so that its producer sees it under the name that has to change
+            raise
         else:
             instruments.uploaded(item.size, began)
 
     def _claim(self, item: Item, claim: Claim) -> bool:
-        """Have `.processing`; True when that is an older file than the one found. Raises Vanished, InTheWay."""
+        """Have `.processing`; True when that is an older file than the one found. Raises Vanished, FileError."""
         if claim.held():
+            _regular(claim, claim.processing)
             self._finish(item, claim)
             self.completed.clear(item.files, item.path, claim)  # an older file is sent before this one
             return True
@@ -137,6 +152,7 @@ class Workers:
         """
         if inode(claim.folder, claim.completed) is None:
             return False
+        _regular(claim, claim.completed)
         if not look(claim.folder, claim.name).same_but_ctime(item.found):
             raise Vanished(claim.name)
         return self.completed.clear(item.files, item.path, claim)
@@ -207,3 +223,9 @@ class Workers:
     def _settles(self, item: Item, current: Fingerprint, reason: str = "") -> None:
         settle = self.settings.settle if current.size else self.settings.settle_empty
         item.files.given_back(item.path, current, settle, reason=reason)
+
+
+def _regular(claim: Claim, name: str) -> None:
+    """Raise NotEligible when something that is no file stands where this one's claim or completion would."""
+    if reason := odd(claim.folder, name):
+        raise NotEligible(f"{name} is in its way: {reason}")
