@@ -77,4 +77,4 @@ ATTEMPT = "nfs_watch.attempt"
 FILE_PATH = "file.path"
 FILE_SIZE = "file.size"
 ERROR_TYPE = "error.type"
-OUTCOME = "nfs_watch.outcome"  # of a conflict
+OUTCOME = "outcome"  # of a conflict
