@@ -6,6 +6,7 @@ import sys
 from uploader import arguments
 from uploader.app import app
 from uploader.backlog.queues import Queues
+from uploader.blob import certificate
 from uploader.blob.azure import AzureBlobs
 from uploader.cluster.replicas import replicas
 from uploader.discovery.watch import Watch
@@ -70,7 +71,9 @@ def build(settings: Settings) -> Service:
     Workers(settings, share, backlog, transfer, completed, staging).start()
     Sweeper(settings, share, completed, service, staging).start()
     service.begin()
-    instruments.observe(service.gauges)
+    until = certificate.expires()
+    fixed = {} if until is None else {names.CERTIFICATE_EXPIRES: until}
+    instruments.observe(lambda: service.gauges() | fixed)
     return service
 
 

@@ -118,7 +118,7 @@ class Completed:
                 raise
             except Unsettled:
                 verdict = Verdict.CHANGED
-            if verdict is Verdict.UNPROVEN and claim.half_done():
+            if verdict is Verdict.UNPROVEN and claim.half_undone():
                 verdict = Verdict.CHANGED  # it was on its way back when a process died, or a call failed
             return verdict, file.now
 

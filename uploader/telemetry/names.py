@@ -62,6 +62,7 @@ DISCOVERY_DELAY = "nfs_watch.discovery.delay"
 SCAN_DURATION = "nfs_watch.scan.duration"
 SESSIONS_ACTIVE = "nfs_watch.sessions.active"
 SHARE_AGE = "nfs_watch.share.age"
+CERTIFICATE_EXPIRES = "nfs_watch.certificate.expires"
 
 # A file's span, its phases in their order, and its attributes.
 FILE_SPAN = "upload file"
