@@ -110,7 +110,10 @@ class Completed:
         parent = f"{self.settings.blob_prefix}{files.session}/"
         blob = None if Rule((), parent).objection(path) else parent + path  # nobody can have sent such a name
         with Handle(claim.folder, claim.completed, self.tells) as file:
-            verdict = judge(file, self.proofs.get((files.session, path)), self.store, blob)
+            proof = self.proofs.get((files.session, path))
+            if proof is None or not proof.of(file):
+                proof = self.proofs.moved(files.session, file.now.inode) or proof
+            verdict = judge(file, proof, self.store, blob)
             try:
                 if verdict is Verdict.PROVEN:
                     file.last_look(claim.folder, claim.completed)

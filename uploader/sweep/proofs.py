@@ -41,6 +41,7 @@ class Proofs:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: dict[Key, tuple[Proof, float]] = {}  # in the order in which they are due
+        self._paths: dict[tuple[str, int], str] = {}  # by session and inode: a folder may be renamed
 
     def add(self, key: Key, proof: Proof, wait: float) -> None:
         """Note a file that the store has; `wait`: seconds until it may be deleted."""
@@ -48,10 +49,16 @@ class Proofs:
             self._add(key, proof, wait)
 
     def _add(self, key: Key, proof: Proof, wait: float) -> None:
-        self._known.pop(key, None)  # the newest stand last, even of a name that comes again
+        self._forget(key)  # the newest stand last, even of a name that comes again
         self._known[key] = (proof, time.monotonic() + wait)
+        self._paths[key[0], proof.inode] = key[1]
         if len(self._known) > MAX_PROOFS:
-            del self._known[next(iter(self._known))]
+            self._forget(next(iter(self._known)))
+
+    def _forget(self, key: Key) -> None:
+        known = self._known.pop(key, None)
+        if known and self._paths.get(at := (key[0], known[0].inode)) == key[1]:
+            del self._paths[at]
 
     def put_off(self, key: Key, wait: float) -> None:
         """Make a known file due again in `wait` seconds, or later: the files before it in the order come first."""
@@ -69,6 +76,12 @@ class Proofs:
         with self._lock:
             return known[0] if (known := self._known.get(key)) else None
 
+    def moved(self, session: str, inode: int) -> Proof | None:
+        """Return what is known of a file of this inode, whatever it was called when it was sent."""
+        with self._lock:
+            known = self._known.get((session, self._paths.get((session, inode), "")))
+            return known[0] if known else None
+
     def waits(self, key: Key) -> bool:
         """Tell whether the file is known and may not be deleted yet."""
         with self._lock:
@@ -78,4 +91,4 @@ class Proofs:
     def forget(self, key: Key) -> None:
         """Drop a file that is deleted, or is no longer the file that was committed."""
         with self._lock:
-            self._known.pop(key, None)
+            self._forget(key)

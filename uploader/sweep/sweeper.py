@@ -19,7 +19,7 @@ from uploader.share.mark import Mark
 from uploader.share.mount import Share
 from uploader.share.paths import join, opened, split
 from uploader.share.scan import Found, Kind, Rule, scan
-from uploader.sweep.completed import Completed
+from uploader.sweep.completed import RECHECK, Completed
 from uploader.sweep.verdict import Verdict
 from uploader.telemetry import names
 from uploader.telemetry.text import shown
@@ -111,10 +111,21 @@ class Sweeper:
                 if mine and self._collected_due(session, path, self._claim(session, at, name)):
                     return
         except FileNotFoundError:
+            if self._missing(session.name, folder):  # renamed, perhaps: the walk needs the proof
+                self.completed.proofs.put_off((session.name, path), RECHECK)
+                return
             self.completed.gone(session.files, path)
         except (FileError, OSError) as error:
             self._failed(session.files, path, error)
         self.completed.proofs.put_off((session.name, path), self.settings.sweep_interval)
+
+    def _missing(self, session: str, folder: str) -> bool:
+        """Tell whether a folder below the session's has gone."""
+        try:
+            with opened(self.share.fd, join(session, folder)):
+                return False
+        except OSError as error:
+            return bool(folder) and isinstance(error, FileNotFoundError)
 
     def _collected_due(self, session: Owned, path: str, claim: Claim) -> bool:
         """Sweep the file that is due, but no later file of its name. False when the sweeper has to try again."""
