@@ -66,7 +66,13 @@ def build(settings: Settings) -> Service:
     backlog = Queues(settings.block_size)
     completed = Completed(settings, share.tells, blobs)
     memory = Memory(settings.memory, settings.block_size)
-    transfer = Transfer(blobs, memory, settings.connections, content_md5=settings.content_md5)
+    transfer = Transfer(
+        blobs,
+        memory,
+        settings.connections,
+        content_md5=settings.content_md5,
+        on_conflict=settings.on_conflict,
+    )
     service = Service(settings, share, records, count, Watch(closes=settings.close_write), backlog)
     Workers(settings, share, backlog, transfer, completed, staging).start()
     Sweeper(settings, share, completed, service, staging).start()
