@@ -13,15 +13,18 @@ from tests.support.manifests import (
     K8S,
     OVERLAYS,
     Document,
+    build,
     built,
     containers,
     one,
     pod_of,
     quantity,
+    settings_of,
     shards_of,
     with_components,
     workloads,
 )
+from tests.support.programs import TOP
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
@@ -136,3 +139,17 @@ def test_the_least_device_has_room_for_one_shard(tmp_path: Path) -> None:
     most = sum(quantity(container["resources"]["limits"]["memory"]) for container in containers(documents))
     assert most < 2 * 2**30
     assert shards_of(documents)["spec"].get("replicas", 1) == 1
+
+
+def test_the_overlay_of_the_documentation_builds_beside_the_clone(tmp_path: Path) -> None:
+    """What docs/deploy.md prints for a site of its own: nothing of it lies in the clone."""
+    text = (TOP / "docs/deploy.md").read_text().partition("<<'END'\n")[2].partition("END\n")[0]
+    (tmp_path / "nfs-watch").symlink_to(TOP)
+    (site := tmp_path / "site").mkdir()
+    (site / "kustomization.yaml").write_text(text)
+    documents = build(site)
+    assert one(documents, "PersistentVolume", "nfs-watch-share")["spec"]["local"]["path"] == "/data/share"
+    assert settings_of(documents)["NFS_WATCH_NAMES"] == "jetson.example.org"
+    assert settings_of(documents)["NFS_WATCH_ACCOUNT_URL"] == "https://myaccount.blob.core.windows.net"
+    for document in documents:
+        validate(document, "1.36", strict=True)
