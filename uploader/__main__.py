@@ -9,7 +9,7 @@ from uploader.backlog.queues import Queues
 from uploader.blob.azure import AzureBlobs
 from uploader.cluster.replicas import replicas
 from uploader.discovery.watch import Watch
-from uploader.errors import BadConfiguration, Fatal, ShareLost, StoreAway
+from uploader.errors import BadConfiguration, Fatal, ShareLost
 from uploader.sessions.records import Records
 from uploader.sessions.service import Service
 from uploader.settings import Settings, load
@@ -55,20 +55,17 @@ def build(settings: Settings) -> Service:
         kind = ShareLost if error.errno in LOST else BadConfiguration
         raise kind(f"NFS_WATCH_ROOT={settings.root}: the share is not there or cannot be written: {error}") from error
     blobs = AzureBlobs(settings)
-    try:
-        blobs.ensure_container()
-    except StoreAway as error:
-        log.warning(names.STORE_AWAY, extra={"error": str(error)})  # files wait; the first write creates the container
     share.watch()
     staging = Staging(settings.staging, settings.staging_size) if settings.staging else None
     backlog = Queues(settings.block_size)
     completed = Completed(settings, share.tells, blobs)
     memory = Memory(settings.memory, settings.block_size)
     transfer = Transfer(blobs, memory, settings.connections, content_md5=settings.content_md5)
-    service = Service(settings, share, records, count, Watch(), backlog)
-    Workers(settings, share, backlog, transfer, completed, staging).start()
+    service = Service(settings, share, records, count, Watch(), backlog, blobs.reach)
+    Workers(settings, share, backlog, transfer, completed, staging).start(blobs.reach.wait)
     Sweeper(settings, share, completed, service, staging).start()
     service.begin()
+    blobs.reach.begin()  # no network stands between the start and the first answer to a request
     instruments.observe(service.gauges)
     return service
 
