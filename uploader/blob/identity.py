@@ -5,6 +5,7 @@ that says no a person has to act, everything else passes by itself.
 """
 
 import logging
+import os
 import threading
 from email.utils import parsedate_to_datetime
 from time import time
@@ -105,11 +106,12 @@ class Credential:
     def __init__(self) -> None:
         """Ask nobody yet. Raises BadConfiguration: a selector that is missing or misspelt, no certificate."""
         self._witness = Witness()
+        options: dict[str, Any] = {"transport": self._witness, "retry_total": 2, "retry_backoff_factor": 0.3}
+        if os.environ.get("AZURE_AUTHORITY_HOST"):
+            options["disable_instance_discovery"] = True  # a site's own authority is known to nobody else
         try:
             # A missing or misspelt AZURE_TOKEN_CREDENTIALS is an error at once, not a chain that fails after 30 s.
-            self._inner = DefaultAzureCredential(
-                require_envvar=True, transport=self._witness, retry_total=2, retry_backoff_factor=0.3
-            )
+            self._inner = DefaultAzureCredential(require_envvar=True, **options)
         except (ValueError, OSError, CredentialUnavailableError) as error:
             reason = " ".join(str(error).split())
             raise BadConfiguration(f"NFS_WATCH_ACCOUNT_URL: its credentials are not usable: {reason}") from None

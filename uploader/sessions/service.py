@@ -161,7 +161,7 @@ class Service:
                 with self._share_or_503():
                     self._own_record(name)
                 raise NotReady(f"{name} is about to be resumed")
-        return status.answer(self.settings.ordinal, self.waits_for(), [(run.session, run.files) for run in runs])
+        return status.answer(self.settings.ordinal, [(run.session, run.files) for run in runs], self.waits_for())
 
     def waits_for(self) -> str | None:
         """Return what keeps the store from being reached, None when nothing does. From memory."""

@@ -23,7 +23,7 @@ def ended(session: Session) -> models.Ended:
     return models.Ended(session=session.name, state=session.state, shard=session.owner)
 
 
-def answer(shard: int, waits_for: str | None, sessions: list[tuple[Session, Inventory]]) -> models.Status:
+def answer(shard: int, sessions: list[tuple[Session, Inventory]], waits_for: str | None = None) -> models.Status:
     """Return the answer to status: these sessions, and this shard as the only shard that was asked.
 
     `waits_for`: what keeps the store from being reached.
