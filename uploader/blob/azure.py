@@ -88,6 +88,7 @@ class AzureBlobs:
         self._ours = f"{settings.blob_prefix}{OURS}"
         service, sign = _account(settings)
         self._url, _, self._token = service.get_container_client(settings.container).url.partition("?")
+        self.account = self._url.removesuffix(f"/{settings.container}")
         self._pipeline = _pipeline(ThreadTransport(timeout, RateLimit(settings.max_upload_rate)), sign(), Retries())
         self._asking = _pipeline(ThreadTransport(min(timeout, PATIENCE), RateLimit(0)), sign())
         self.reach = Reach(self.ensure_container)
