@@ -6,6 +6,7 @@ import sys
 from uploader import arguments
 from uploader.app import app
 from uploader.backlog.queues import Queues
+from uploader.blob import certificate
 from uploader.blob.azure import AzureBlobs
 from uploader.cluster.replicas import replicas
 from uploader.discovery.watch import Watch
@@ -61,13 +62,21 @@ def build(settings: Settings) -> Service:
     backlog = Queues(settings.block_size)
     completed = Completed(settings, share.tells, blobs)
     memory = Memory(settings.memory, settings.block_size)
-    transfer = Transfer(blobs, memory, settings.connections, content_md5=settings.content_md5)
+    transfer = Transfer(
+        blobs,
+        memory,
+        settings.connections,
+        content_md5=settings.content_md5,
+        on_conflict=settings.on_conflict,
+    )
     service = Service(settings, share, records, count, Watch(closes=settings.close_write), backlog, blobs.reach)
     Workers(settings, share, backlog, transfer, completed, staging).start(blobs.reach.wait)
     Sweeper(settings, share, completed, service, staging).start()
     service.begin()
     blobs.reach.begin()  # no network stands between the start and the first answer to a request
-    instruments.observe(service.gauges)
+    until = certificate.expires()
+    fixed = {} if until is None else {names.CERTIFICATE_EXPIRES: until}
+    instruments.observe(lambda: service.gauges() | fixed)
     return service
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from email.utils import formatdate
 from typing import Any, cast
@@ -177,6 +177,40 @@ class AzureBlobs:
         reply = self._send("PUT", name, "comp=metadata", b"", _metadata(label) | _condition(etag), done=200)
         replies.etag(cast("HttpResponse", reply).headers)  # a greeting on the way has none
 
+    def annotate(self, name: str, metadata: Mapping[str, str], etag: str) -> str:
+        """Replace the blob's metadata; return the new etag."""
+        said = {f"x-ms-meta-{key}": value for key, value in metadata.items()}
+        reply = self._send("PUT", name, "comp=metadata", b"", said | _condition(etag), done=200)
+        return replies.etag(cast("HttpResponse", reply).headers)
+
+    def snapshot(self, name: str, etag: str) -> str:
+        """Take a snapshot, in one try: whether a try without a reply has made one is not known."""
+        try:
+            reply = self._send("PUT", name, "comp=snapshot", b"", _condition(etag), retry_total=0)
+        except StoreRefused as error:
+            if "FeatureNotSupported" in str(error):
+                raise StoreRefused("the account knows no snapshots (FeatureNotSupported)") from error
+            raise
+        return replies.snapshot_id(cast("HttpResponse", reply).headers)
+
+    def snapshots(self, name: str) -> dict[str, Stored]:
+        """List the snapshots of the blob. Their list is the container's, which some signatures may not read."""
+        query = f"restype=container&comp=list&include=snapshots%2Cmetadata&prefix={quote(name, safe='')}"
+        found: dict[str, Stored] = {}
+        marker = ""
+        while True:
+            try:
+                reply = self._send("GET", "", query + marker, b"", {})
+            except StoreRefused as error:
+                if getattr(error.__cause__, "status_code", 0) == 403:
+                    return {}
+                raise
+            page, more = replies.snapshots(cast("HttpResponse", reply).content, name)
+            found |= page
+            if not more:
+                return found
+            marker = f"&marker={quote(more, safe='')}"
+
     def discard(self, name: str, blocks: Blocks) -> None:
         """Drop the uncommitted blocks: only a commit does that, so the blob is committed again as it is.
 
@@ -207,11 +241,21 @@ class AzureBlobs:
         return {"x-ms-content-crc64": crc64_header(crc)}
 
     def _send(
-        self, method: str, name: str, query: str, data: Content, headers: dict[str, str], done: int | None = None
+        self,
+        method: str,
+        name: str,
+        query: str,
+        data: Content,
+        headers: dict[str, str],
+        done: int | None = None,
+        **options: int,
     ) -> HttpResponse | None:
-        """Return the reply, None when there is no such blob. Raises StoreError."""
+        """Return the reply, None when there is no such blob. No name: the container's. Raises StoreError.
+
+        `options`: azure-core's, for this request.
+        """
         try:
-            reply = self._reply(self._pipeline, method, self._address(name, query), data, headers)
+            reply = self._reply(self._pipeline, method, self._address(name, query), data, headers, **options)
         except AzureError as error:
             said = translated(error)
             if isinstance(said, StoreAway):
@@ -234,14 +278,17 @@ class AzureBlobs:
 
     def _address(self, name: str, query: str) -> str:
         query = "&".join(part for part in (query, self._token) if part)
-        return f"{self._url}/{quote(name, safe='~/')}" + (f"?{query}" if query else "")
+        path = f"/{quote(name, safe='~/')}" if name else ""
+        return self._url + path + (f"?{query}" if query else "")
 
-    def _reply(self, pipeline: Chain, method: str, url: str, data: Content, headers: dict[str, str]) -> HttpResponse:
+    def _reply(
+        self, pipeline: Chain, method: str, url: str, data: Content, headers: dict[str, str], **options: int
+    ) -> HttpResponse:
         if method == "PUT":
             # Without a length http.client would send the pieces of a large body chunked.
             headers |= {"Content-Length": str(len(data)), "Content-Type": "application/octet-stream"}
         request = HttpRequest(method, url, headers=headers, content=cast("bytes", data) or None)
-        return pipeline.run(request).http_response
+        return pipeline.run(request, **options).http_response
 
 
 def _pipeline(transport: ThreadTransport, sign: Any, *retries: Retries) -> Chain:  # noqa: ANN401 the SDK has no type

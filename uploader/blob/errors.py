@@ -13,6 +13,7 @@ from azure.core.rest import HttpResponse
 from uploader.errors import (
     ExpiredBlocks,
     LeftoverBlocks,
+    NameRefused,
     Overtaken,
     StoreAway,
     StoreError,
@@ -25,6 +26,9 @@ _KINDS: dict[str, type[StoreError]] = {
     "InvalidBlobOrBlock": LeftoverBlocks,
     "InvalidBlockList": ExpiredBlocks,
     "BlockCountExceedsLimit": TooManyBlocks,
+    "InvalidUri": NameRefused,
+    "InvalidResourceName": NameRefused,
+    "RequestUrlFailedToParse": NameRefused,
     "BlobAlreadyExists": Overtaken,
     "ConditionNotMet": Overtaken,
     "ContainerNotFound": StoreAway,
@@ -93,6 +97,8 @@ def refused(reply: HttpResponse) -> StoreError:
         return StoreAway(text)  # passes when the clock is set
     if kind := _KINDS.get(code):
         return kind(text)
+    if status == 414:
+        return NameRefused(text)
     if status == 412:
         return Overtaken(text)
     return StoreAway(text) if status >= 500 or status in {408, 429} else StoreRefused(text)
