@@ -23,7 +23,8 @@ class Reply:
 
 def refusal(error: Refused) -> Reply:
     """Build an error reply in the service's form."""
-    body = f"{XML}<Error><Code>{error.code}</Code><Message>{escape(error.message)}</Message></Error>"
+    body = f"{XML}<Error><Code>{error.code}</Code><Message>{escape(error.message)}</Message>"
+    body += (f"<HeaderName>{escape(error.names)}</HeaderName>" if error.names else "") + "</Error>"
     headers = {"x-ms-error-code": error.code, "Content-Type": "application/xml"} | error.headers
     return Reply(error.status, headers, body.encode())
 

@@ -22,10 +22,13 @@ Source = Literal["Latest", "Committed", "Uncommitted"]
 class Refused(Exception):
     """The service refuses: status, error code, text."""
 
-    def __init__(self, status: int, code: str, message: str = "", headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, code: str, message: str = "", headers: Mapping[str, str] | None = None, names: str = ""
+    ) -> None:
         super().__init__(f"{status} {code} {message}")
         self.status, self.code, self.message = status, code, message or code
         self.headers = dict(headers or {})
+        self.names = names
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """Reads the service's answers about a blob, and checks them: something on the way may have answered instead."""
 
 import re
-from base64 import b64decode
 from collections.abc import Mapping
 from xml.etree import ElementTree as ET
 
+from uploader.blob.checksum import decoded
 from uploader.blob.store import Blocks, Stored
 from uploader.errors import StoreRefused
 
@@ -71,14 +71,6 @@ def etag(headers: Mapping[str, str]) -> str:
 def length(headers: Mapping[str, str]) -> int:
     """Return the size of a blob in bytes. Raises StoreRefused."""
     return _number(headers.get("Content-Length"), "the Content-Length")
-
-
-def decoded(text: str | None) -> bytes | None:
-    """Decode base64 that any tool may have written; None when there is none, or it is invalid."""
-    try:
-        return b64decode(text, validate=True) if text else None
-    except ValueError:
-        return None
 
 
 def _xml(content: bytes, root: str, what: str) -> ET.Element:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from uploader.backlog.inventory import Inventory
 from uploader.backlog.queues import Queues
@@ -35,6 +36,15 @@ RECONCILE = 2.0  # seconds between two readings of the records
 GIVE_BACK = 20.0  # seconds that a stop waits for uploads in progress
 
 
+class Store(Protocol):
+    """What is told of the store."""
+
+    waits_for: str | None
+    """What keeps the store from being reached, None when nothing does."""
+    answered: bool
+    """Whether it has answered since the start."""
+
+
 class Service:
     """What the HTTP handlers call. `start`, `stop` and the loop share one lock; `status` answers from memory."""
 
@@ -46,6 +56,7 @@ class Service:
         replicas: Replicas,
         watch: Watch,
         backlog: Queues,
+        store: Store | None = None,
     ) -> None:
         self.settings = settings
         self.share = share
@@ -53,6 +64,7 @@ class Service:
         self.replicas = replicas
         self.runs = Runs(settings, share, records, watch, backlog)
         self.reconciled = False
+        self.store = store
         self._lock = threading.RLock()
 
     def begin(self) -> None:
@@ -154,7 +166,11 @@ class Service:
                 with self._share_or_503():
                     self._own_record(name)
                 raise NotReady(f"{name} is about to be resumed")
-        return status.answer(self.settings.ordinal, [(run.session, run.files) for run in runs])
+        return status.answer(self.settings.ordinal, [(run.session, run.files) for run in runs], self.waits_for())
+
+    def waits_for(self) -> str | None:
+        """Return what keeps the store from being reached, None when nothing does. From memory."""
+        return self.store.waits_for if self.store else None
 
     def gauges(self) -> dict[str, float]:
         """Return the gauges' values by metric name, from memory."""

@@ -16,6 +16,7 @@ SHARE_NOT_A_MOUNT = "share.not_a_mount"
 SHARE_TELLS = "share.tells"
 
 STORE_AWAY = "store.away"
+STORE_BACK = "store.back"
 RECONCILE_FAILED = "reconcile.failed"
 RECORD_UNREADABLE = "record.unreadable"
 SESSION_STARTED = "session.started"

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
@@ -72,19 +73,20 @@ class Workers:
         self.completed = completed
         self.staging = staging
 
-    def start(self) -> None:
-        """Start the threads."""
+    def start(self, reachable: Callable[[], None]) -> None:
+        """Start the threads. `reachable` waits until the store can be reached: before that no file is taken."""
         large = max(
             1,
             min(self.settings.connections, self.settings.memory // self.settings.block_size // BLOCKS_A_FILE),
         )
         for number in range(self.settings.connections):
-            spawn(f"small-{number}", self._run, self.backlog.small)
+            spawn(f"small-{number}", self._run, self.backlog.small, reachable)
         for number in range(large):
-            spawn(f"large-{number}", self._run, self.backlog.large)
+            spawn(f"large-{number}", self._run, self.backlog.large, reachable)
 
-    def _run(self, lane: Lane) -> None:
+    def _run(self, lane: Lane, reachable: Callable[[], None]) -> None:
         while True:
+            reachable()
             item = lane.take()
             with instruments.file(item.files.session, item.path, item.attempts):
                 self.handle(item)

@@ -136,6 +136,7 @@ class ShardStatus(BaseModel):
     reachable: bool
     sessions: list[str]
     error: str | None = Field(default=None, description="why the shard is not reachable")
+    waits_for: str | None = Field(default=None, description="why the shard sends nothing now: the store is away")
 
 
 class Status(BaseModel):
