@@ -18,6 +18,7 @@ from uploader.errors import NotReady
 from uploader.session import new_name
 from uploader.web.application import application
 from uploader.web.events import Events
+from uploader.web.foreign import names_of
 from uploader.web.openapi.models import StartRequest, Status, StopRequest
 from uploader.web.wire import answer, problem, read, session_of
 
@@ -104,7 +105,7 @@ def app(settings: Settings, replicas: Replicas) -> Starlette:
         "status": router.status,
         "readyz": router.readyz,
     }
-    return application(own, router.events, router=True, lifespan=lifespan)
+    return application(own, router.events, names_of(settings), router=True, lifespan=lifespan)
 
 
 def _passed(reply: Reply) -> Response:

@@ -9,6 +9,7 @@ from uploader.session import State
 from uploader.sessions.service import Service
 from uploader.web.application import application
 from uploader.web.events import Events
+from uploader.web.foreign import names_of
 from uploader.web.openapi.models import StartRequest, Status, StopRequest
 from uploader.web.wire import answer, read, session_of
 
@@ -51,4 +52,4 @@ def app(service: Service) -> Starlette:
     """Return the application."""
     api = Api(service)
     own = {"start": api.start, "stop": api.stop, "status": api.status, "readyz": api.readyz}
-    return application(own, api.events, router=False)
+    return application(own, api.events, names_of(service.settings), router=False)

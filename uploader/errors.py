@@ -10,10 +10,12 @@ UploaderError
 │   │   └── HeldOpen      somebody can still write to it; it waits until nobody can
 │   ├── ShortRead         the file ended before its size (I3)
 │   ├── InTheWay          another file stands where a rename would put this one (I4)
+│   ├── Conflict          other content is in the store under its name, and may not be replaced (I12)
 │   ├── Vanished          no longer there: the producer or another shard took it
 │   └── StoreError        the blob store did not take the file
 │       ├── StoreAway     time-out, 5xx, 429, reset connection: the next try may succeed
 │       ├── StoreRefused  any other answer; shown to the user
+│       │   └── NameRefused  about the file's name: not tried again, and a drain does not wait for it
 │       ├── LeftoverBlocks  uncommitted blocks with ids of another length (InvalidBlobOrBlock)
 │       ├── ExpiredBlocks   blocks named in the commit are gone (InvalidBlockList)
 │       ├── TooManyBlocks   100,000 uncommitted blocks (BlockCountExceedsLimit)
@@ -21,6 +23,7 @@ UploaderError
 ├── Cancelled             the session ended while its file was being uploaded
 └── Refused               a request that is answered with an error; carries its HTTP status
     ├── BadRequest        400
+    ├── Foreign           403
     ├── TooLarge          413
     ├── AlreadyActive     409
     ├── ShardFull         409
@@ -79,6 +82,10 @@ class InTheWay(FileError):
     """Something unproven stands under the name that this file needs."""
 
 
+class Conflict(FileError):
+    """Other content is in the store under this file's name, and may not be replaced or cannot be kept."""
+
+
 class Vanished(FileError):
     """The file is no longer there."""
 
@@ -93,6 +100,10 @@ class StoreAway(StoreError):
 
 class StoreRefused(StoreError):
     """The store refused the request."""
+
+
+class NameRefused(StoreRefused):
+    """The store can have no blob of this name."""
 
 
 class LeftoverBlocks(StoreError):
@@ -129,6 +140,13 @@ class Refused(UploaderError):
 
 class BadRequest(Refused):
     """The request does not follow the contract."""
+
+
+class Foreign(Refused):
+    """A web page of another site sent the request, or one under a name that is not this service's."""
+
+    status = 403
+    code = "foreign"
 
 
 class TooLarge(Refused):

@@ -26,6 +26,8 @@ FILES = {name: b"".join(pieces(name, 0, size)) for name, size in SIZES.items()}
 LONG = 200.0  # seconds; bounds a hang only
 SETTLE = 6.0  # seconds, where a file has to settle
 STEPS = [
+    Step("destination's link", "before"),
+    Step("destination's link", "after"),
     Step("record's link", "before"),
     Step("record's link", "after"),
     Step("claim", "before", 1),

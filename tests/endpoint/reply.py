@@ -67,6 +67,32 @@ def _blocks(blocks: Iterable[Block]) -> Iterator[str]:
     return (f"<Block><Name>{block.name}</Name><Size>{block.length}</Size></Block>" for block in blocks)
 
 
+def listing(blobs: Mapping[str, Blob], page: int, marker: str) -> Reply:
+    """Answer List Blobs with snapshots and metadata, `page` entries at once; a marker is the number of the first."""
+    entries = [
+        (name, made, kept)
+        for name, blob in sorted(blobs.items())
+        for made, kept in [*blob.snapshots.items(), ("", blob)]
+    ]
+    first = int(marker or 0)
+    parts = [_entry(*one) for one in entries[first : first + page]]
+    more = str(first + page) if first + page < len(entries) else ""
+    body = (
+        f"{XML}<EnumerationResults><Blobs>{''.join(parts)}</Blobs><NextMarker>{more}</NextMarker></EnumerationResults>"
+    )
+    return Reply(200, {"Content-Type": "application/xml"}, body.encode())
+
+
+def _entry(name: str, made: str, blob: Blob) -> str:
+    said = {"Etag": blob.etag.strip('"'), "Content-Length": str(blob.length)}
+    said |= {key: value for key, value in blob.headers.items() if key.startswith("Content-")}
+    properties = "".join(f"<{key}>{escape(value)}</{key}>" for key, value in said.items())
+    metadata = "".join(f"<{key}>{escape(value)}</{key}>" for key, value in blob.metadata.items())
+    snapshot = f"<Snapshot>{made}</Snapshot>" if made else ""
+    inside = f"<Properties>{properties}</Properties><Metadata>{metadata}</Metadata>"
+    return f"<Blob><Name>{escape(name)}</Name>{snapshot}{inside}</Blob>"
+
+
 def wanted(body: bytes | bytearray) -> Iterator[tuple[Source, str]]:
     """Read the body of Put Block List."""
     try:

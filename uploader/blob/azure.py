@@ -2,7 +2,7 @@
 
 import logging
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from email.utils import formatdate
@@ -98,6 +98,7 @@ class AzureBlobs:
             raise BadConfiguration(f"{variable}: its credentials are not usable: {error}") from None
         self._container = service.get_container_client(settings.container)
         self._url, _, self._token = self._container.url.partition("?")
+        self.account = self._url.removesuffix(f"/{settings.container}")
         policies = [Retries(), Stamp(), *([sign] if sign else [])]
         self._pipeline: Pipeline[HttpRequest, HttpResponse] = Pipeline(transport, policies)
 
@@ -157,6 +158,40 @@ class AzureBlobs:
         reply = self._send("PUT", name, "comp=metadata", b"", _metadata(label) | _condition(etag), done=200)
         replies.etag(cast("HttpResponse", reply).headers)  # a greeting on the way has none
 
+    def annotate(self, name: str, metadata: Mapping[str, str], etag: str) -> str:
+        """Replace the blob's metadata; return the new etag."""
+        said = {f"x-ms-meta-{key}": value for key, value in metadata.items()}
+        reply = self._send("PUT", name, "comp=metadata", b"", said | _condition(etag), done=200)
+        return replies.etag(cast("HttpResponse", reply).headers)
+
+    def snapshot(self, name: str, etag: str) -> str:
+        """Take a snapshot, in one try: whether a try without a reply has made one is not known."""
+        try:
+            reply = self._send("PUT", name, "comp=snapshot", b"", _condition(etag), retry_total=0)
+        except StoreRefused as error:
+            if isinstance(error.__cause__, AzureError) and code_of(error.__cause__) == "FeatureNotSupported":
+                raise StoreRefused("the account knows no snapshots (FeatureNotSupported)") from error
+            raise
+        return replies.snapshot_id(cast("HttpResponse", reply).headers)
+
+    def snapshots(self, name: str) -> dict[str, Stored]:
+        """List the snapshots of the blob. Their list is the container's, which some signatures may not read."""
+        query = f"restype=container&comp=list&include=snapshots%2Cmetadata&prefix={quote(name, safe='')}"
+        found: dict[str, Stored] = {}
+        marker = ""
+        while True:
+            try:
+                reply = self._send("GET", "", query + marker, b"", {})
+            except StoreRefused as error:
+                if getattr(error.__cause__, "status_code", 0) == 403:
+                    return {}
+                raise
+            page, more = replies.snapshots(cast("HttpResponse", reply).content, name)
+            found |= page
+            if not more:
+                return found
+            marker = f"&marker={quote(more, safe='')}"
+
     def discard(self, name: str, blocks: Blocks) -> None:
         """Drop the uncommitted blocks: only a commit does that, so the blob is committed again as it is.
 
@@ -187,17 +222,28 @@ class AzureBlobs:
         return {"x-ms-content-crc64": crc64_header(crc)}
 
     def _send(
-        self, method: str, name: str, query: str, data: Content, headers: dict[str, str], done: int | None = None
+        self,
+        method: str,
+        name: str,
+        query: str,
+        data: Content,
+        headers: dict[str, str],
+        done: int | None = None,
+        **options: int,
     ) -> HttpResponse | None:
-        """Return the reply, None when there is no such blob. Raises StoreError."""
+        """Return the reply, None when there is no such blob. No name: the container's. Raises StoreError.
+
+        `options`: azure-core's, for this request.
+        """
         query = "&".join(part for part in (query, self._token) if part)
-        url = f"{self._url}/{quote(name, safe='~/')}" + (f"?{query}" if query else "")
+        path = f"/{quote(name, safe='~/')}" if name else ""
+        url = self._url + path + (f"?{query}" if query else "")
         if method == "PUT":
             # Without a length http.client would send the pieces of a large body chunked.
             headers |= {"Content-Length": str(len(data)), "Content-Type": "application/octet-stream"}
         with self._errors():
             request = HttpRequest(method, url, headers=headers, content=cast("bytes", data) or None)
-            reply = self._pipeline.run(request).http_response
+            reply = self._pipeline.run(request, **options).http_response
             if reply.status_code == (done or _DONE[method]):
                 return reply
             if method == "PUT" or reply.headers.get("x-ms-error-code") != "BlobNotFound":

@@ -9,6 +9,7 @@ from azure.core.exceptions import AzureError, HttpResponseError
 from uploader.errors import (
     ExpiredBlocks,
     LeftoverBlocks,
+    NameRefused,
     Overtaken,
     StoreAway,
     StoreError,
@@ -21,6 +22,9 @@ _KINDS: dict[str, type[StoreError]] = {
     "InvalidBlobOrBlock": LeftoverBlocks,
     "InvalidBlockList": ExpiredBlocks,
     "BlockCountExceedsLimit": TooManyBlocks,
+    "InvalidUri": NameRefused,
+    "InvalidResourceName": NameRefused,
+    "RequestUrlFailedToParse": NameRefused,
     "BlobAlreadyExists": Overtaken,
     "ConditionNotMet": Overtaken,
     "ContainerNotFound": StoreAway,
@@ -53,6 +57,8 @@ def translated(error: AzureError) -> StoreError:
         return StoreRefused(f"{text}: the store does not know CRC64; set NFS_WATCH_CHECKSUM=md5")
     if kind := _KINDS.get(code):
         return kind(text)
+    if status == 414:
+        return NameRefused(text)
     if status == 412:
         return Overtaken(text)
     return StoreAway(text) if status >= 500 or status in {408, 429} else StoreRefused(text)

@@ -145,7 +145,11 @@ class Discovery:
     def hear(self, folder: str, name: str) -> None:
         """Queue a file that an event has reported as finished; ask for a scan where that is not possible."""
         path = join(folder, name)
-        if not self.rule.eligible(name) or self.rule.objection(path):
+        if (
+            not self.rule.eligible(name)
+            or self.rule.objection(path)
+            or any(map(self.rule.unfinished, folder.split("/")))
+        ):
             return
         settling = self.files.settling(path)
         if self.files.knows(path) or (settling and settling.given_back):

@@ -8,19 +8,18 @@ import errno
 import itertools
 import logging
 import os
-import secrets
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from uploader.errors import ShareLost
 from uploader.session import InvalidRecord, Session
+from uploader.share import entry
 from uploader.telemetry import names
 
 log = logging.getLogger(__name__)
 SUFFIX = ".json"
 ASIDE = ".unreadable"
-_STALE_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -40,29 +39,13 @@ class Records:
         If that process still lives (I9), its write fails: names are random, so that no other file has its file's name.
         """
         self.folder = folder
-        self._mark = f".tmp-{ordinal}-"
+        self._ordinal = ordinal
         self._reported: frozenset[str] = frozenset()
-        for name in os.listdir(folder):
-            if name.startswith(self._mark):
-                with suppress(FileNotFoundError):
-                    os.unlink(folder / name)
+        entry.clear(str(folder), ordinal)
 
     def create(self, session: Session) -> bool:
         """Write a new record; False when the session has one already. The record is on disk on return."""
-        temporary = self._written(session)
-        try:
-            os.link(temporary, self._path(session.name))
-        except OSError:
-            # The reply may have been lost: a file with two names proves that our link was made.
-            if os.stat(temporary).st_nlink != 2:
-                if self._path(session.name).exists():
-                    return False
-                raise
-        finally:
-            with suppress(OSError):  # the next start removes it; a start that has its record has not failed
-                os.unlink(temporary)
-        self._sync()
-        return True
+        return entry.created(str(self._path(session.name)), session.to_json(), self._ordinal)
 
     def replace(self, session: Session) -> None:
         """Replace a record. The new record is on disk on return."""
@@ -82,15 +65,31 @@ class Records:
         self._sync()
 
     def get(self, name: str) -> Session | None:
-        """Return a record, None when there is none. An invalid record is logged and put aside: None as well."""
-        data = self._read(self._path(name))
-        if data is None:
-            return None
+        """Return a record, None when there is no valid one. Changes nothing on the share."""
         try:
-            return Session.from_json(data, name)
+            return self._valid(name)
+        except InvalidRecord:
+            return None
+
+    def mended(self, name: str) -> Session | None:
+        """Return a record as `get` does; an invalid one is logged and put aside, so that its name can be used again."""
+        try:
+            return self._valid(name)
         except InvalidRecord as error:
             self._put_aside(name, str(error))
             return None
+
+    def _valid(self, name: str) -> Session | None:
+        """Return a record, None when there is none. Raises InvalidRecord; OSError when it cannot be read at all."""
+        try:
+            data = entry.read(str(self._path(name)))
+        except OSError as error:
+            if error.errno == errno.EFBIG:
+                raise InvalidRecord(str(error.strerror)) from error
+            if error.errno in entry.UNFIT:
+                raise OSError(error.errno, f"the record of {name}: {error.strerror}") from error
+            raise
+        return None if data is None else Session.from_json(data, name)
 
     def all(self) -> Listed:
         """Return every record. A record that cannot be read stops no other (I7).
@@ -105,9 +104,11 @@ class Records:
         unreadable: dict[str, str | None] = {}
         for name in [name.removesuffix(SUFFIX) for name in listed if name.endswith(SUFFIX)]:
             try:
-                if record := self.get(name):
+                if record := self.mended(name):
                     sessions[name] = record
-            except (PermissionError, IsADirectoryError) as error:
+            except OSError as error:
+                if error.errno not in entry.UNFIT:
+                    raise
                 unreadable[name] = error.strerror
         self._report(unreadable)
         return Listed(sessions, self._reported)
@@ -121,34 +122,12 @@ class Records:
     def _path(self, name: str) -> Path:
         return self.folder / (name + SUFFIX)
 
-    def _written(self, session: Session) -> Path:
-        # A random name: in containers every process has the same id.
-        path = self.folder / f"{self._mark}{secrets.token_hex(8)}"
-        file = path.open("xb")  # outside the `try`: a file that exists is not ours to remove
-        try:
-            with file:
-                file.write(session.to_json())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError:  # a full disk: half-written files must not pile up
-            with suppress(OSError):
-                os.unlink(path)
-            raise
-        return path
-
-    def _read(self, path: Path) -> bytes | None:
-        for _ in range(_STALE_TRIES):
-            try:
-                return path.read_bytes()
-            except FileNotFoundError:
-                return None
-            except OSError as error:
-                # Another shard replaced the record between our open and our read: the name leads to the new one.
-                if error.errno != errno.ESTALE:
-                    raise
-        return path.read_bytes()
+    def _written(self, session: Session) -> str:
+        return entry.written(str(self.folder), self._ordinal, session.to_json())
 
     def _put_aside(self, name: str, reason: str) -> None:
+        if name + SUFFIX not in os.listdir(self.folder):
+            return  # the share took another session's name for this one: that record is valid under its own
         for number in itertools.count():
             aside = self.folder / f"{name}{SUFFIX}{ASIDE}{number or ''}"
             if aside.exists():
@@ -159,8 +138,4 @@ class Records:
             return
 
     def _sync(self) -> None:
-        fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        entry.sync(str(self.folder))

@@ -61,7 +61,7 @@ class Runs(dict[str, Run]):
         if session.state is State.STOPPED:
             return Run(session, files)
         extensions = self._settings.extensions if session.extensions is None else session.extensions
-        rule = Rule(extensions, f"{self._settings.blob_prefix}{session.name}/")
+        rule = Rule(extensions, f"{self._settings.blob_prefix}{session.name}/", self._settings.temporary)
         discovery = Discovery(files, rule, self._settings, self._share, self._watch, self._backlog, self.wake)
         if session.state is State.DRAINING:
             discovery.drain()

@@ -17,6 +17,7 @@ from uploader.cluster.placement import rank
 from uploader.cluster.replicas import Replicas, ReplicasUnknown
 from uploader.discovery.watch import Watch
 from uploader.errors import AlreadyActive, BadRequest, NotOwner, NotReady, ShardFull, ShareLost, UnknownSession
+from uploader.naming import check_sendable
 from uploader.session import Session, State, new_name, now
 from uploader.sessions import status
 from uploader.sessions.give_back import give_back
@@ -64,8 +65,12 @@ class Service:
         Raises AlreadyActive, BadRequest, NotOwner, NotReady, ShardFull.
         """
         me = self.settings.ordinal
+        try:
+            check_sendable(tuple(extensions or ()), self.settings.temporary)
+        except ValueError as error:
+            raise BadRequest(str(error)) from None
         with self._share_or_503(), self._lock:
-            record = self.records.get(name) if name else None
+            record = self.records.mended(name) if name else None
             if record and record.state is not State.STOPPED:
                 raise AlreadyActive(f"{name} is {record.state} on shard {record.owner}", shard=record.owner)
             owner = record.owner if record else self._placed(name, shard)

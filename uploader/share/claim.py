@@ -8,8 +8,8 @@ import os
 from collections.abc import Callable
 
 from uploader.errors import InTheWay, Vanished
+from uploader.naming import COMPLETED, PROCESSING
 from uploader.share.fingerprint import inode
-from uploader.share.paths import COMPLETED, PROCESSING
 
 
 class Claim:

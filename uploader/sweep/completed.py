@@ -11,12 +11,12 @@ import time
 from uploader.backlog.inventory import Inventory
 from uploader.blob.store import BlobStore
 from uploader.errors import HeldOpen, InTheWay, Unsettled
+from uploader.naming import COMPLETED
 from uploader.settings import Settings
 from uploader.share.claim import Claim
 from uploader.share.filesystem import FileSystem
 from uploader.share.fingerprint import Fingerprint, inode
 from uploader.share.handle import Handle
-from uploader.share.paths import COMPLETED
 from uploader.share.scan import Rule
 from uploader.sweep.proofs import MAX_PROOFS, Key, Proof, Proofs
 from uploader.sweep.verdict import Verdict, judge

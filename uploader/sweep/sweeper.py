@@ -11,12 +11,13 @@ from typing import Protocol
 
 from uploader.backlog.inventory import Inventory
 from uploader.errors import FileError, StoreError
+from uploader.naming import COMPLETED, PROCESSING
 from uploader.settings import Settings
 from uploader.share.claim import Claim
 from uploader.share.fingerprint import Fingerprint, inode, look
 from uploader.share.mark import Mark
 from uploader.share.mount import Share
-from uploader.share.paths import COMPLETED, PROCESSING, join, opened, split
+from uploader.share.paths import join, opened, split
 from uploader.share.scan import Found, Kind, Rule, scan
 from uploader.sweep.completed import Completed
 from uploader.sweep.verdict import Verdict
@@ -140,7 +141,7 @@ class Sweeper:
         try:
             oldest = self.share.server_time() - int(self.settings.retention * 1e9)
             with opened(self.share.fd, session.name) as top:
-                for found in scan(top, Rule((), "")):
+                for found in scan(top, Rule((), ""), everywhere=True):
                     left += self._meet(session, found, oldest)
         except OSError as error:
             self.share.judge(error)

@@ -2,13 +2,15 @@
 
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from hashlib import md5
 
 from uploader.blob.checksum import crc64, joined
-from uploader.blob.store import BlobStore, Blocks, Label
+from uploader.blob.store import BlobStore, Blocks, Committed, Label
 from uploader.errors import Cancelled, ExpiredBlocks, LeftoverBlocks, NotEligible, Overtaken, TooManyBlocks
 from uploader.telemetry import instruments, names
 from uploader.upload.block import ID_LENGTH, MIB, SHORTEST_ID, block_id, block_size
+from uploader.upload.conflict import Place
 from uploader.upload.memory import Memory
 from uploader.upload.source import Source
 
@@ -30,11 +32,12 @@ class Pools:
 class Blockwise:
     """The upload of one large file."""
 
-    def __init__(self, store: BlobStore, pools: Pools, source: Source, *, content_md5: bool) -> None:
+    def __init__(self, store: BlobStore, pools: Pools, source: Source, place: Place, *, content_md5: bool) -> None:
         self.store = store
         self.pools = pools
         self.memory = pools.memory
         self.source = source
+        self.place = place
         self.content_md5 = content_md5
         self.size = block_size(source.look.size, self.memory.block_size)
         if self.size > self.memory.most:  # the wait for it would never end, and stop all other files
@@ -46,7 +49,7 @@ class Blockwise:
         self.skipped = 0
         self.confirmed = 0
 
-    def run(self) -> Label:
+    def run(self) -> Committed:
         """Send it; recover once from blocks that the store has lost or cannot take."""
         try:
             return self._send()
@@ -73,18 +76,31 @@ class Blockwise:
             there = store.blocks(name)
         return there
 
-    def _send(self) -> Label:
-        source, store = self.source, self.store
+    def _send(self) -> Committed:
+        source = self.source
         self.skipped = self.confirmed = 0
         self.failed = False
         ids, label = self._stage_all()
         instruments.phase(names.STORED, blocks=len(ids), skipped=self.skipped)
-        source.last_look()
         if self.skipped:
             extra = {"session": source.session, "blob": source.blob, "blocks": len(ids), "skipped": self.skipped}
             log.info(names.UPLOAD_RESUMED, extra=extra)
+        done = self._commit(ids, label)
+        instruments.phase(names.COMMITTED)
+        return done
+
+    def _commit(self, ids: list[str], label: Label) -> Committed:
+        source, store = self.source, self.store
+        etag = None
+        if self.there.etag:
+            with self.memory.held(self.place.piece):
+                room = self.place.make_room(source.read)
+            if room.same:
+                return self.place.adopt(room.same)
+            etag, label = room.etag, replace(label, replaced=room.replaced)
+        source.last_look()
         try:
-            store.commit(source.blob, ids, label, self.there.etag)
+            store.commit(source.blob, ids, label, etag)
         except Overtaken:
             # Either the reply to our own commit was lost, or another writer was first: the content decides.
             stored = store.head(source.blob)
@@ -92,8 +108,9 @@ class Blockwise:
                 raise
             if not stored.of(label):
                 store.relabel(source.blob, label, stored.etag)
-        instruments.phase(names.COMMITTED)
-        return label
+                return Committed(label)
+            return Committed(label, stored.replaced)
+        return Committed(label, label.replaced)
 
     def _stage_all(self) -> tuple[list[str], Label]:
         source = self.source

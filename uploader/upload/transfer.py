@@ -1,14 +1,16 @@
 """The upload engine: one claimed file into one blob, whole where it is small, in blocks where it is large."""
 
 import logging
+from dataclasses import replace
 from hashlib import md5
 
 from uploader.blob.checksum import crc64
-from uploader.blob.store import BlobStore, Label, Stored
-from uploader.errors import Cancelled, Overtaken
+from uploader.blob.store import BlobStore, Committed, Label
+from uploader.errors import Overtaken
 from uploader.telemetry import instruments, names
-from uploader.upload.block import ID_LENGTH, MIB, block_id
+from uploader.upload.block import ID_LENGTH, block_id
 from uploader.upload.blockwise import Blockwise, Pools
+from uploader.upload.conflict import Place, Policy
 from uploader.upload.memory import Memory
 from uploader.upload.source import Source
 
@@ -18,52 +20,51 @@ log = logging.getLogger(__name__)
 class Transfer:
     """Sends files. `memory` bounds the content of all files together: every byte that is held is counted there."""
 
-    def __init__(self, store: BlobStore, memory: Memory, connections: int, *, content_md5: bool) -> None:
+    def __init__(
+        self,
+        store: BlobStore,
+        memory: Memory,
+        connections: int,
+        *,
+        content_md5: bool,
+        on_conflict: Policy = "snapshot",
+    ) -> None:
         """Blocks of all files share one pool of at most `connections` senders."""
         self.store = store
         self.memory = memory
         self.block_size = memory.block_size
         self.content_md5 = content_md5
+        self.on_conflict = on_conflict
         self._pools = Pools(memory, connections)
 
-    def upload(self, source: Source) -> int:
-        """Return the CRC64, when the store has confirmed every block and the commit, or holds this very content.
+    def upload(self, source: Source) -> Committed:
+        """Return what the store has confirmed: every block and the commit, or that it holds this very content.
 
-        Raises Unsettled, ShortRead, NotEligible, Cancelled, StoreError, OSError.
+        Raises Unsettled, ShortRead, NotEligible, Conflict, Cancelled, StoreError, OSError.
         """
-        label = self._present(source) if source.retried else None
-        if label:
-            log.info(names.UPLOAD_PRESENT, extra={"session": source.session, "blob": source.blob})
-            source.sent(source.look.size)
-        elif source.look.size <= self.block_size:
-            label = self._put(source)
-        else:
-            label = Blockwise(self.store, self._pools, source, content_md5=self.content_md5).run()
-        return label.crc64
+        place = Place(self.store, source, self.on_conflict, self.block_size)
+        if source.retried and (done := self._present(source, place)):
+            return done
+        if source.look.size <= self.block_size:
+            return self._put(source, place)
+        blocks = Blockwise(self.store, self._pools, source, place, content_md5=self.content_md5)
+        # Before gigabytes are sent that are there, or are refused.
+        if blocks.there.etag and not source.retried and (done := self._present(source, place)):
+            return done
+        return blocks.run()
 
-    def _present(self, source: Source) -> Label | None:
-        stored = self.store.head(source.blob)
-        if stored is None or stored.size != source.look.size or stored.crc64 is None:
-            return None
-        crc, piece = 0, min(MIB, self.block_size)
-        with self.memory.held(piece):
-            for offset in range(0, source.look.size, piece):
-                if source.cancelled():
-                    raise Cancelled
-                crc = crc64(source.read(min(piece, source.look.size - offset), offset), crc)
+    def _present(self, source: Source, place: Place) -> Committed | None:
+        with self.memory.held(place.piece):
+            room = place.look(source.read)
         source.file.unchanged()
-        label = source.label(crc, stored.md5)
-        if not stored.holds(label):
+        if room.same is None:
             return None
-        self._adopt(source, stored, label)
-        return label
+        done = place.adopt(room.same)
+        log.info(names.UPLOAD_PRESENT, extra={"session": source.session, "blob": source.blob})
+        source.sent(source.look.size)
+        return done
 
-    def _adopt(self, source: Source, stored: Stored, label: Label) -> None:
-        """Have a blob name the file that it was found equal to, which a later process may have to know again."""
-        if not stored.of(label):
-            self.store.relabel(source.blob, label, stored.etag)
-
-    def _put(self, source: Source) -> Label:
+    def _put(self, source: Source, place: Place) -> Committed:
         size = source.look.size
         with self.memory.held(size):
             data = source.read(size, 0)
@@ -74,23 +75,26 @@ class Transfer:
                 source.copy.write(memoryview(data))
             try:
                 self.store.put(source.blob, data, label, None)
+                done = Committed(label)
             except Overtaken:
-                self._replace(source, data, label)
+                done = self._replaced(source, place, data, label)
         source.sent(size)
         instruments.CONTENT_SENT.add(size)
         instruments.phase(names.COMMITTED)
-        return label
+        return done
 
-    def _replace(self, source: Source, data: bytes, label: Label) -> None:
-        """Overwrite a blob of this name, unless a lost reply or another shard (I9) has put our content there."""
-        stored = self.store.head(source.blob)
-        if stored is None:
+    def _replaced(self, source: Source, place: Place, data: bytes, label: Label) -> Committed:
+        """Replace a blob of this name, unless a lost reply or another shard (I9) has put our content there."""
+        room = place.make_room(lambda size, offset: data[offset : offset + size])
+        if room.same:
+            return place.adopt(room.same)
+        if room.etag is None:
             self._put_as_block(source.blob, data, label)
-        elif stored.holds(label):
-            self._adopt(source, stored, label)
-        else:
-            source.last_look()
-            self.store.put(source.blob, data, label, stored.etag)
+            return Committed(label)
+        source.last_look()
+        label = replace(label, replaced=room.replaced)
+        self.store.put(source.blob, data, label, room.etag)
+        return Committed(label, room.replaced)
 
     def _put_as_block(self, name: str, data: bytes, label: Label) -> None:
         """Replace uncommitted blocks by a commit: Azurite takes such blocks for a blob that exists."""

@@ -8,10 +8,21 @@ from typing import Protocol
 from uploader.backlog.inventory import Inventory, Item
 from uploader.backlog.lane import Lane
 from uploader.backlog.queues import Queues
-from uploader.errors import Cancelled, Fatal, FileError, HeldOpen, InTheWay, Unsettled, Vanished
+from uploader.blob.store import Committed
+from uploader.errors import (
+    Cancelled,
+    Fatal,
+    FileError,
+    HeldOpen,
+    InTheWay,
+    NameRefused,
+    NotEligible,
+    Unsettled,
+    Vanished,
+)
 from uploader.settings import Settings
 from uploader.share.claim import Claim
-from uploader.share.fingerprint import Fingerprint, inode, look
+from uploader.share.fingerprint import Fingerprint, inode, look, odd
 from uploader.share.handle import CHANGED, Handle
 from uploader.share.lease import OPEN
 from uploader.share.mark import Mark
@@ -104,16 +115,21 @@ class Workers:
         instruments.phase(names.CLAIMED)
         try:
             with Handle(claim.folder, claim.processing, self.share.tells) as file:
-                crc = self._send(item, claim, file, leftover=leftover)
-                self._complete(item, claim, file, crc)
+                done = self._send(item, claim, file, leftover=leftover)
+                self._complete(item, claim, file, done)
         except (Cancelled, Unsettled) as reason:
             self._give_back(item, claim, reason)  # closed by then: NFS keeps an open file that is unlinked as .nfs*
+        except NameRefused:
+            with suppress(InTheWay, OSError):
+                claim.give_back()  # so that its producer sees it under the name that has to change
+            raise
         else:
             instruments.uploaded(item.size, began)
 
     def _claim(self, item: Item, claim: Claim) -> bool:
-        """Have `.processing`; True when that is an older file than the one found. Raises Vanished, InTheWay."""
+        """Have `.processing`; True when that is an older file than the one found. Raises Vanished, FileError."""
         if claim.held():
+            _regular(claim, claim.processing)
             self._finish(item, claim)
             self.completed.clear(item.files, item.path, claim)  # an older file is sent before this one
             return True
@@ -136,22 +152,23 @@ class Workers:
         """
         if inode(claim.folder, claim.completed) is None:
             return False
+        _regular(claim, claim.completed)
         if not look(claim.folder, claim.name).same_but_ctime(item.found):
             raise Vanished(claim.name)
         return self.completed.clear(item.files, item.path, claim)
 
-    def _send(self, item: Item, claim: Claim, file: Handle, *, leftover: bool) -> int:
-        """Return the CRC64 of what the store has confirmed. Raises Cancelled, Unsettled, FileError, OSError."""
+    def _send(self, item: Item, claim: Claim, file: Handle, *, leftover: bool) -> Committed:
+        """Return what the store has confirmed. Raises Cancelled, Unsettled, FileError, OSError."""
         file.begin()
         item.files.resize(item, file.now.size)
         # The rename made the server tell the truth: a read delegation may have hidden a writer till then.
         if not leftover and not file.now.same_but_ctime(item.found):
             raise Unsettled(CHANGED)
-        crc = self._transfer(item, claim, file, retried=leftover or item.attempts > 0)
+        done = self._transfer(item, claim, file, retried=leftover or item.attempts > 0)
         file.untouched()
-        return crc
+        return done
 
-    def _transfer(self, item: Item, claim: Claim, file: Handle, *, retried: bool) -> int:
+    def _transfer(self, item: Item, claim: Claim, file: Handle, *, retried: bool) -> Committed:
         copy = self.staging.begin(item.files.session, item.path, file.now.size) if self.staging else None
         try:
             return self.transfer.upload(
@@ -170,7 +187,7 @@ class Workers:
             if copy:
                 copy.remove()
 
-    def _complete(self, item: Item, claim: Claim, file: Handle, crc: int) -> None:
+    def _complete(self, item: Item, claim: Claim, file: Handle, done: Committed) -> None:
         certain = not file.now.coarse
         try:
             claim.complete(file.now.inode)
@@ -179,10 +196,14 @@ class Workers:
             claim.complete(file.now.inode)
         with suppress(Unsettled):  # `now` stays what was committed, by which the sweeper finds out
             file.stepped()
-        self.completed.remember(item.files, item.path, Proof(file.now, file.born(), crc, certain))
+        self.completed.remember(item.files, item.path, Proof(file.now, file.born(), done.label.crc64, certain))
         item.files.count_done(item)
         instruments.phase(names.COMPLETED)
-        log.info(names.FILE_COMPLETED, extra={"session": item.files.session, "path": item.path, "bytes": item.size})
+        extra = {"session": item.files.session, "path": item.path}
+        if before := done.replaced:
+            instruments.replaced(kept=before.snapshot is not None)
+            log.warning(names.FILE_REPLACED, extra=extra | {"etag": before.etag, "snapshot": before.snapshot})
+        log.info(names.FILE_COMPLETED, extra=extra | {"bytes": item.size})
 
     def _give_back(self, item: Item, claim: Claim, reason: Exception) -> None:
         self._settles(item, look(claim.folder, claim.processing), OPEN if isinstance(reason, HeldOpen) else "")
@@ -202,3 +223,9 @@ class Workers:
     def _settles(self, item: Item, current: Fingerprint, reason: str = "") -> None:
         settle = self.settings.settle if current.size else self.settings.settle_empty
         item.files.given_back(item.path, current, settle, reason=reason)
+
+
+def _regular(claim: Claim, name: str) -> None:
+    """Raise NotEligible when something that is no file stands where this one's claim or completion would."""
+    if reason := odd(claim.folder, name):
+        raise NotEligible(f"{name} is in its way: {reason}")

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from uploader.naming import check_sendable
 from uploader.session import EXTENSION_RULE, NAME_RULE, State, check_extensions, check_name
 
 MAX_EXTENSIONS = 64
@@ -25,7 +26,7 @@ Name = Annotated[
 Extensions = Annotated[
     list[Annotated[str, Field(json_schema_extra={"pattern": EXTENSION_PATTERN})]],
     Field(max_length=MAX_EXTENSIONS, description=EXTENSION_RULE),  # before equal ones become one
-    AfterValidator(lambda value: list(check_extensions(value))),
+    AfterValidator(lambda value: list(check_sendable(check_extensions(value)))),
 ]
 Time = Annotated[str, Field(description="RFC 3339, UTC", json_schema_extra={"format": "date-time"})]
 Count = Annotated[int, Field(ge=0)]
