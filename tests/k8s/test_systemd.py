@@ -12,7 +12,7 @@ from tests.need import need
 from tests.support.programs import TOP
 from uploader.settings import Settings, load
 
-UNITS = TOP / "systemd"
+UNITS = TOP / "k8s/systemd"
 SHARD, ROUTER = UNITS / "nfs-watch@.service", UNITS / "nfs-watch-router.service"
 
 
