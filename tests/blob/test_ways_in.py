@@ -213,7 +213,7 @@ def test_an_outage_is_told_once_and_holds_the_workers(caplog: pytest.LogCaptureF
     asked: list[bool] = []
 
     def ask() -> None:
-        asked.append(reach._open.is_set())
+        asked.append(reach.open.is_set())
         if text := answers.pop(0):
             raise StoreAway(text)
 
@@ -223,9 +223,9 @@ def test_an_outage_is_told_once_and_holds_the_workers(caplog: pytest.LogCaptureF
     assert [record.message for record in caplog.records] == ["store.away", "store.away", "store.back"]
     assert len(asked) == 723
     assert not any(asked)
-    assert (reach.waits_for, reach.answered, reach._open.is_set()) == (None, True, True)
+    assert (reach.waits_for, reach.answered, reach.open.is_set()) == (None, True, True)
     reach.doubt()
-    assert not reach._open.is_set()
+    assert not reach.open.is_set()
 
 
 def test_an_unanswered_call_closes_the_way_until_the_store_answers(tmp_path: Path) -> None:
@@ -235,14 +235,14 @@ def test_an_unanswered_call_closes_the_way_until_the_store_answers(tmp_path: Pat
         endpoint.faults.add(Refuse(403, "AuthorizationFailure"), Operation.HEAD_BLOB)
         with pytest.raises(StoreRefused):
             store.head("run/x")
-        assert store.reach._open.is_set()
+        assert store.reach.open.is_set()
         endpoint.faults.add(Refuse(400, "InvalidInput"), Operation.HEAD_BLOB)
         endpoint.faults.add(Refuse(503), Operation.HEAD_BLOB, times=4)
         with pytest.raises(StoreRefused):
             store.head("run/x")
         with pytest.raises(StoreAway):
             store.head("run/x")
-        assert not store.reach._open.is_set()
+        assert not store.reach.open.is_set()
 
 
 class Entra(http.server.ThreadingHTTPServer):
