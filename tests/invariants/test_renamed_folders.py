@@ -1,5 +1,7 @@
 """A folder that is renamed within the retention: what was sent is proven under the name that it was sent as."""
 
+import time
+
 from tests.invariants.bed import Bed
 
 
@@ -33,3 +35,38 @@ def test_another_file_in_the_renamed_folder_is_no_proof(bed: Bed) -> None:
     bed.walk()
     assert bed.names() == ["new/x", "new/y.completed"]
     assert list(bed.files.kept()) == ["new/y.completed"]
+
+
+def test_a_renamed_folder_holds_up_no_other_deletion(bed: Bed) -> None:
+    """Its files wait for a walk, for minutes perhaps; all others go when they are due."""
+    bed.write("old/x", b"x")
+    bed.upload("old/x")
+    (bed.folder / "old").rename(bed.folder / "new")
+    bed.due()
+    bed.write("y", b"y")
+    bed.upload("y")
+    bed.sweeper.collect_due(time.monotonic())
+    assert bed.names() == ["new/x.completed"]
+
+
+def test_a_file_that_is_deleted_under_its_new_path_is_forgotten(bed: Bed) -> None:
+    """Otherwise it would be looked for under its old path as long as the session lives."""
+    bed.write("old/x", b"x")
+    bed.upload("old/x")
+    (bed.folder / "old").rename(bed.folder / "new")
+    bed.walk()
+    assert bed.completed.proofs.due(float("inf")) == []
+
+
+def test_after_a_restart_the_status_says_what_to_do(bed: Bed) -> None:
+    """Nobody knows the name that it was sent as: the reason says what is missing, and how the file gets on."""
+    bed.write("old/x", b"x")
+    bed.upload("old/x")
+    (bed.folder / "old").rename(bed.folder / "new")
+    after = bed.again()
+    after.walk()
+    (reason,) = after.files.kept().values()
+    assert "no blob of this name" in reason
+    (bed.folder / "new/x.completed").rename(bed.folder / "new/x")
+    after.settle()
+    assert (after.names(), after.content("new/x"), after.files.kept()) == ([], b"x", {})

@@ -200,13 +200,10 @@ class AzureBlobs:
         found: dict[str, Stored] = {}
         marker = ""
         while True:
-            try:
-                reply = self._send("GET", "", query + marker, b"", {})
-            except StoreRefused as error:
-                if getattr(error.__cause__, "status_code", 0) == 403:
-                    return {}
-                raise
-            page, more = replies.snapshots(cast("HttpResponse", reply).content, name)
+            reply = self._send("GET", "", query + marker, b"", {}, denied=True)
+            if reply is None:
+                return {}
+            page, more = replies.snapshots(reply.content, name)
             found |= page
             if not more:
                 return found
@@ -261,12 +258,14 @@ class AzureBlobs:
         query: str,
         data: Content,
         headers: dict[str, str],
+        *,
         done: int | None = None,
+        denied: bool = False,
         **options: int,
     ) -> HttpResponse | None:
         """Return the reply, None when there is no such blob. No name: the container's. Raises StoreError.
 
-        `options`: azure-core's, for this request.
+        `denied`: None also when the credentials may not ask. `options`: azure-core's, for this request.
         """
         try:
             reply = self._reply(self._pipeline, method, self._address(name, query), data, headers, **options)
@@ -288,6 +287,8 @@ class AzureBlobs:
         said = refused(reply)
         if isinstance(said, StoreAway):
             self.reach.doubt()
+        elif denied and reply.status_code == 403:
+            return None
         raise said
 
     def _address(self, name: str, query: str) -> str:

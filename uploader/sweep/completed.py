@@ -19,7 +19,7 @@ from uploader.share.fingerprint import Fingerprint, inode
 from uploader.share.handle import Handle
 from uploader.share.scan import Rule
 from uploader.sweep.proofs import MAX_PROOFS, Key, Proof, Proofs
-from uploader.sweep.verdict import Verdict, judge
+from uploader.sweep.verdict import KEPT, Verdict, judge
 from uploader.telemetry import instruments, names
 from uploader.telemetry.text import shown
 
@@ -85,9 +85,9 @@ class Completed:
             verdict, current = self.judge(files, path, claim)
         except HeldOpen as reason:
             raise InTheWay(f"{claim.completed} stands in the way and is {reason}") from None
-        if verdict is Verdict.UNPROVEN:
-            self.keep(files, path, current)
-            raise InTheWay(f"{claim.completed} is in the way and cannot be proven to be in the store")
+        if why := KEPT.get(verdict):
+            self.keep(files, path, current, why)
+            raise InTheWay(f"{claim.completed} is in the way and cannot be proven to be in the store: {why}")
         if verdict is Verdict.PROVEN:
             self.delete(files, path, claim)
         else:
@@ -112,7 +112,7 @@ class Completed:
         with Handle(claim.folder, claim.completed, self.tells) as file:
             proof = self.proofs.get((files.session, path))
             if proof is None or not proof.of(file):
-                proof = self.proofs.moved(files.session, file.now.inode) or proof
+                proof = self.proofs.moved((files.session, path), file.now.inode) or proof
             verdict = judge(file, proof, self.store, blob)
             try:
                 if verdict is Verdict.PROVEN:
@@ -121,7 +121,7 @@ class Completed:
                 raise
             except Unsettled:
                 verdict = Verdict.CHANGED
-            if verdict is Verdict.UNPROVEN and claim.half_undone():
+            if verdict in KEPT and claim.half_undone():
                 verdict = Verdict.CHANGED  # it was on its way back when a process died, or a call failed
             return verdict, file.now
 
@@ -142,7 +142,7 @@ class Completed:
         self.gone(files, path)
         log.warning(names.FILE_CHANGED, extra={"session": files.session, "path": shown(path)})
 
-    def keep(self, files: Inventory, path: str, current: Fingerprint) -> None:
+    def keep(self, files: Inventory, path: str, current: Fingerprint, why: str) -> None:
         """Keep an unproven file, log it once, and show it in the status."""
         key = (files.session, path)
         self.proofs.forget(key)  # the proof is of another file
@@ -150,7 +150,7 @@ class Completed:
         if new:
             log.error(names.FILE_UNPROVEN, extra={"session": files.session, "path": shown(path) + COMPLETED})
         if remembered:
-            files.keep(path + COMPLETED, "kept: it cannot be proven to be in the store")
+            files.keep(path + COMPLETED, f"kept: it cannot be proven to be in the store: {why}")
 
     def gone(self, files: Inventory, path: str) -> None:
         """Forget a file that is no longer there."""

@@ -3,7 +3,6 @@
 import threading
 import time
 from dataclasses import dataclass
-from itertools import takewhile
 
 from uploader.share.fingerprint import Fingerprint
 from uploader.share.handle import Handle
@@ -40,17 +39,17 @@ class Proofs:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: dict[Key, tuple[Proof, float]] = {}  # in the order in which they are due
+        self._known: dict[Key, tuple[Proof, float]] = {}  # and when it is due; the oldest first
         self._paths: dict[tuple[str, int], str] = {}  # by session and inode: a folder may be renamed
 
     def add(self, key: Key, proof: Proof, wait: float) -> None:
         """Note a file that the store has; `wait`: seconds until it may be deleted."""
         with self._lock:
-            self._add(key, proof, wait)
+            self._add(key, proof, time.monotonic() + wait)
 
-    def _add(self, key: Key, proof: Proof, wait: float) -> None:
+    def _add(self, key: Key, proof: Proof, due: float) -> None:
         self._forget(key)  # the newest stand last, even of a name that comes again
-        self._known[key] = (proof, time.monotonic() + wait)
+        self._known[key] = (proof, due)
         self._paths[key[0], proof.inode] = key[1]
         if len(self._known) > MAX_PROOFS:
             self._forget(next(iter(self._known)))
@@ -61,26 +60,31 @@ class Proofs:
             del self._paths[at]
 
     def put_off(self, key: Key, wait: float) -> None:
-        """Make a known file due again in `wait` seconds, or later: the files before it in the order come first."""
+        """Make a known file due again in `wait` seconds."""
         with self._lock:
             if known := self._known.get(key):
-                self._add(key, known[0], wait)
+                self._add(key, known[0], time.monotonic() + wait)
 
     def due(self, now: float) -> list[Key]:
         """Return the files that may be deleted at `now`, monotonic seconds. The caller forgets or puts off each."""
         with self._lock:
-            return [key for key, _ in takewhile(lambda one: one[1][1] <= now, self._known.items())]
+            return [key for key, (_, due) in self._known.items() if due <= now]
 
     def get(self, key: Key) -> Proof | None:
         """Return what is known of a file."""
         with self._lock:
             return known[0] if (known := self._known.get(key)) else None
 
-    def moved(self, session: str, inode: int) -> Proof | None:
-        """Return what is known of a file of this inode, whatever it was called when it was sent."""
+    def moved(self, key: Key, inode: int) -> Proof | None:
+        """Return what is known of a file of this inode under another path, which is this one from now on."""
         with self._lock:
-            known = self._known.get((session, self._paths.get((session, inode), "")))
-            return known[0] if known else None
+            before = (key[0], self._paths.get((key[0], inode), ""))
+            known = self._known.get(before)
+            if known is None:
+                return None
+            self._forget(before)
+            self._add(key, *known)
+            return known[0]
 
     def waits(self, key: Key) -> bool:
         """Tell whether the file is known and may not be deleted yet."""

@@ -20,7 +20,7 @@ from uploader.share.mount import Share
 from uploader.share.paths import join, opened, split
 from uploader.share.scan import Found, Kind, Rule, scan
 from uploader.sweep.completed import RECHECK, Completed
-from uploader.sweep.verdict import Verdict
+from uploader.sweep.verdict import KEPT, Verdict
 from uploader.telemetry import names
 from uploader.telemetry.text import shown
 from uploader.thread import spawn
@@ -192,7 +192,7 @@ class Sweeper:
             if current.ctime_ns > oldest or self.completed.rests(session.files, found.path, current):
                 return True
             with session.files.reserve(found.path) as mine:
-                return not mine or self._collect(session, found.path, claim) in {None, Verdict.UNPROVEN}
+                return not mine or self._collect(session, found.path, claim) in {None, *KEPT}
         except FileNotFoundError:
             self.completed.gone(session.files, found.path)
             return False
@@ -210,8 +210,8 @@ class Sweeper:
         verdict, current = self.completed.judge(session.files, path, claim)
         if verdict is Verdict.PROVEN:
             self.completed.delete(session.files, path, claim)
-        elif verdict is Verdict.UNPROVEN:
-            self.completed.keep(session.files, path, current)
+        elif why := KEPT.get(verdict):
+            self.completed.keep(session.files, path, current, why)
         elif not session.stopped:
             self.completed.send_again(session.files, path, claim, current)
         elif not self._reopened(session, path, claim, current):

@@ -13,11 +13,25 @@ CHUNK = 1024 * 1024  # bytes a read
 
 
 class Verdict(Enum):
-    """What comparing a `.completed` file with the store has shown."""
+    """What comparing a `.completed` file with the store has shown. ABSENT and OTHER: it is kept."""
 
     PROVEN = auto()  # its content is in the store
     CHANGED = auto()  # the very file that was sent, but written to afterwards
-    UNPROVEN = auto()  # cannot be proven to be in the store: kept
+    ABSENT = auto()  # there is no blob of its name: after a restart nobody knows what a renamed folder was called
+    OTHER = auto()  # the blob of its name is not this file
+
+
+KEPT = {
+    Verdict.ABSENT: (
+        "there is no blob of this name: was a folder renamed, or the blob deleted? "
+        "Rename the file without .completed to have it sent under this name"
+    ),
+    Verdict.OTHER: (
+        "the blob of this name has other content: compare them, "
+        "then delete the file, or rename it without .completed to have it sent"
+    ),
+}
+"""Why a file is kept, and what to do."""
 
 
 def judge(file: Handle, proof: Proof | None, store: BlobStore, blob: str | None) -> Verdict:
@@ -29,12 +43,12 @@ def judge(file: Handle, proof: Proof | None, store: BlobStore, blob: str | None)
         return _remembered(file, proof)
     stored = store.head(blob) if blob else None
     if stored is None:
-        return Verdict.UNPROVEN
+        return Verdict.ABSENT
     if stored.size == file.now.size:
         file.begin()
         if _matches(file, stored):
             return Verdict.PROVEN
-    return Verdict.CHANGED if _very_file(file, stored) else Verdict.UNPROVEN
+    return Verdict.CHANGED if _very_file(file, stored) else Verdict.OTHER
 
 
 def _remembered(file: Handle, proof: Proof) -> Verdict:
