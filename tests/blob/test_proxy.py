@@ -13,7 +13,7 @@ from tests.support import programs
 from tests.support.blobs import azure_blobs
 from tests.support.programs import ACCOUNT, connection_string, wait_for
 from tests.support.tunnel import Tunnel
-from uploader.errors import BadConfiguration
+from uploader.errors import BadConfiguration, StoreAway, StoreError, StoreRefused
 
 SIZES = {"small.bin": 1000, "middle.bin": 200_000, "large.bin": 20 << 20}
 
@@ -87,6 +87,29 @@ def test_a_proxy_that_wants_a_password_gets_it(
             with azure_blobs(secured.connection_string, tmp_path) as store:
                 assert store.head("run/x") is None
         assert proxy.asked
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "why"),
+    [
+        ("407 Who are you", StoreRefused, "set user and password in the proxy's URL"),
+        ("403 Forbidden", StoreRefused, "it has to allow 127"),
+        ("502 Bad Gateway", StoreAway, "it does not reach the server"),
+    ],
+)
+def test_a_proxy_that_refuses_later_on_is_an_error_of_the_file(
+    secured: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, kind: type[StoreError], why: str
+) -> None:
+    """Its answer and what to do; only one that does not reach the store is an outage, which is waited for."""
+    with Tunnel() as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        with azure_blobs(secured.connection_string, tmp_path) as store:
+            store.reach.settle()
+            proxy.refuses = answer
+            store._pipeline._transport._local.__dict__.clear()  # type: ignore[attr-defined]
+            with pytest.raises(kind, match=rf"the proxy 127\.0\.0\.1:\d+ answered {answer} to CONNECT .*; {why}"):
+                store.snapshot("run/x", "etag")  # the one call that is not repeated
+            assert store.reach.open.is_set() == (kind is StoreRefused)
 
 
 def test_a_store_without_tls_is_asked_through_http_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,13 @@
 """Each way in, and what is said where it does not do: connection strings, proxies, the store's and the identity's words."""
 
+import ssl
 import threading
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import trustme
 
 from tests.endpoint.faults import Refuse
 from tests.endpoint.request import Operation
@@ -84,7 +87,14 @@ def test_a_proxy_is_read_as_it_is_written(value: str, to: str, authorization: st
 
 
 @pytest.mark.parametrize(
-    "value", [f"http://user:{SECRET}@proxy:3128", "https://proxy:3128", "socks5://proxy", "http://:1"]
+    "value",
+    [
+        f"http://user:{SECRET}@proxy:3128",
+        "http://user:w%rd/p@s@proxy:3128",
+        "https://proxy:3128",
+        "socks5://proxy",
+        "http://:1",
+    ],
 )
 def test_a_proxy_that_cannot_be_used_is_named_without_its_password(value: str) -> None:
     """The start ends with the variable's name."""
@@ -202,6 +212,20 @@ def test_a_wrong_clock_is_waited_for(tmp_path: Path) -> None:
             store.ensure_container()
 
 
+def test_a_certificate_that_is_not_in_its_time_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same wrong clock as TLS sees it: the text says what this machine's clock says."""
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", not_after=datetime(2020, 1, 1, tzinfo=UTC)).configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    with (
+        Endpoint(context=context) as endpoint,
+        pytest.raises(StoreAway, match=r"is the clock of this machine right\? It says 20"),
+        azure_blobs(endpoint.connection_string, tmp_path),
+    ):
+        pass
+
+
 def test_an_outage_is_told_once_and_holds_the_workers(caplog: pytest.LogCaptureFixture) -> None:
     """An hour of questions without an answer is one line; the first answer lets the workers go on."""
     answers: list[str] = [*["away (x-ms-request-id 1)", "away (x-ms-request-id 2)"] * 360, "other", "other", ""]
@@ -261,6 +285,21 @@ def entra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Entra]:
 def test_a_secret_gets_a_token_over_our_own_transport(entra: Entra) -> None:
     """Proxies and trust are thereby the store's own."""
     entra.answer = 200, {"access_token": "the-token", "expires_in": 3600, "token_type": "Bearer"}
+    assert Credential().get_token_info("https://storage.azure.com/.default").token == "the-token"
+
+
+def test_a_certificate_gets_a_token(entra: Entra, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One file with key and certificate; a file that holds neither is named."""
+    entra.answer = 200, {"access_token": "the-token", "expires_in": 3600, "token_type": "Bearer"}
+    monkeypatch.delenv("AZURE_CLIENT_SECRET")
+    file = tmp_path / "certificate.pem"
+    monkeypatch.setenv("AZURE_CLIENT_CERTIFICATE_PATH", str(file))
+    file.write_text("no certificate")
+    with pytest.raises(BadConfiguration, match="its credentials are not usable"):
+        Credential()
+    file.write_bytes(
+        trustme.CA().issue_cert("the.client", key_type=trustme.KeyType.RSA).private_key_and_cert_chain_pem.bytes()
+    )
     assert Credential().get_token_info("https://storage.azure.com/.default").token == "the-token"
 
 

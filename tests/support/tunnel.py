@@ -12,6 +12,7 @@ class Tunnel:
     def __init__(self, wants: str = "") -> None:
         self.asked: list[str] = []
         self.wants = wants
+        self.refuses = ""  # answered to each request, e.g. "403 Forbidden"
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
@@ -38,15 +39,16 @@ class Tunnel:
         method, target, _ = head.split(b"\r\n")[0].decode().split()
         self.asked.append(f"{method} {target}")
         if self.wants and f"Proxy-Authorization: {self.wants}\r\n".encode() not in head:
-            with client:
-                client.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+            self._refuse(client, "407 Proxy Authentication Required")
+            return
+        if self.refuses:
+            self._refuse(client, self.refuses)
             return
         host, _, port = target.rpartition(":")
         try:
             server = socket.create_connection((host, int(port)))
         except OSError:
-            with client:
-                client.sendall(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+            self._refuse(client, "502 Bad Gateway")
             return
         with client, server:
             client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
@@ -54,6 +56,10 @@ class Tunnel:
             back.start()
             _pass_on(client, server)
             back.join()
+
+    def _refuse(self, client: socket.socket, answer: str) -> None:
+        with client:
+            client.sendall(f"HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n".encode())
 
 
 def _pass_on(source: socket.socket, target: socket.socket) -> None:

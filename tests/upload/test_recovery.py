@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from azure.storage.blob import BlobServiceClient
 
 from tests.endpoint.faults import Do, Fault, Refuse, Reset, StallReply, StallSend
 from tests.endpoint.request import Operation, Request
@@ -14,12 +15,12 @@ from tests.endpoint.server import Endpoint
 from tests.endpoint.store import Block, Store
 from tests.need import need
 from tests.support.blobs import CONTAINER, ServiceStore, azure_blobs
-from tests.support.programs import AZURITE, azurite
+from tests.support.programs import AZURITE, azurite, connection_string
 from tests.upload.sending import BLOCK, NAME, Sending, in_thread, sending, upload
 from uploader.blob.azure import AzureBlobs
 from uploader.blob.checksum import crc64
 from uploader.blob.store import Label
-from uploader.errors import BadConfiguration, StoreAway, StoreRefused
+from uploader.errors import BadConfiguration, StoreAway, StoreError, StoreRefused
 from uploader.upload.block import block_id
 from uploader.upload.memory import Memory
 from uploader.upload.transfer import Transfer
@@ -350,6 +351,29 @@ def test_short_ids_that_stay_are_for_a_person(emulator: AzureBlobs, tmp_path: Pa
     assert stored
     assert (stored.size, stored.crc64) == (6, crc64(b"before"))
     assert list(emulator.blocks(name).uncommitted) == [theirs]
+
+
+def test_a_blob_that_somebody_has_leased_keeps_its_content(emulator: AzureBlobs, tmp_path: Path) -> None:
+    """A real lease: the error names it, other names go on, and the file goes when the lease is gone."""
+    name = "run/leased.bin"
+    path = tmp_path / "a.bin"
+    path.write_bytes(os.urandom(SMALL))
+    emulator.put(name, b"before", Label(6, crc64(b"before"), None, 1, None, 0, "run", "x/y"), None)
+    transfer = Transfer(emulator, Memory(16 * BLOCK, BLOCK), 4, content_md5=True, on_conflict="replace")
+    try:
+        with BlobServiceClient.from_connection_string(connection_string(emulator.account)) as service:
+            lease = service.get_blob_client(CONTAINER, name).acquire_lease()
+            with pytest.raises(StoreError, match=r"412 LeaseIdMissing.*somebody has a lease"):
+                upload(transfer, path, name)
+            assert (found := emulator.head(name))
+            assert found.size == 6
+            upload(transfer, path, "run/beside-a-lease.bin")
+            lease.release()
+        upload(transfer, path, name)
+    finally:
+        transfer._pools.senders.shutdown()
+    assert (found := emulator.head(name))
+    assert found.crc64 == crc64(path.read_bytes())
 
 
 def test_several_files_recover_side_by_side(engine: Sending) -> None:
