@@ -70,7 +70,7 @@ def build(settings: Settings) -> Service:
         on_conflict=settings.on_conflict,
     )
     service = Service(settings, share, records, count, Watch(closes=settings.close_write), backlog, blobs.reach)
-    Workers(settings, share, backlog, transfer, completed, staging).start(blobs.reach.wait)
+    Workers(settings, share, backlog, transfer, completed, staging).start(blobs.reach.open)
     Sweeper(settings, share, completed, service, staging).start()
     service.begin()
     blobs.reach.begin()  # no network stands between the start and the first answer to a request

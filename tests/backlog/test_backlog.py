@@ -55,6 +55,22 @@ def test_small_files_do_not_wait_for_large_ones(backlog: Queues) -> None:
     assert backlog.large.take().path == "large-0"
 
 
+def test_no_file_is_taken_while_the_store_cannot_be_reached(backlog: Queues) -> None:
+    """Neither by a worker that waited for a file when the store went away, nor by one that comes later."""
+    files, reachable, taken = session(backlog), threading.Event(), []
+    reachable.set()
+    worker = threading.Thread(target=lambda: taken.append(backlog.small.take(reachable)), daemon=True)
+    worker.start()
+    wait_for(lambda: backlog.small._wanted._waiters, "the worker to wait for a file")  # type: ignore[attr-defined]
+    reachable.clear()
+    backlog.offer(files, "x", SMALL)
+    wait_for(lambda: reachable._cond._waiters, "the worker to wait for the store")  # type: ignore[attr-defined]
+    assert (files.uploading(), backlog.waits(files)) == (0, True)
+    reachable.set()
+    worker.join()
+    assert [item.path for item in taken] == ["x"]
+
+
 def test_queues_are_bounded_each_by_itself(backlog: Queues) -> None:
     """A full queue of large files leaves room for small ones, and a refused file can be offered later."""
     files = session(backlog, limit=3)

@@ -1,12 +1,8 @@
 """A site that reaches the store through a proxy only: HTTPS_PROXY and NO_PROXY, as other programs read them."""
 
-import socket
 import ssl
-import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import Self
 
 import httpx
 import pytest
@@ -16,62 +12,10 @@ from tests.endpoint.server import Endpoint
 from tests.support import programs
 from tests.support.blobs import azure_blobs
 from tests.support.programs import ACCOUNT, connection_string, wait_for
-from uploader.errors import BadConfiguration
+from tests.support.tunnel import Tunnel
+from uploader.errors import BadConfiguration, StoreAway, StoreError, StoreRefused
 
 SIZES = {"small.bin": 1000, "middle.bin": 200_000, "large.bin": 20 << 20}
-
-
-class Tunnel:
-    """A proxy that understands CONNECT only; `asked` lists its requests. `wants`: what Proxy-Authorization must be."""
-
-    def __init__(self, wants: str = "") -> None:
-        self.asked: list[str] = []
-        self.wants = wants
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._serve, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)  # ends accept(), which a close does not
-        self._listener.close()
-
-    def _serve(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                threading.Thread(target=self._connect, args=(client,), daemon=True).start()
-
-    def _connect(self, client: socket.socket) -> None:
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            if not (more := client.recv(1)):
-                return
-            head += more
-        method, target, _ = head.split(b"\r\n")[0].decode().split()
-        self.asked.append(f"{method} {target}")
-        if self.wants and f"Proxy-Authorization: {self.wants}\r\n".encode() not in head:
-            with client:
-                client.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
-            return
-        host, _, port = target.rpartition(":")
-        with client, socket.create_connection((host, int(port))) as server:
-            client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            back = threading.Thread(target=_pass_on, args=(server, client), daemon=True)
-            back.start()
-            _pass_on(client, server)
-            back.join()
-
-
-def _pass_on(source: socket.socket, target: socket.socket) -> None:
-    with suppress(OSError):
-        while data := source.recv(65536):
-            target.sendall(data)
-    for each in (source, target):
-        with suppress(OSError):
-            each.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture
@@ -143,6 +87,29 @@ def test_a_proxy_that_wants_a_password_gets_it(
             with azure_blobs(secured.connection_string, tmp_path) as store:
                 assert store.head("run/x") is None
         assert proxy.asked
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "why"),
+    [
+        ("407 Who are you", StoreRefused, "set user and password in the proxy's URL"),
+        ("403 Forbidden", StoreRefused, "it has to allow 127"),
+        ("502 Bad Gateway", StoreAway, "it does not reach the server"),
+    ],
+)
+def test_a_proxy_that_refuses_later_on_is_an_error_of_the_file(
+    secured: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, kind: type[StoreError], why: str
+) -> None:
+    """Its answer and what to do; only one that does not reach the store is an outage, which is waited for."""
+    with Tunnel() as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        with azure_blobs(secured.connection_string, tmp_path) as store:
+            store.reach.settle()
+            proxy.refuses = answer
+            store._pipeline._transport._local.__dict__.clear()  # type: ignore[attr-defined]
+            with pytest.raises(kind, match=rf"the proxy 127\.0\.0\.1:\d+ answered {answer} to CONNECT .*; {why}"):
+                store.snapshot("run/x", "etag")  # the one call that is not repeated
+            assert store.reach.open.is_set() == (kind is StoreRefused)
 
 
 def test_a_store_without_tls_is_asked_through_http_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from tests.support.blobs import ServiceStore, azure_blobs
 from uploader.blob.azure import AzureBlobs, Retries
 from uploader.blob.checksum import crc64
 from uploader.blob.store import Blocks, Label
-from uploader.errors import NameRefused, StoreAway, StoreRefused
+from uploader.errors import NameRefused, Overtaken, StoreAway, StoreRefused
 from uploader.upload.block import block_id
 
 HUGE = "9" * 5000
@@ -100,16 +100,36 @@ def test_a_list_of_blocks_that_is_none_is_refused(endpoint: Endpoint, store: Azu
 
 
 def test_content_that_is_listed_as_a_block_without_a_name_is_no_block(tmp_path: Path) -> None:
-    """A commit replaces such content, and discard refuses to lose it."""
+    """A commit replaces such content, and discard writes it again."""
     data = b"whole"
     with Endpoint(Store()) as endpoint, azure_blobs(endpoint.connection_string, tmp_path) as store:
         store.put("run/x", data, Label(5, crc64(data), None, 1, None, 0, "run", "x/y"), None)
         found = store.head("run/x")
         assert found
         assert store.blocks("run/x") == Blocks({}, [], found.etag)
-        with pytest.raises(StoreRefused, match="has no blocks"):
-            store.discard("run/x", store.blocks("run/x"))
-        assert store.head("run/x") == found
+        store.discard("run/x", store.blocks("run/x"))
+        assert endpoint.store.blob("uploads", "run/x").content == data
+
+
+@pytest.mark.parametrize("alter", [Alter(body=b"wrong"), Alter({"Content-MD5": None})], ids=["damaged", "no MD5"])
+def test_content_that_nothing_proves_is_not_written_again(endpoint: Endpoint, store: AzureBlobs, alter: Alter) -> None:
+    """What was damaged on the way back, or cannot be compared, must not replace what is stored."""
+    store.put("run/x", b"whole", Label(5, crc64(b"whole"), None, 1, None, 0, "run", "x/y"), None)
+    store.stage("run/x", block_id(0, crc64(b"a")), memoryview(b"a"), crc64(b"a"))
+    before = store.head("run/x")
+    endpoint.faults.add(alter, Operation.GET_BLOB)
+    with pytest.raises(StoreRefused, match="delete the blob"):
+        store.discard("run/x", store.blocks("run/x"))
+    assert store.head("run/x") == before
+
+
+def test_discard_of_a_blob_that_is_gone_is_overtaken(endpoint: Endpoint, store: AzureBlobs) -> None:
+    store.put("run/x", b"whole", Label(5, crc64(b"whole"), None, 1, None, 0, "run", "x/y"), None)
+    store.stage("run/x", block_id(0, crc64(b"a")), memoryview(b"a"), crc64(b"a"))
+    seen = store.blocks("run/x")
+    endpoint.store.delete("uploads", "run/x")
+    with pytest.raises(Overtaken):
+        store.discard("run/x", seen)
 
 
 def test_a_list_of_committed_blocks_without_version_is_refused(endpoint: Endpoint, store: AzureBlobs) -> None:

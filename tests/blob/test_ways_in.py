@@ -1,14 +1,11 @@
 """Each way in, and what is said where it does not do: connection strings, proxies, the store's and the identity's words."""
 
-import http.server
 import ssl
 import threading
-import time
 from collections.abc import Iterator, Mapping
-from email.utils import formatdate
+from datetime import UTC, datetime
 from pathlib import Path
 
-import orjson
 import pytest
 import trustme
 
@@ -17,6 +14,7 @@ from tests.endpoint.request import Operation
 from tests.endpoint.server import Endpoint
 from tests.endpoint.store import Refused
 from tests.support.blobs import ServiceStore, azure_blobs
+from tests.support.entra import Entra
 from tests.support.programs import KEY, connection_string
 from uploader.blob import account
 from uploader.blob.azure import AzureBlobs
@@ -89,7 +87,14 @@ def test_a_proxy_is_read_as_it_is_written(value: str, to: str, authorization: st
 
 
 @pytest.mark.parametrize(
-    "value", [f"http://user:{SECRET}@proxy:3128", "https://proxy:3128", "socks5://proxy", "http://:1"]
+    "value",
+    [
+        f"http://user:{SECRET}@proxy:3128",
+        "http://user:w%rd/p@s@proxy:3128",
+        "https://proxy:3128",
+        "socks5://proxy",
+        "http://:1",
+    ],
 )
 def test_a_proxy_that_cannot_be_used_is_named_without_its_password(value: str) -> None:
     """The start ends with the variable's name."""
@@ -207,13 +212,27 @@ def test_a_wrong_clock_is_waited_for(tmp_path: Path) -> None:
             store.ensure_container()
 
 
+def test_a_certificate_that_is_not_in_its_time_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same wrong clock as TLS sees it: the text says what this machine's clock says."""
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", not_after=datetime(2020, 1, 1, tzinfo=UTC)).configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    with (
+        Endpoint(context=context) as endpoint,
+        pytest.raises(StoreAway, match=r"is the clock of this machine right\? It says 20"),
+        azure_blobs(endpoint.connection_string, tmp_path),
+    ):
+        pass
+
+
 def test_an_outage_is_told_once_and_holds_the_workers(caplog: pytest.LogCaptureFixture) -> None:
     """An hour of questions without an answer is one line; the first answer lets the workers go on."""
     answers: list[str] = [*["away (x-ms-request-id 1)", "away (x-ms-request-id 2)"] * 360, "other", "other", ""]
     asked: list[bool] = []
 
     def ask() -> None:
-        asked.append(reach._open.is_set())
+        asked.append(reach.open.is_set())
         if text := answers.pop(0):
             raise StoreAway(text)
 
@@ -223,9 +242,9 @@ def test_an_outage_is_told_once_and_holds_the_workers(caplog: pytest.LogCaptureF
     assert [record.message for record in caplog.records] == ["store.away", "store.away", "store.back"]
     assert len(asked) == 723
     assert not any(asked)
-    assert (reach.waits_for, reach.answered, reach._open.is_set()) == (None, True, True)
+    assert (reach.waits_for, reach.answered, reach.open.is_set()) == (None, True, True)
     reach.doubt()
-    assert not reach._open.is_set()
+    assert not reach.open.is_set()
 
 
 def test_an_unanswered_call_closes_the_way_until_the_store_answers(tmp_path: Path) -> None:
@@ -235,65 +254,14 @@ def test_an_unanswered_call_closes_the_way_until_the_store_answers(tmp_path: Pat
         endpoint.faults.add(Refuse(403, "AuthorizationFailure"), Operation.HEAD_BLOB)
         with pytest.raises(StoreRefused):
             store.head("run/x")
-        assert store.reach._open.is_set()
+        assert store.reach.open.is_set()
         endpoint.faults.add(Refuse(400, "InvalidInput"), Operation.HEAD_BLOB)
         endpoint.faults.add(Refuse(503), Operation.HEAD_BLOB, times=4)
         with pytest.raises(StoreRefused):
             store.head("run/x")
         with pytest.raises(StoreAway):
             store.head("run/x")
-        assert not store.reach._open.is_set()
-
-
-class Entra(http.server.ThreadingHTTPServer):
-    """An identity service over https that gives one answer to each request for a token."""
-
-    daemon_threads = True
-    answer: tuple[int, Mapping[str, object] | bytes] = (200, {})
-    skew = 0.0
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        authority = trustme.CA()
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("127.0.0.1").configure_cert(context)
-        authority.cert_pem.write_to_path(str(folder / "authority.pem"))
-        self.socket = context.wrap_socket(self.socket, server_side=True)
-        self.url = f"https://127.0.0.1:{self.server_address[1]}"
-        self.trust = folder / "authority.pem"
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    server: Entra
-
-    def do_GET(self) -> None:
-        url = self.server.url
-        self._send(
-            200,
-            {
-                "token_endpoint": f"{url}/token",
-                "authorization_endpoint": f"{url}/a",
-                "issuer": f"{url}/t",
-                "tenant_discovery_endpoint": f"{url}/t/v2.0/.well-known/openid-configuration",
-                "metadata": [],
-            },
-        )
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self._send(*self.server.answer)
-
-    def _send(self, status: int, answer: Mapping[str, object] | bytes) -> None:
-        body = answer if isinstance(answer, bytes) else orjson.dumps(answer)
-        self.send_response_only(status)
-        self.send_header("Date", formatdate(time.time() + self.server.skew, usegmt=True))
-        self.send_header("Content-Type", "text/html" if isinstance(answer, bytes) else "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
+        assert not store.reach.open.is_set()
 
 
 @pytest.fixture
@@ -317,6 +285,21 @@ def entra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Entra]:
 def test_a_secret_gets_a_token_over_our_own_transport(entra: Entra) -> None:
     """Proxies and trust are thereby the store's own."""
     entra.answer = 200, {"access_token": "the-token", "expires_in": 3600, "token_type": "Bearer"}
+    assert Credential().get_token_info("https://storage.azure.com/.default").token == "the-token"
+
+
+def test_a_certificate_gets_a_token(entra: Entra, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One file with key and certificate; a file that holds neither is named."""
+    entra.answer = 200, {"access_token": "the-token", "expires_in": 3600, "token_type": "Bearer"}
+    monkeypatch.delenv("AZURE_CLIENT_SECRET")
+    file = tmp_path / "certificate.pem"
+    monkeypatch.setenv("AZURE_CLIENT_CERTIFICATE_PATH", str(file))
+    file.write_text("no certificate")
+    with pytest.raises(BadConfiguration, match="its credentials are not usable"):
+        Credential()
+    file.write_bytes(
+        trustme.CA().issue_cert("the.client", key_type=trustme.KeyType.RSA).private_key_and_cert_chain_pem.bytes()
+    )
     assert Credential().get_token_info("https://storage.azure.com/.default").token == "the-token"
 
 

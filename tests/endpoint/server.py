@@ -1,5 +1,6 @@
 """The endpoint: an HTTP server on a thread, with a store, a log and faults that tests control."""
 
+import contextlib
 import email.utils
 import http.server
 import os
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 import uuid
+import weakref
 from typing import Any, Self
 
 from tests.endpoint.faults import Alter, Do, Faults, Hold, Refuse, Reset, StallReply, StallSend
@@ -32,12 +34,13 @@ class Broken(Exception):
 class Endpoint:
     """A blob endpoint on 127.0.0.1. Use as a context manager."""
 
-    def __init__(self, store: Store | None = None, *, context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, store: Store | None = None, *, context: ssl.SSLContext | None = None, port: int = 0) -> None:
+        """`port`: one that is reserved, for tests that need it again after an outage."""
         self.store = store or Store()
         self.faults = Faults()
         self.log = Log()
         self.closing = threading.Event()
-        self._server = _Server(self, context)
+        self._server = _Server(self, context, port)
         self._scheme = "https" if context else "http"
 
     @property
@@ -58,16 +61,30 @@ class Endpoint:
         self._server.shutdown()
         self._server.server_close()
 
+    def go_away(self) -> None:
+        """Stop listening and break all connections; what the store holds stays."""
+        self.__exit__()
+        for connection in list(self._server.connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def come_back(self) -> None:
+        """Listen again, on the same port."""
+        self.closing.clear()
+        self._server = _Server(self, self._server.context, self._server.server_address[1])
+        self.__enter__()
+
 
 class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
     request_queue_size = 256
 
-    def __init__(self, endpoint: Endpoint, context: ssl.SSLContext | None) -> None:
+    def __init__(self, endpoint: Endpoint, context: ssl.SSLContext | None, port: int) -> None:
         self.endpoint = endpoint
         self.context = context
-        super().__init__(("127.0.0.1", 0), _Handler)
+        self.connections: weakref.WeakSet[Any] = weakref.WeakSet()
+        super().__init__(("127.0.0.1", port), _Handler)
 
     def server_bind(self) -> None:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
@@ -75,9 +92,10 @@ class _Server(http.server.ThreadingHTTPServer):
 
     def get_request(self) -> tuple[Any, Any]:
         connection, address = super().get_request()
-        if self.context is None:
-            return connection, address
-        return self.context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False), address
+        if self.context:
+            connection = self.context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        self.connections.add(connection)
+        return connection, address
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore clients that disconnect, as many tests make them do; print every other error."""

@@ -210,12 +210,11 @@ def test_a_longer_file_that_begins_as_the_blob_is_the_same_file(scene: Scene, si
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("overwritten", [False, True])
-def test_the_very_file_that_was_still_being_written_is_the_same_file(
-    scene: Scene, size: int, overwritten: bool
-) -> None:
-    """Also where it was preallocated, and filled from anywhere."""
+def test_the_very_file_that_is_written_to_again_loses_no_content(scene: Scene, size: int, overwritten: bool) -> None:
+    """What was appended replaces the beginning; what was overwritten, as by `>` or in a preallocated file, is kept."""
     bed = scene.bed()
-    bed.write("x", os.urandom(size))
+    before = os.urandom(size)
+    bed.write("x", before)
     bed.upload("x")
     with (bed.folder / "x.completed").open("r+b") as late:
         late.seek(0 if overwritten else size)
@@ -223,8 +222,8 @@ def test_the_very_file_that_was_still_being_written_is_the_same_file(
     bed.settle()
     bed.due()
     assert bed.names() == []
-    assert len(scene.blob()) == size + (0 if overwritten else 4)
-    assert scene.kept() == []
+    assert scene.blob() == (b"late" + before[4:] if overwritten else before + b"late")
+    assert scene.kept() == ([before] if overwritten else [])
 
 
 def test_a_file_that_grew_still_says_what_it_replaced(scene: Scene) -> None:

@@ -23,8 +23,9 @@ def counted(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 def _count() -> None:
     worker = threading.get_ident()
 
-    def hook(event: str, _: object) -> None:
-        if event in WATCHED and threading.get_ident() == worker:
+    def hook(event: str, about: tuple[object, ...]) -> None:
+        # A descriptor that becomes a file object asks the file system for nothing.
+        if event in WATCHED and threading.get_ident() == worker and not isinstance(about[0], int):
             calls[event] += 1
 
     sys.addaudithook(hook)

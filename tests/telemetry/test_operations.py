@@ -32,6 +32,16 @@ def test_every_setting_is_there_with_its_default() -> None:
                 assert str(field.default) in {"", *default.split(", ")} or default == "empty", variable
 
 
+def test_every_test_that_is_named_exists() -> None:
+    """A row of the ways to the store claims what a test shows."""
+    there = {
+        name for file in (TOP / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", file.read_text())
+    }
+    named = set(re.findall(r"`(test_\w+)`", TEXT))
+    assert named
+    assert named <= there
+
+
 def test_every_event_is_there() -> None:
     """Whoever searches the log by an event finds what it means."""
     dotted = {value for key, value in vars(names).items() if key.isupper() and re.fullmatch(r"[a-z]+\.[a-z_]+", value)}

@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from azure.storage.blob import BlobServiceClient
 
 from tests.endpoint.faults import Do, Fault, Refuse, Reset, StallReply, StallSend
 from tests.endpoint.request import Operation, Request
@@ -14,12 +15,12 @@ from tests.endpoint.server import Endpoint
 from tests.endpoint.store import Block, Store
 from tests.need import need
 from tests.support.blobs import CONTAINER, ServiceStore, azure_blobs
-from tests.support.programs import AZURITE, azurite
+from tests.support.programs import AZURITE, azurite, connection_string
 from tests.upload.sending import BLOCK, NAME, Sending, in_thread, sending, upload
 from uploader.blob.azure import AzureBlobs
 from uploader.blob.checksum import crc64
 from uploader.blob.store import Label
-from uploader.errors import BadConfiguration, StoreAway, StoreRefused
+from uploader.errors import BadConfiguration, StoreAway, StoreError, StoreRefused
 from uploader.upload.block import block_id
 from uploader.upload.memory import Memory
 from uploader.upload.transfer import Transfer
@@ -41,16 +42,34 @@ def test_leftover_ids_of_another_length(engine: Sending, length: int, before: st
     if before:
         engine.upload(engine.file(LARGE if before == "blocks" else SMALL))
     leave(engine, b"x" * length, b"y" * length)
+    content = engine.blob().content if before else None
+    seen: list[bytes | None] = []
+
+    def look(store: Store) -> None:
+        blob = store.blobs(CONTAINER).get(NAME)
+        seen.append(blob.content if blob else None)
+
+    engine.endpoint.faults.add(Do(look), Operation.PUT_BLOCK, times=1000)
+    engine.endpoint.log.clear()
     path = engine.file(LARGE)
-    if length < 6 and before == "put":  # nothing can drop them without harming the blob
-        content = engine.blob().content
-        with pytest.raises(StoreRefused, match="delete the blob"):
-            engine.upload(path)
-        assert engine.blob().content == content
-    else:
-        engine.upload(path)
-        assert engine.holds(path)
-        assert {request.status for request in engine.endpoint.log.of(Operation.PUT_BLOCK)} == {201}
+    engine.upload(path)
+    assert engine.holds(path)
+    assert {request.status for request in engine.endpoint.log.of(Operation.PUT_BLOCK)} == {201}
+    assert set(seen) == {content}, "the blob of before could not be read all the time"
+
+
+@pytest.mark.parametrize("length", [4, 12])
+def test_what_is_there_already_needs_no_room(engine: Sending, length: int) -> None:
+    """Leftovers beside this very content are nobody's matter: nothing is written."""
+    path = engine.file(LARGE)
+    data = path.read_bytes()
+    whole = Label(len(data), crc64(data), None, 1, None, 0, "run", "application/octet-stream")
+    engine.store.put(NAME, data, whole, None)
+    leave(engine, b"x" * length)
+    engine.endpoint.log.clear()
+    engine.upload(path)
+    assert engine.count(*PUTS) == 0
+    assert engine.holds(path)
 
 
 def test_leftovers_that_appear_on_the_way(engine: Sending) -> None:
@@ -129,13 +148,23 @@ def block_id_of_another_content(index: int) -> bytes:
 
 
 def test_too_many_blocks_beside_a_blob_without_blocks(crowded: Sending) -> None:
-    """Dropping the leftovers would harm the blob: it is left alone, and the error says what to do."""
-    small = crowded.file(SMALL)
-    crowded.upload(small)
+    """The blob is written again as it is, which drops them."""
+    crowded.upload(crowded.file(SMALL))
+    leave(crowded, *(block_id_of_another_content(index) for index in range(8)))
+    path = crowded.file(LARGE, "b.bin")
+    crowded.upload(path)
+    assert crowded.holds(path)
+
+
+def test_a_blob_without_blocks_that_the_memory_cannot_hold_is_for_a_person(crowded: Sending) -> None:
+    """It is left alone, and the error says what to do."""
+    data = os.urandom(16 * BLOCK + 1)
+    whole = Label(len(data), crc64(data), None, 1, None, 0, "run", "application/octet-stream")
+    crowded.store.put(NAME, data, whole, None)
     leave(crowded, *(block_id_of_another_content(index) for index in range(8)))
     with pytest.raises(StoreRefused, match="delete the blob"):
-        crowded.upload(crowded.file(LARGE, "b.bin"))
-    assert crowded.holds(small)
+        crowded.upload(crowded.file(LARGE))
+    assert crowded.blob().content == data
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE, 0])
@@ -302,6 +331,49 @@ def test_a_file_gets_past_blocks_that_wait(emulator: AzureBlobs, tmp_path: Path,
     stored = emulator.head(name)
     assert stored is not None
     assert (stored.size, stored.crc64) == (size, crc64(path.read_bytes()))
+
+
+@pytest.mark.parametrize("length", [1, 4])
+def test_short_ids_that_stay_are_for_a_person(emulator: AzureBlobs, tmp_path: Path, length: int) -> None:
+    """The service drops blocks that wait when the blob is written again, Azurite does not: no block gets such an id."""
+    name, theirs = f"run/short-{length}.bin", b64encode(b"x" * length).decode()
+    emulator.put(name, b"before", Label(6, crc64(b"before"), None, 1, None, 0, "run", "x/y"), None)
+    emulator.stage(name, theirs, memoryview(b"old"), crc64(b"old"))
+    path = tmp_path / "a.bin"
+    path.write_bytes(os.urandom(LARGE))
+    transfer = Transfer(emulator, Memory(16 * BLOCK, BLOCK), 4, content_md5=True)
+    try:
+        with pytest.raises(StoreRefused, match="delete the blob"):
+            upload(transfer, path, name)
+    finally:
+        transfer._pools.senders.shutdown()
+    stored = emulator.head(name)
+    assert stored
+    assert (stored.size, stored.crc64) == (6, crc64(b"before"))
+    assert list(emulator.blocks(name).uncommitted) == [theirs]
+
+
+def test_a_blob_that_somebody_has_leased_keeps_its_content(emulator: AzureBlobs, tmp_path: Path) -> None:
+    """A real lease: the error names it, other names go on, and the file goes when the lease is gone."""
+    name = "run/leased.bin"
+    path = tmp_path / "a.bin"
+    path.write_bytes(os.urandom(SMALL))
+    emulator.put(name, b"before", Label(6, crc64(b"before"), None, 1, None, 0, "run", "x/y"), None)
+    transfer = Transfer(emulator, Memory(16 * BLOCK, BLOCK), 4, content_md5=True, on_conflict="replace")
+    try:
+        with BlobServiceClient.from_connection_string(connection_string(emulator.account)) as service:
+            lease = service.get_blob_client(CONTAINER, name).acquire_lease()
+            with pytest.raises(StoreError, match=r"412 LeaseIdMissing.*somebody has a lease"):
+                upload(transfer, path, name)
+            assert (found := emulator.head(name))
+            assert found.size == 6
+            upload(transfer, path, "run/beside-a-lease.bin")
+            lease.release()
+        upload(transfer, path, name)
+    finally:
+        transfer._pools.senders.shutdown()
+    assert (found := emulator.head(name))
+    assert found.crc64 == crc64(path.read_bytes())
 
 
 def test_several_files_recover_side_by_side(engine: Sending) -> None:

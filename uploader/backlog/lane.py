@@ -10,6 +10,8 @@ from collections import deque
 from uploader.backlog.inventory import Inventory, Item
 from uploader.share.fingerprint import Fingerprint
 
+OPEN = threading.Event()
+OPEN.set()
 AGAIN = 8  # of so many files taken one failed before, when files of both kinds wait
 
 
@@ -87,13 +89,16 @@ class Lane:
         with self._lock:
             self._room.wait_for(lambda: files not in self._sessions or self._sessions[files].roomy(), timeout)
 
-    def take(self) -> Item:
-        """Wait for a file and take it; sessions in turn."""
-        with self._lock:
-            while not (item := self._next()):
-                self._wanted.wait()
-            item.files.begin(item)
-            return item
+    def take(self, reachable: threading.Event = OPEN) -> Item:
+        """Wait for a file and take it; sessions in turn. None is taken while the store cannot be reached."""
+        while True:
+            reachable.wait()
+            with self._lock:
+                while reachable.is_set():
+                    if item := self._next():
+                        item.files.begin(item)
+                        return item
+                    self._wanted.wait()
 
     def _next(self) -> Item | None:
         for _ in range(len(self._turns)):

@@ -23,7 +23,7 @@ from uploader.blob.rate_limit import RateLimit
 from uploader.blob.reach import Reach
 from uploader.blob.store import Blocks, Label, Stored
 from uploader.blob.transport import ThreadTransport
-from uploader.errors import BadConfiguration, StoreAway, StoreRefused
+from uploader.errors import BadConfiguration, Overtaken, StoreAway, StoreRefused
 from uploader.settings import Settings
 
 API_VERSION = "2025-05-05"
@@ -90,7 +90,8 @@ class AzureBlobs:
         self._url, _, self._token = service.get_container_client(settings.container).url.partition("?")
         self.account = self._url.removesuffix(f"/{settings.container}")
         self._pipeline = _pipeline(ThreadTransport(timeout, RateLimit(settings.max_upload_rate)), sign(), Retries())
-        self._asking = _pipeline(ThreadTransport(min(timeout, PATIENCE), RateLimit(0)), sign())
+        # A new connection for each question: that an old one is broken tells nothing of the store.
+        self._asking = _pipeline(ThreadTransport(min(timeout, PATIENCE), RateLimit(0), idle=0), sign())
         self.reach = Reach(self.ensure_container)
 
     def ensure_container(self) -> None:
@@ -212,21 +213,34 @@ class AzureBlobs:
             marker = f"&marker={quote(more, safe='')}"
 
     def discard(self, name: str, blocks: Blocks) -> None:
-        """Drop the uncommitted blocks: only a commit does that, so the blob is committed again as it is.
+        """Drop the uncommitted blocks: only a new write of the blob does that, so the blob is written again as it is.
 
-        The commit names committed blocks only: an uncommitted block may have the same id and other content.
+        A commit names committed blocks only: an uncommitted block may have the same id and other content. The content
+        of a Put Blob is no block, and is sent again.
         """
         if blocks.etag is None:
             empty = self._commit(name, [], _condition(None))
             self._send("DELETE", name, "", b"", _condition(replies.etag(empty.headers)))  # unless changed since
             return
         found = self._send("HEAD", name, "", b"", {})
-        if found is None or (not blocks.committed and replies.length(found.headers)):
-            raise StoreRefused("too many uncommitted blocks beside a blob that has no blocks; delete the blob")
+        if found is None:
+            raise Overtaken("the blob was deleted meanwhile")
         kept = {key: value for key, value in found.headers.items() if key.lower().startswith("x-ms-meta-")}
         for plain, header in _PROPERTIES.items():
             kept |= {header: found.headers[plain]} if plain in found.headers else {}
-        self._commit(name, blocks.committed, kept | _condition(blocks.etag), "Committed")
+        if not blocks.committed and replies.length(found.headers):
+            self._put_again(name, kept, _condition(blocks.etag))
+        else:
+            self._commit(name, blocks.committed, kept | _condition(blocks.etag), "Committed")
+
+    def _put_again(self, name: str, kept: dict[str, str], unchanged: dict[str, str]) -> None:
+        """Read a blob and write it again. The service compares what it gets with the MD5 that it told before."""
+        found = self._send("GET", name, "", b"", dict(unchanged))
+        digest = found.headers.get("Content-MD5") if found else None
+        if found is None or digest != md5_header(found.content):
+            raise StoreRefused("unusable uncommitted blocks beside a blob whose MD5 does not prove it; delete the blob")
+        headers = {"x-ms-blob-type": "BlockBlob", "Content-MD5": digest} | kept | unchanged
+        self._send("PUT", name, "", found.content, headers)
 
     def _commit(self, name: str, block_ids: list[str], headers: dict[str, str], source: str = "Latest") -> HttpResponse:
         listed = "".join(f"<{source}>{block_id}</{source}>" for block_id in block_ids)

@@ -13,7 +13,8 @@ class ProxyRefused(OSError):
     """The proxy answers, and does not let us through. `status`: its answer's."""
 
     def __init__(self, proxy: Proxy, target: str, status: int, reason: str) -> None:
-        why = "set user and password in the proxy's URL" if status == 407 else f"it has to allow {target}"
+        why = "it does not reach the server" if status >= 500 else f"it has to allow {target}"
+        why = "set user and password in the proxy's URL" if status == 407 else why
         super().__init__(f"the proxy {proxy} answered {status} {reason} to CONNECT {target}; {why}")
         self.status = status
 

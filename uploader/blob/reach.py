@@ -15,9 +15,9 @@ PAUSE = 5.0  # seconds between two questions
 
 
 class Reach:
-    """Open while the store answers. Workers wait here before they take a file; an answer that is missing closes it.
+    """`open` while the store answers: workers take files only then. An answer that is missing closes it.
 
-    `_open` and `_doubt` are events, each safe by itself; `waits_for` and `answered` are written by the asking thread
+    `open` and `_doubt` are events, each safe by itself; `waits_for` and `answered` are written by the asking thread
     alone. The store is asked after each doubt: a doubt that comes at any moment is settled by a later answer.
     """
 
@@ -26,20 +26,16 @@ class Reach:
         self.waits_for: str | None = "the blob store has not been asked yet"
         self.answered = False
         self._ask = ask
-        self._open = threading.Event()
+        self.open = threading.Event()
         self._doubt = threading.Event()
 
     def begin(self) -> None:
         """Start the thread that asks."""
         spawn("store-reach", self._run)
 
-    def wait(self) -> None:
-        """Wait until the store can be reached."""
-        self._open.wait()
-
     def doubt(self) -> None:
         """Note that the store did not answer: nothing new is begun until it has been asked."""
-        self._open.clear()
+        self.open.clear()
         self._doubt.set()
 
     def _run(self) -> None:
@@ -49,7 +45,7 @@ class Reach:
 
     def settle(self, sleep: Callable[[float], object] = time.sleep) -> None:
         """Ask until the store answers. Logs that it is away once for each reason, and that it is back."""
-        self._open.clear()
+        self.open.clear()
         told = ""
         began = time.monotonic()
         while text := self._asked():
@@ -63,7 +59,7 @@ class Reach:
         self.waits_for = None
         self.answered = True
         if not self._doubt.is_set():
-            self._open.set()
+            self.open.set()
 
     def _asked(self) -> str:
         """Ask once; return why there was no answer, "" after one."""

@@ -163,7 +163,7 @@ class BlobStore(Protocol):
         """Return a blob's snapshots by id; none where the credentials may not list."""
 
     def discard(self, name: str, blocks: Blocks) -> None:
-        """Drop the uncommitted blocks and leave a committed blob as it is."""
+        """Drop the uncommitted blocks and leave a committed blob as it is. One without blocks is held in memory."""
 
 
 def rfc3339(time_ns: int) -> str:

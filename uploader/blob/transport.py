@@ -93,11 +93,15 @@ class Reply(HttpResponse):
 class ThreadTransport(HttpTransport[HttpRequest, HttpResponse]):
     """No pool and no lock. Proxies and SSL_CERT_FILE are as the environment had them at the start."""
 
-    def __init__(self, timeout: float, rate: RateLimit) -> None:
-        """`timeout`: seconds for connecting, for each piece sent and for the reply. Raises BadConfiguration."""
+    def __init__(self, timeout: float, rate: RateLimit, idle: float = IDLE) -> None:
+        """`timeout`: seconds for connecting, for each piece sent and for the reply. Raises BadConfiguration.
+
+        `idle`: seconds after which a connection is opened again; 0: for each request.
+        """
         self._local = threading.local()
         self._timeout = timeout
         self._rate = rate
+        self._idle = idle
         self._tls = trusting()
         self._proxies = Proxies()
 
@@ -146,7 +150,7 @@ class ThreadTransport(HttpTransport[HttpRequest, HttpResponse]):
         if known is None:
             known = self._local.connection = self._made(scheme, netloc)
             self._local.used = time.monotonic()
-        elif time.monotonic() - self._local.used > IDLE:
+        elif time.monotonic() - self._local.used >= self._idle:
             known.close()  # request() opens it again by itself
         return known
 

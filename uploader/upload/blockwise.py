@@ -6,8 +6,16 @@ from dataclasses import replace
 from hashlib import md5
 
 from uploader.blob.checksum import crc64, joined
-from uploader.blob.store import BlobStore, Blocks, Committed, Label
-from uploader.errors import Cancelled, ExpiredBlocks, LeftoverBlocks, NotEligible, Overtaken, TooManyBlocks
+from uploader.blob.store import BlobStore, Committed, Label
+from uploader.errors import (
+    Cancelled,
+    ExpiredBlocks,
+    LeftoverBlocks,
+    NotEligible,
+    Overtaken,
+    StoreRefused,
+    TooManyBlocks,
+)
 from uploader.telemetry import instruments, names
 from uploader.upload.block import ID_LENGTH, MIB, SHORTEST_ID, block_id, block_size
 from uploader.upload.conflict import Place
@@ -42,8 +50,8 @@ class Blockwise:
         self.size = block_size(source.look.size, self.memory.block_size)
         if self.size > self.memory.most:  # the wait for it would never end, and stop all other files
             raise NotEligible(f"so large a file needs blocks of {self.size} bytes: more than NFS_WATCH_MEMORY")
-        self.there = self._list()
-        self.id_length = self.there.id_length(ID_LENGTH)
+        self.there = store.blocks(source.blob)
+        self.id_length = ID_LENGTH
         self.in_flight: list[Future[None]] = []
         self.failed = False
         self.skipped = 0
@@ -52,13 +60,14 @@ class Blockwise:
     def run(self) -> Committed:
         """Send it; recover once from blocks that the store has lost or cannot take."""
         try:
+            self._clear()
+            self.id_length = self.there.id_length(ID_LENGTH)
             return self._send()
         except (LeftoverBlocks, TooManyBlocks, ExpiredBlocks) as error:
             extra = {"session": self.source.session, "blob": self.source.blob, "error": str(error)}
             log.warning(names.UPLOAD_RECOVERED, extra=extra)
-            if isinstance(error, TooManyBlocks):
-                self.store.discard(self.source.blob, self.store.blocks(self.source.blob))
-            self.there = self._list()
+            self.there = self.store.blocks(self.source.blob)
+            self._clear(always=isinstance(error, TooManyBlocks))
             self.id_length = self.there.id_length(self.there.committed_id_length(ID_LENGTH))
             if self.id_length < SHORTEST_ID:
                 raise
@@ -67,14 +76,23 @@ class Blockwise:
                 self.source.copy.restart()
             return self._send()
 
-    def _list(self) -> Blocks:
-        """List the blob's blocks, after dropping leftovers whose ids are too short to tell contents apart (I9)."""
+    def _clear(self, *, always: bool = False) -> None:
+        """Drop leftovers whose ids are too short to tell contents apart (I9)."""
+        if not always and self.there.id_length(ID_LENGTH) >= SHORTEST_ID:
+            return
         store, name = self.store, self.source.blob
-        there = store.blocks(name)
-        if there.id_length(ID_LENGTH) < SHORTEST_ID:
-            store.discard(name, there)
-            there = store.blocks(name)
-        return there
+        found = store.head(name) if self.there.etag and not self.there.committed else None
+        size = found.size if found else 0
+        if size > self.memory.most:
+            raise StoreRefused(
+                f"unusable uncommitted blocks beside a blob without blocks, of {size} bytes: more than "
+                "NFS_WATCH_MEMORY; delete the blob"
+            )
+        with self.memory.held(size):
+            store.discard(name, self.there)
+        self.there = store.blocks(name)
+        if self.there.id_length(ID_LENGTH) < SHORTEST_ID:  # an emulator keeps them, or another tool is at work
+            raise StoreRefused("uncommitted blocks with ids of less than 6 bytes cannot be dropped; delete the blob")
 
     def _send(self) -> Committed:
         source = self.source

@@ -1,7 +1,7 @@
 """What lies under a blob's name already, and what becomes of it: other content never vanishes without a trace (I12).
 
-The content decides. The same content: nothing is written. The beginning of this file, or the very file before it went
-on growing: replaced. Anything else is a conflict, for which there is `NFS_WATCH_ON_CONFLICT`.
+The content decides, also where it was this very file that held another one. The same content: nothing is written. The
+beginning of this file: replaced. Anything else is a conflict, for which there is `NFS_WATCH_ON_CONFLICT`.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class Kind(Enum):
     """How a blob's content and a file's are related."""
 
     SAME = auto()
-    GROWN = auto()  # the blob holds what the file was before
+    GROWN = auto()  # the blob holds the beginning of the file
     OTHER = auto()
 
 
@@ -101,13 +101,9 @@ class Place:
 
     def _kind(self, stored: Stored, read: Read) -> Kind:
         size = self.source.look.size
-        if stored.size > size:
+        if stored.size > size or not self._begins(stored, read):
             return Kind.OTHER
-        # An inode is given again when its file is deleted: without a time of birth only the content tells.
-        grown = stored.born is not None and self._very_file(stored)
-        if (grown and stored.size < size) or self._begins(stored, read):
-            return Kind.SAME if stored.size == size else Kind.GROWN
-        return Kind.GROWN if grown else Kind.OTHER
+        return Kind.SAME if stored.size == size else Kind.GROWN
 
     def _begins(self, stored: Stored, read: Read) -> bool:
         """Tell whether the file's beginning is what the blob holds: by our CRC64, else by the MD5."""

@@ -1,8 +1,8 @@
 """Workers: each takes one file at a time from claim to completion."""
 
 import logging
+import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
@@ -73,8 +73,8 @@ class Workers:
         self.completed = completed
         self.staging = staging
 
-    def start(self, reachable: Callable[[], None]) -> None:
-        """Start the threads. `reachable` waits until the store can be reached: before that no file is taken."""
+    def start(self, reachable: threading.Event) -> None:
+        """Start the threads. `reachable` is set while the store can be reached: else no file is taken."""
         large = max(
             1,
             min(self.settings.connections, self.settings.memory // self.settings.block_size // BLOCKS_A_FILE),
@@ -84,10 +84,9 @@ class Workers:
         for number in range(large):
             spawn(f"large-{number}", self._run, self.backlog.large, reachable)
 
-    def _run(self, lane: Lane, reachable: Callable[[], None]) -> None:
+    def _run(self, lane: Lane, reachable: threading.Event) -> None:
         while True:
-            reachable()
-            item = lane.take()
+            item = lane.take(reachable)
             with instruments.file(item.files.session, item.path, item.attempts):
                 self.handle(item)
 
