@@ -50,6 +50,6 @@ def check_suffixes(suffixes: list[str]) -> tuple[str, ...]:
 def check_sendable(extensions: tuple[str, ...], temporary: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Return extensions that files can have which are sent. Raises ValueError for one that no such file has."""
     for extension in extensions:
-        if extension.lower().endswith((*RESERVED, *TEMPORARY, *temporary)):
+        if objection(f"x{extension}") or extension.lower().endswith((*RESERVED, *TEMPORARY, *temporary)):
             raise ValueError(f"extension {extension!r}: no file of this name is ever sent (docs/operations.md, Names)")
     return extensions

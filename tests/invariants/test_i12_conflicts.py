@@ -260,6 +260,21 @@ def test_each_step_may_fail_or_lose_its_reply(scene: Scene, step: str, after: bo
 
 
 @pytest.mark.parametrize("size", SIZES)
+def test_what_was_replaced_is_told_although_the_writes_reply_was_lost(
+    scene: Scene, size: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The blob names it, so that log, count and receipt do."""
+    bed = scene.bed()
+    sent(bed, os.urandom(size))
+    scene.step(Reset(after_effect=True), STEPS[-1], size)
+    bed.write("x", os.urandom(size))
+    bed.upload("x")
+    bed.settle()
+    (said,) = [one for one in caplog.records if one.msg == names.FILE_REPLACED]
+    assert [said.snapshot] == list(scene.endpoint.store.kept(CONTAINER, "run/x"))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("step", STEPS)
 def test_a_process_may_die_before_each_step(scene: Scene, step: str, size: int) -> None:
     """It never hears of its last request, nor does anything afterwards."""

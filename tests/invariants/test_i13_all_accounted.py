@@ -107,7 +107,9 @@ def test_what_is_left_alone_stands_in_the_docs(make: Callable[..., Bed], path: s
     assert RULE[next(end for end in RULE if re.search(end, path, re.IGNORECASE))] in table
 
 
-@pytest.mark.parametrize("extension", [".tmp", ".completed", ".bin.PART", ".old~", ".filling"])
+@pytest.mark.parametrize(
+    "extension", [".tmp", ".completed", ".bin.PART", ".old~", ".filling", ".bin.", ".a\\b", ".a\u0085b"]
+)
 def test_a_start_for_files_that_are_never_sent_is_refused(bed: Bed, service: Service, extension: str) -> None:
     """201 would promise what cannot happen; the same holds for the settings."""
     service.settings = bed.settings.model_copy(update={"temporary": (".filling",)})
