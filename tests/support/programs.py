@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 
+HANG = 300  # seconds; bounds a hang only: on a loaded machine, or in a guest kernel, a program may take minutes to start
 TOP = Path(__file__).parents[2]
 AZURITE = TOP / ".tools/azurite/node_modules/.bin/azurite-blob"
 NODE = TOP / ".tools/node"  # where the machine has none: see the Makefile
@@ -100,7 +101,7 @@ class Program:
             self.process.kill()
             self.process.wait()
 
-    def wait(self, timeout: float = 60) -> int:
+    def wait(self, timeout: float = HANG) -> int:
         """Wait until the process ends and return its exit code."""
         assert self.process is not None
         return self.process.wait(timeout)
@@ -118,12 +119,12 @@ class Server(Program):
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
 
-    def up(self, path: str = "/readyz", timeout: float = 60) -> None:
+    def up(self, path: str = "/readyz", timeout: float = HANG) -> None:
         """Start the server and wait until it answers 200 to this path."""
         self.start()
         self.ready(path, timeout)
 
-    def ready(self, path: str = "/readyz", timeout: float = 60) -> None:
+    def ready(self, path: str = "/readyz", timeout: float = HANG) -> None:
         """Wait until the server answers 200 to this path."""
         wait_for(lambda: self.answers(path), f"{self.argv[1:]} to answer", timeout)
 
@@ -136,7 +137,7 @@ class Server(Program):
         return False
 
 
-def wait_for(condition: Any, what: str, timeout: float = 60, interval: float = 0.05) -> Any:
+def wait_for(condition: Any, what: str, timeout: float = HANG, interval: float = 0.05) -> Any:
     """Wait until the condition holds and return its value."""
     end = time.monotonic() + timeout
     while time.monotonic() < end:
