@@ -15,7 +15,7 @@ from tests.support.blobs import ServiceStore, azure_blobs
 from uploader.blob.azure import AzureBlobs, Retries
 from uploader.blob.checksum import crc64
 from uploader.blob.store import Blocks, Label
-from uploader.errors import Overtaken, StoreAway, StoreRefused
+from uploader.errors import NameRefused, Overtaken, StoreAway, StoreRefused
 from uploader.upload.block import block_id
 
 HUGE = "9" * 5000
@@ -179,3 +179,26 @@ def test_a_refusal_with_a_date_that_is_none_is_a_refusal(endpoint: Endpoint, sto
     endpoint.faults.add(Refuse(403, "AuthenticationFailed", headers={"Date": date}), Operation.HEAD_BLOB)
     with pytest.raises(StoreRefused, match="403 AuthenticationFailed"):
         store.head("run/x")
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, "InvalidUri"),
+        (400, "InvalidResourceName"),
+        (400, "RequestUrlFailedToParse"),
+        (414, "UriTooLong"),
+        (414, ""),
+    ],
+)
+def test_a_refusal_that_is_about_the_name_says_so(
+    endpoint: Endpoint, store: AzureBlobs, status: int, code: str
+) -> None:
+    """It is final, which no other 400 is."""
+    endpoint.faults.add(Refuse(status, code), Operation.PUT_BLOCK)
+    endpoint.faults.add(Refuse(400, "InvalidHeaderValue"), Operation.PUT_BLOCK)
+    with pytest.raises(NameRefused):
+        commit(store)
+    with pytest.raises(StoreRefused) as other:
+        commit(store)
+    assert type(other.value) is StoreRefused

@@ -20,7 +20,7 @@ from tests.support.fake_store import FakeStore
 from tests.support.programs import AZURITE, azurite
 from uploader.blob.azure import AzureBlobs
 from uploader.blob.checksum import crc64
-from uploader.blob.store import BlobStore, Blocks, Label
+from uploader.blob.store import VERSION, BlobStore, Blocks, Label
 from uploader.errors import ExpiredBlocks, LeftoverBlocks, Overtaken, StoreRefused
 from uploader.upload.block import block_id
 
@@ -155,7 +155,7 @@ def test_a_snapshot_keeps_content_and_metadata_whatever_becomes_of_the_blob(
     store.put(f"{name}.longer", b"beside it", label(b"beside it"), None)
     before = store.head(name)
     assert before is not None
-    etag = store.annotate(name, {**before.metadata, "version": before.version}, before.etag)
+    etag = store.annotate(name, {**before.metadata, VERSION: before.version}, before.etag)
     assert etag != before.etag
     with pytest.raises(Overtaken):
         store.snapshot(name, before.etag)
@@ -165,7 +165,12 @@ def test_a_snapshot_keeps_content_and_metadata_whatever_becomes_of_the_blob(
     kept = store.snapshots(name)
     assert list(kept) == [snapshot]
     assert kept[snapshot].same(before)
-    assert kept[snapshot].metadata == {**before.metadata, "version": before.version}
+    found = store.head(name, snapshot)
+    assert found is not None
+    assert found.same(before)
+    assert store.head(name, "2001-01-01T00:00:00.0000000Z") is None
+    assert store.head(name, "yes") is None
+    assert kept[snapshot].metadata == {**before.metadata, VERSION: before.version}
     assert kept[snapshot].md5 == before.md5
     assert seam.content(name) == b"other"
 

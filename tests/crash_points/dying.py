@@ -82,7 +82,7 @@ def _arm(step: Step) -> None:
     os.rename = named(os.rename, RENAMES, 1)
     os.link = named(os.link, LINKS, 1)
     os.unlink = named(os.unlink, UNLINKS, 0)
-    for kind in ("put", "stage", "commit"):
+    for kind in ("put", "stage", "commit", "annotate", "snapshot"):
         setattr(AzureBlobs, kind, request(getattr(AzureBlobs, kind), kind))
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -64,6 +65,12 @@ TAKING_UP = [
     Step("link that takes up again", "before"),
     Step("link that takes up again", "after"),
     Step("deletion", "after"),
+]
+CONFLICT = [
+    Step("annotate", "after", 1),
+    Step("snapshot", "before"),
+    Step("snapshot", "after"),
+    Step("annotate", "after", 2),
 ]
 
 
@@ -200,6 +207,33 @@ def die_while_taking_back(scene: Scene, step: Step, successor: bytes = b"") -> N
 
 def die_while_taking_up(scene: Scene, step: Step) -> None:
     die_while_taking_back(scene, step, b"the next of its name")
+
+
+@pytest.mark.parametrize("size", [1000, 2 * BLOCK], ids=["small", "large"])
+@pytest.mark.parametrize(
+    "step",
+    [*CONFLICT, (Step("put", "before"), Step("commit", "before")), (Step("put", "after"), Step("commit", "after"))],
+    ids=lambda one: str(one[0] if isinstance(one, tuple) else one),
+)
+def test_killed_in_a_conflict_it_leaves_one_snapshot_of_the_old_content(
+    tmp_path: Path, step: Step | tuple[Step, Step], size: int
+) -> None:
+    """The next process finds what was kept, keeps nothing twice, and nothing is lost."""
+    first, second = b"1" * size, b"2" * size
+    if isinstance(step, tuple):
+        # the first Put Blob of a name that is taken changes nothing
+        step = replace(step[0], number=2) if size <= BLOCK else step[1]
+    with Endpoint() as endpoint:
+        scene = Scene(tmp_path, endpoint, {"x.bin": first})
+        scene.finish()
+        scene.files["x.bin"] = second
+        (scene.root / "run").mkdir(exist_ok=True)
+        (scene.root / "run/x.bin").write_bytes(second)
+        process = scene.start(step)
+        scene.post("start")
+        scene.killed(process)
+        scene.finish()
+        assert list(endpoint.store.kept("uploads", "run/x.bin").values()) == [first]
 
 
 Outcome = Callable[[Step], None]

@@ -146,6 +146,10 @@ def _get_block_list(store: Store, request: Request) -> Reply:
 
 def _get_blob(store: Store, request: Request) -> Reply:
     blob = store.blob(request.container, request.blob)
+    if made := request.query.get("snapshot"):
+        if made not in blob.snapshots:
+            raise Refused(404, "BlobNotFound")
+        blob = blob.snapshots[made]
     described = properties(blob)
     if request.headers.get("If-None-Match") == blob.etag:
         raise Refused(304, "ConditionNotMet")

@@ -39,9 +39,9 @@ class Hooked(FakeStore):
         super().__init__()
         self.before: dict[str, Callable[[str], object]] = {}
 
-    def head(self, name: str) -> Stored | None:
+    def head(self, name: str, snapshot: str = "") -> Stored | None:
         self._call("head", name)
-        return super().head(name)
+        return super().head(name, snapshot)
 
     def put(self, name: str, data: bytes, label: Label, etag: str | None) -> None:
         self._call("put", name)

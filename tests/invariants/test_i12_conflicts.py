@@ -13,6 +13,7 @@ from tests.endpoint.request import Operation
 from tests.endpoint.server import Endpoint
 from tests.invariants.bed import BLOCK, Bed
 from tests.support.blobs import CONTAINER, ServiceStore, azure_blobs
+from uploader.blob.store import KEPT
 from uploader.telemetry import names
 
 SIZES = [1000, 3 * BLOCK]
@@ -145,6 +146,37 @@ def test_credentials_that_may_not_list_are_enough(scene: Scene) -> None:
     bed.settle()
     assert scene.blob() == b"second"
     assert scene.kept() == [b"first"], "what was kept is written on the blob until it is replaced"
+
+
+def test_a_mark_whose_snapshot_is_gone_is_not_believed(scene: Scene) -> None:
+    """A policy of the account may delete snapshots while a file waits, or its producer takes it away."""
+    bed = scene.bed()
+    sent(bed, b"first")
+    scene.step(Reset(), STEPS[-1], 6).times = 4
+    bed.write("x", b"second")
+    bed.upload("x")
+    assert scene.kept() == [b"first"]
+    scene.endpoint.store.blob(CONTAINER, "run/x").snapshots.clear()
+    bed.settle()
+    assert scene.blob() == b"second"
+    assert scene.kept() == [b"first"]
+
+
+@pytest.mark.parametrize("said", ["kept", "version", KEPT])
+def test_the_metadata_of_another_tool_never_passes_for_ours(scene: Scene, said: str) -> None:
+    """Whatever it says of a blob without checksums, each content is kept."""
+    bed, store = scene.bed(), scene.endpoint.store
+
+    def foreign(content: bytes) -> None:
+        sent(bed, content)
+        store.set_metadata(CONTAINER, "run/x", {said: "1"})
+        store.blob(CONTAINER, "run/x").headers.pop("Content-MD5", None)
+
+    foreign(b"first")
+    foreign(b"other")
+    sent(bed, b"third")
+    assert scene.blob() == b"third"
+    assert scene.kept() == [b"first", b"other"]
 
 
 # --- what is no conflict

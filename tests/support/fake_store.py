@@ -49,9 +49,10 @@ class FakeStore:
             assert blob.parts is not None, f"{name} is not committed"
             return blob.content
 
-    def head(self, name: str) -> Stored | None:
+    def head(self, name: str, snapshot: str = "") -> Stored | None:
         with self._lock:
             blob = self._blobs.get(name, Blob())
+            blob = blob.snapshots.get(snapshot, Blob()) if snapshot else blob
             if blob.parts is None:
                 return None
             return blob.stored()

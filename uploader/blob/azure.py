@@ -140,9 +140,12 @@ class AzureBlobs:
         what = f"the container {self.container!r} does not exist and may not be created: create it"
         raise BadConfiguration(f"{what}, or allow that; {said}")
 
-    def head(self, name: str) -> Stored | None:
-        """Describe a committed blob."""
-        reply = self._send("HEAD", name, "", b"", {})
+    def head(self, name: str, snapshot: str = "") -> Stored | None:
+        """Describe a committed blob, or a snapshot of it."""
+        if snapshot and not replies.SNAPSHOT.fullmatch(snapshot):
+            return None  # the service would refuse the question
+        query = f"snapshot={quote(snapshot, safe='')}" if snapshot else ""
+        reply = self._send("HEAD", name, query, b"", {})
         return replies.stored(reply.headers) if reply else None
 
     def put(self, name: str, data: bytes, label: Label, etag: str | None) -> None:

@@ -9,6 +9,7 @@ from uploader.blob.store import Blocks, Stored
 from uploader.errors import StoreRefused
 
 _META = "x-ms-meta-"
+SNAPSHOT = re.compile(r"[0-9T:.-]+Z", re.ASCII)  # a snapshot's id is its time
 _NUMBER = re.compile(r"[0-9]{1,19}", re.ASCII)
 
 

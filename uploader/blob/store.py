@@ -11,6 +11,11 @@ from uploader.blob.checksum import crc64_header
 FIRST_SECOND, LAST_SECOND = -30_610_224_000, 253_402_300_799  # 1000-01-01T00:00:00Z, 9999-12-31T23:59:59Z
 
 
+# What is written on a blob before it is replaced: names that no other tool has, for they decide what is kept.
+VERSION = "nfswatchversion"
+KEPT = "nfswatchkept"
+
+
 @dataclass(frozen=True, slots=True)
 class Replaced:
     """Other content that was replaced: its etag without the quotes, and its snapshot's id; None: it was not kept."""
@@ -71,7 +76,7 @@ class Stored:
     @property
     def version(self) -> str:
         """What names this content for good: its first etag, without quotes, which a change of the metadata replaces."""
-        return self.metadata.get("version") or self.etag.strip('"')
+        return self.metadata.get(VERSION) or self.etag.strip('"')
 
     @property
     def replaced(self) -> Replaced | None:
@@ -130,8 +135,8 @@ class BlobStore(Protocol):
     A write whose condition does not hold raises Overtaken and changes nothing.
     """
 
-    def head(self, name: str) -> Stored | None:
-        """Describe a committed blob, None when there is none."""
+    def head(self, name: str, snapshot: str = "") -> Stored | None:
+        """Describe a committed blob, or its snapshot of this id; None when there is none."""
 
     def put(self, name: str, data: bytes, label: Label, etag: str | None) -> None:
         """Write a whole blob; the service verifies its checksum."""

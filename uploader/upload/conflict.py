@@ -11,7 +11,7 @@ from hashlib import md5
 from typing import Literal
 
 from uploader.blob.checksum import Content, crc64
-from uploader.blob.store import BlobStore, Committed, Replaced, Stored
+from uploader.blob.store import KEPT, VERSION, BlobStore, Committed, Replaced, Stored
 from uploader.errors import Cancelled, Conflict, StoreRefused
 from uploader.upload.block import MIB
 from uploader.upload.source import Source
@@ -84,7 +84,7 @@ class Place:
         if kind is Kind.OTHER and self.policy == "refuse":
             raise Conflict(f"other content of {stored.size} bytes is in the store under this name: refused")
         if kind is Kind.OTHER:
-            return Room(stored.etag, Replaced(stored.version, stored.metadata.get("kept")), conflict=True)
+            return Room(stored.etag, Replaced(stored.version, stored.metadata.get(KEPT)), conflict=True)
         # A commit's lost reply, or the same file when it was shorter: what that has replaced, this has.
         before = stored.replaced if self._very_file(stored) else None
         return Room(stored.etag, before, same=stored if kind is Kind.SAME else None)
@@ -125,14 +125,15 @@ class Place:
 
         A new etag makes every snapshot fail that anybody has begun; then the list is all there is and will be.
         """
-        store, name, said = self.store, self.source.blob, {**stored.metadata, "version": stored.version}
-        if kept := stored.metadata.get("kept"):
-            return Room(stored.etag, Replaced(stored.version, kept))
+        store, name, said = self.store, self.source.blob, {**stored.metadata, VERSION: stored.version}
         try:
+            kept = stored.metadata.get(KEPT)
+            if kept and (there := store.head(name, kept)) and there.same(stored):  # somebody may have deleted it
+                return Room(stored.etag, Replaced(stored.version, kept))
             etag = store.annotate(name, said, stored.etag)
             known = store.snapshots(name)
             snapshot = next((one for one in known if known[one].same(stored)), None) or store.snapshot(name, etag)
-            etag = store.annotate(name, said | {"kept": snapshot}, etag)
+            etag = store.annotate(name, said | {KEPT: snapshot}, etag)
         except StoreRefused as error:
             raise Conflict(
                 f"other content of {stored.size} bytes is in the store under this name, and cannot be kept as a "
