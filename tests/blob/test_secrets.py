@@ -158,3 +158,22 @@ def test_a_start_that_is_refused_tells_no_secret(tmp_path: Path, stack: ExitStac
     assert names.PROCESS_ENDS in last
     assert {"the proxy": "407", "the store": "AuthenticationFailed", "the address": "HTTPS_PROXY"}[trouble] in last
     spotless(site.shard.log())
+
+
+def test_an_identity_service_that_is_away_at_the_start_is_waited_for(tmp_path: Path, stack: ExitStack) -> None:
+    """The shard serves and takes starts meanwhile, goes on by itself, and tells no secret."""
+    site = Site(tmp_path, "secret", stack)
+    site.entra.answer = 503, {"error": "server_error", "error_description": "Busy."}
+    site.shard.up("/livez")
+    site.router.up("/livez")
+    post(site.shard, "start", session="run")
+    site.produce("waits.bin")
+    site.logged(names.STORE_AWAY, "the identity service answered 503 server_error")
+    assert httpx.get(f"{site.shard.url}/readyz", timeout=60, trust_env=False).status_code == 503
+    assert "the identity service answered 503" in "\n".join(site.said)
+    site.entra.answer = 200, {"access_token": TOKEN, "expires_in": 3600, "token_type": "Bearer"}
+    site.logged(names.FILE_COMPLETED, "waits.bin")
+    text = site.everything()
+    assert [text.count(f'"event":"{event}"') for event in (names.STORE_AWAY, names.STORE_BACK)] == [1, 1]
+    assert names.FILE_FAILED not in text
+    spotless(text)
