@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-HANG = 300  # seconds; bounds a hang only: on a loaded machine, or in a guest kernel, a program may take minutes to start
+HANG = 300  # seconds; bounds a hang only: a loaded machine or a guest kernel may take minutes to start a program
 TOP = Path(__file__).parents[2]
 AZURITE = TOP / ".tools/azurite/node_modules/.bin/azurite-blob"
 NODE = TOP / ".tools/node"  # where the machine has none: see the Makefile
