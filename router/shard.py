@@ -11,6 +11,7 @@ import orjson
 from uploader.errors import BadShard
 
 START, STOP, STATUS = "/v1/watch/start", "/v1/watch/stop", "/v1/watch/status"
+FILES, RESULTS = "/v1/watch/files", "/v1/watch/results"
 CONNECT = 1.0  # seconds: a living pod accepts within milliseconds
 PATIENCE = 10.0  # seconds for a whole answer: a start fsyncs a record over NFS
 ANSWER_LIMIT = 8 * 1024 * 1024  # bytes: a status with a thousand files in flight is below 1 MiB

@@ -62,10 +62,10 @@ def build(settings: Settings) -> Service:
     share.watch()
     staging = Staging(settings.staging, settings.staging_size) if settings.staging else None
     backlog = Queues(settings.block_size)
-    completed = Completed(settings, share.tells, blobs)
+    completed = Completed(settings, share, blobs)
     memory = Memory(settings.memory, settings.block_size)
     transfer = Transfer(blobs, memory, settings.connections, content_md5=settings.content_md5)
-    service = Service(settings, share, records, count, Watch(), backlog)
+    service = Service(settings, share, records, count, Watch(), backlog, completed)
     Workers(settings, share, backlog, transfer, completed, staging).start()
     Sweeper(settings, share, completed, service, staging).start()
     service.begin()

@@ -26,6 +26,7 @@ UploaderError
     ├── ShardFull         409
     ├── NotOwner          421
     ├── UnknownSession    404
+    ├── UnknownFile       404
     ├── NotReady          503
     ├── BadShard          502: only from the router
     └── Unexpected        500
@@ -164,6 +165,13 @@ class UnknownSession(Refused):
 
     status = 404
     code = "unknown-session"
+
+
+class UnknownFile(Refused):
+    """The session has no such file, and no receipt of one."""
+
+    status = 404
+    code = "unknown-file"
 
 
 class NotReady(Refused):

@@ -34,6 +34,10 @@ class Remembered(Generic[N]):
         """Return what is remembered of a file."""
         return self._known.get(path)
 
+    def last(self) -> tuple[str, N] | None:
+        """Return the file that was remembered last."""
+        return next(reversed(self._known.items()), None)
+
     def put(self, path: str, note: N, scan: int) -> None:
         """Remember a file that this scan has seen, in place of what was remembered of it."""
         self.drop(path)

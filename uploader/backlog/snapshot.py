@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from uploader.web.openapi.models import Current
+from uploader.web.openapi.models import Current, LastError
 
 
 @dataclass(slots=True)
@@ -17,4 +17,4 @@ class Snapshot:
     bytes_total: int
     rate: float
     current: list[Current]
-    last_error: str | None
+    last_error: LastError | None

@@ -3,6 +3,7 @@
 import re
 from base64 import b64decode
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from xml.etree import ElementTree as ET
 
 from uploader.blob.store import Blocks, Stored
@@ -21,6 +22,7 @@ def stored(headers: Mapping[str, str]) -> Stored:
         md5=md5,
         inode=headers.get("x-ms-meta-inode"),
         born=headers.get("x-ms-meta-born"),
+        modified=_time(headers.get("Last-Modified")),
     )
 
 
@@ -49,6 +51,13 @@ def etag(headers: Mapping[str, str]) -> str:
 def length(headers: Mapping[str, str]) -> int:
     """Return the size of a blob in bytes. Raises StoreRefused."""
     return _number(headers.get("Content-Length"), "the Content-Length")
+
+
+def _time(text: str | None) -> str | None:
+    try:
+        return parsedate_to_datetime(text).isoformat(timespec="milliseconds").replace("+00:00", "Z") if text else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def decoded(text: str | None) -> bytes | None:

@@ -39,7 +39,10 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A committed blob, as the store describes it. What another tool wrote may lack crc64, md5, inode and born."""
+    """A committed blob, as the store describes it. What another tool wrote may lack crc64, md5, inode and born.
+
+    `modified`: RFC 3339 in UTC, None when the store does not tell.
+    """
 
     size: int
     etag: str
@@ -47,6 +50,8 @@ class Stored:
     md5: bytes | None
     inode: str | None
     born: str | None
+
+    modified: str | None = None
 
     def holds(self, label: Label) -> bool:
         """Tell whether the blob has the content that the label describes."""
@@ -56,6 +61,16 @@ class Stored:
         """Tell whether it names the file of this label as its source."""
         said = label.metadata()
         return (self.inode, self.born) == (said["inode"], said.get("born"))
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A blob that the store has confirmed. `at`: RFC 3339 in UTC; `replaced`: what was there before, or None."""
+
+    label: Label
+    etag: str
+    at: str
+    replaced: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +99,8 @@ class BlobStore(Protocol):
     def head(self, name: str) -> Stored | None:
         """Describe a committed blob, None when there is none."""
 
-    def put(self, name: str, data: bytes, label: Label, etag: str | None) -> None:
-        """Write a whole blob; the service verifies its checksum."""
+    def put(self, name: str, data: bytes, label: Label, etag: str | None) -> str:
+        """Write a whole blob and return its etag; the service verifies its checksum."""
 
     def blocks(self, name: str) -> Blocks:
         """List the blob's blocks; no blocks when the blob does not exist."""
@@ -93,11 +108,11 @@ class BlobStore(Protocol):
     def stage(self, name: str, block_id: str, data: memoryview, crc: int) -> None:
         """Write one block; the service verifies its checksum."""
 
-    def commit(self, name: str, block_ids: list[str], label: Label, etag: str | None) -> None:
-        """Make the blob of these blocks, and drop all other blocks."""
+    def commit(self, name: str, block_ids: list[str], label: Label, etag: str | None) -> str:
+        """Make the blob of these blocks and return its etag; drop all other blocks."""
 
-    def relabel(self, name: str, label: Label, etag: str) -> None:
-        """Write what is kept beside the content of a committed blob anew: the metadata, and nothing else."""
+    def relabel(self, name: str, label: Label, etag: str) -> str:
+        """Write what is kept beside a committed blob's content anew: the metadata only. Return the new etag."""
 
     def discard(self, name: str, blocks: Blocks) -> None:
         """Drop the uncommitted blocks and leave a committed blob as it is."""

@@ -2,13 +2,14 @@
 
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import takewhile
 
 from uploader.share.fingerprint import Fingerprint
 from uploader.share.handle import Handle
 
-MAX_PROOFS = 100_000  # about 500 bytes each; about any other file the store is asked
+MAX_PROOFS = 100_000  # about 900 bytes each; about any other file the store is asked
 Key = tuple[str, str]
 """A session, and a path below its folder."""
 
@@ -18,12 +19,14 @@ class Proof:
     """A file whose content the store has confirmed. `file`: what it was after our last step; `crc64`: of its content.
 
     `certain`: the times of `file` are enough; otherwise the content is compared once more before the deletion.
+    `receipt`: the line that has to be on the share's disk before the deletion.
     """
 
     file: Fingerprint
     born: int | None
     crc64: int
     certain: bool
+    receipt: bytes
 
     @property
     def inode(self) -> int:
@@ -41,6 +44,7 @@ class Proofs:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: dict[Key, tuple[Proof, float]] = {}  # in the order in which they are due
+        self._written: dict[Key, Proof] = {}  # those of them whose receipt is on the share's disk
 
     def add(self, key: Key, proof: Proof, wait: float) -> None:
         """Note a file that the store has; `wait`: seconds until it may be deleted."""
@@ -51,7 +55,26 @@ class Proofs:
         self._known.pop(key, None)  # the newest stand last, even of a name that comes again
         self._known[key] = (proof, time.monotonic() + wait)
         if len(self._known) > MAX_PROOFS:
-            del self._known[next(iter(self._known))]
+            self._forget(next(iter(self._known)))
+
+    def unwritten(self, key: Key) -> Proof | None:
+        """Return the proof of a file whose receipt is not on the share's disk yet."""
+        with self._lock:
+            proof = known[0] if (known := self._known.get(key)) else None
+            return None if proof is self._written.get(key) else proof
+
+    def written(self, proofs: Iterable[tuple[Key, Proof]]) -> None:
+        """Note that the receipts of these files are on the share's disk."""
+        with self._lock:
+            for key, proof in proofs:
+                if key in self._known and self._known[key][0] is proof:
+                    self._written[key] = proof
+
+    def receipted(self, key: Key) -> bool:
+        """Tell whether the file is known, and its receipt on the share's disk."""
+        with self._lock:
+            known = self._known.get(key)
+            return known is not None and known[0] is self._written.get(key)
 
     def put_off(self, key: Key, wait: float) -> None:
         """Make a known file due again in `wait` seconds, or later: the files before it in the order come first."""
@@ -69,6 +92,12 @@ class Proofs:
         with self._lock:
             return known[0] if (known := self._known.get(key)) else None
 
+    def unwritten_paths(self, session: str) -> list[str]:
+        """Return the known files of a session whose receipts are not on the share's disk."""
+        with self._lock:
+            known = self._known.items()
+            return [key[1] for key, one in known if key[0] == session and self._written.get(key) is not one[0]]
+
     def waits(self, key: Key) -> bool:
         """Tell whether the file is known and may not be deleted yet."""
         with self._lock:
@@ -78,4 +107,8 @@ class Proofs:
     def forget(self, key: Key) -> None:
         """Drop a file that is deleted, or is no longer the file that was committed."""
         with self._lock:
-            self._known.pop(key, None)
+            self._forget(key)
+
+    def _forget(self, key: Key) -> None:
+        self._known.pop(key, None)
+        self._written.pop(key, None)

@@ -5,8 +5,9 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from hashlib import md5
 
 from uploader.blob.checksum import crc64, joined
-from uploader.blob.store import BlobStore, Blocks, Label
+from uploader.blob.store import BlobStore, Blocks, Committed, Label
 from uploader.errors import Cancelled, ExpiredBlocks, LeftoverBlocks, NotEligible, Overtaken, TooManyBlocks
+from uploader.session import now
 from uploader.telemetry import instruments, names
 from uploader.upload.block import ID_LENGTH, MIB, SHORTEST_ID, block_id, block_size
 from uploader.upload.memory import Memory
@@ -46,7 +47,7 @@ class Blockwise:
         self.skipped = 0
         self.confirmed = 0
 
-    def run(self) -> Label:
+    def run(self) -> Committed:
         """Send it; recover once from blocks that the store has lost or cannot take."""
         try:
             return self._send()
@@ -73,7 +74,7 @@ class Blockwise:
             there = store.blocks(name)
         return there
 
-    def _send(self) -> Label:
+    def _send(self) -> Committed:
         source, store = self.source, self.store
         self.skipped = self.confirmed = 0
         self.failed = False
@@ -84,16 +85,16 @@ class Blockwise:
             extra = {"session": source.session, "blob": source.blob, "blocks": len(ids), "skipped": self.skipped}
             log.info(names.UPLOAD_RESUMED, extra=extra)
         try:
-            store.commit(source.blob, ids, label, self.there.etag)
+            done = Committed(label, store.commit(source.blob, ids, label, self.there.etag), now())
         except Overtaken:
             # Either the reply to our own commit was lost, or another writer was first: the content decides.
             stored = store.head(source.blob)
             if stored is None or not stored.holds(label):
                 raise
-            if not stored.of(label):
-                store.relabel(source.blob, label, stored.etag)
+            etag = stored.etag if stored.of(label) else store.relabel(source.blob, label, stored.etag)
+            done = Committed(label, etag, stored.modified or now())
         instruments.phase(names.COMMITTED)
-        return label
+        return done
 
     def _stage_all(self) -> tuple[list[str], Label]:
         source = self.source

@@ -4,8 +4,9 @@ import logging
 from hashlib import md5
 
 from uploader.blob.checksum import crc64
-from uploader.blob.store import BlobStore, Label, Stored
+from uploader.blob.store import BlobStore, Committed, Label, Stored
 from uploader.errors import Cancelled, Overtaken
+from uploader.session import now
 from uploader.telemetry import instruments, names
 from uploader.upload.block import ID_LENGTH, MIB, block_id
 from uploader.upload.blockwise import Blockwise, Pools
@@ -26,22 +27,22 @@ class Transfer:
         self.content_md5 = content_md5
         self._pools = Pools(memory, connections)
 
-    def upload(self, source: Source) -> int:
-        """Return the CRC64, when the store has confirmed every block and the commit, or holds this very content.
+    def upload(self, source: Source) -> Committed:
+        """Return the blob, when the store has confirmed every block and the commit, or holds this very content.
 
         Raises Unsettled, ShortRead, NotEligible, Cancelled, StoreError, OSError.
         """
-        label = self._present(source) if source.retried else None
-        if label:
+        done = self._present(source) if source.retried else None
+        if done:
             log.info(names.UPLOAD_PRESENT, extra={"session": source.session, "blob": source.blob})
             source.sent(source.look.size)
         elif source.look.size <= self.block_size:
-            label = self._put(source)
+            done = self._put(source)
         else:
-            label = Blockwise(self.store, self._pools, source, content_md5=self.content_md5).run()
-        return label.crc64
+            done = Blockwise(self.store, self._pools, source, content_md5=self.content_md5).run()
+        return done
 
-    def _present(self, source: Source) -> Label | None:
+    def _present(self, source: Source) -> Committed | None:
         stored = self.store.head(source.blob)
         if stored is None or stored.size != source.look.size or stored.crc64 is None:
             return None
@@ -55,15 +56,14 @@ class Transfer:
         label = source.label(crc, stored.md5)
         if not stored.holds(label):
             return None
-        self._adopt(source, stored, label)
-        return label
+        return self._adopted(source, stored, label)
 
-    def _adopt(self, source: Source, stored: Stored, label: Label) -> None:
+    def _adopted(self, source: Source, stored: Stored, label: Label) -> Committed:
         """Have a blob name the file that it was found equal to, which a later process may have to know again."""
-        if not stored.of(label):
-            self.store.relabel(source.blob, label, stored.etag)
+        etag = stored.etag if stored.of(label) else self.store.relabel(source.blob, label, stored.etag)
+        return Committed(label, etag, stored.modified or now())
 
-    def _put(self, source: Source) -> Label:
+    def _put(self, source: Source) -> Committed:
         size = source.look.size
         with self.memory.held(size):
             data = source.read(size, 0)
@@ -73,29 +73,28 @@ class Transfer:
             if source.copy:
                 source.copy.write(memoryview(data))
             try:
-                self.store.put(source.blob, data, label, None)
+                done = Committed(label, self.store.put(source.blob, data, label, None), now())
             except Overtaken:
-                self._replace(source, data, label)
+                done = self._replaced(source, data, label)
         source.sent(size)
         instruments.CONTENT_SENT.add(size)
         instruments.phase(names.COMMITTED)
-        return label
+        return done
 
-    def _replace(self, source: Source, data: bytes, label: Label) -> None:
+    def _replaced(self, source: Source, data: bytes, label: Label) -> Committed:
         """Overwrite a blob of this name, unless a lost reply or another shard (I9) has put our content there."""
         stored = self.store.head(source.blob)
         if stored is None:
-            self._put_as_block(source.blob, data, label)
-        elif stored.holds(label):
-            self._adopt(source, stored, label)
-        else:
-            source.last_look()
-            self.store.put(source.blob, data, label, stored.etag)
+            return Committed(label, self._put_as_block(source.blob, data, label), now())
+        if stored.holds(label):
+            return self._adopted(source, stored, label)
+        source.last_look()
+        return Committed(label, self.store.put(source.blob, data, label, stored.etag), now())
 
-    def _put_as_block(self, name: str, data: bytes, label: Label) -> None:
+    def _put_as_block(self, name: str, data: bytes, label: Label) -> str:
         """Replace uncommitted blocks by a commit: Azurite takes such blocks for a blob that exists."""
         there = self.store.blocks(name)
         ids = [block_id(0, label.crc64, there.id_length(ID_LENGTH))] if data else []
         for each in ids:
             self.store.stage(name, each, memoryview(data), label.crc64)
-        self.store.commit(name, ids, label, None)
+        return self.store.commit(name, ids, label, None)

@@ -8,6 +8,7 @@ from typing import Protocol
 from uploader.backlog.inventory import Inventory, Item
 from uploader.backlog.lane import Lane
 from uploader.backlog.queues import Queues
+from uploader.blob.store import Committed
 from uploader.errors import Cancelled, Fatal, FileError, HeldOpen, InTheWay, Unsettled, Vanished
 from uploader.settings import Settings
 from uploader.share.claim import Claim
@@ -37,6 +38,11 @@ class Completed(Protocol):
 
         Raises InTheWay, StoreError, OSError.
         """
+
+    def proof(
+        self, files: Inventory, path: str, file: Handle, done: Committed, attempts: int | None, *, certain: bool
+    ) -> Proof:
+        """Return what is to be remembered of a file that the store has."""
 
     def remember(self, files: Inventory, path: str, proof: Proof) -> None:
         """Take note that the store has confirmed this file."""
@@ -104,8 +110,8 @@ class Workers:
         instruments.phase(names.CLAIMED)
         try:
             with Handle(claim.folder, claim.processing, self.share.tells) as file:
-                crc = self._send(item, claim, file, leftover=leftover)
-                self._complete(item, claim, file, crc)
+                done = self._send(item, claim, file, leftover=leftover)
+                self._complete(item, claim, file, done)
         except (Cancelled, Unsettled) as reason:
             self._give_back(item, claim, reason)  # closed by then: NFS keeps an open file that is unlinked as .nfs*
         else:
@@ -140,18 +146,18 @@ class Workers:
             raise Vanished(claim.name)
         return self.completed.clear(item.files, item.path, claim)
 
-    def _send(self, item: Item, claim: Claim, file: Handle, *, leftover: bool) -> int:
-        """Return the CRC64 of what the store has confirmed. Raises Cancelled, Unsettled, FileError, OSError."""
+    def _send(self, item: Item, claim: Claim, file: Handle, *, leftover: bool) -> Committed:
+        """Return what the store has confirmed. Raises Cancelled, Unsettled, FileError, OSError."""
         file.begin()
         item.files.resize(item, file.now.size)
         # The rename made the server tell the truth: a read delegation may have hidden a writer till then.
         if not leftover and not file.now.same_but_ctime(item.found):
             raise Unsettled(CHANGED)
-        crc = self._transfer(item, claim, file, retried=leftover or item.attempts > 0)
+        done = self._transfer(item, claim, file, retried=leftover or item.attempts > 0)
         file.untouched()
-        return crc
+        return done
 
-    def _transfer(self, item: Item, claim: Claim, file: Handle, *, retried: bool) -> int:
+    def _transfer(self, item: Item, claim: Claim, file: Handle, *, retried: bool) -> Committed:
         copy = self.staging.begin(item.files.session, item.path, file.now.size) if self.staging else None
         try:
             return self.transfer.upload(
@@ -170,7 +176,7 @@ class Workers:
             if copy:
                 copy.remove()
 
-    def _complete(self, item: Item, claim: Claim, file: Handle, crc: int) -> None:
+    def _complete(self, item: Item, claim: Claim, file: Handle, done: Committed) -> None:
         certain = not file.now.coarse
         try:
             claim.complete(file.now.inode)
@@ -179,7 +185,8 @@ class Workers:
             claim.complete(file.now.inode)
         with suppress(Unsettled):  # `now` stays what was committed, by which the sweeper finds out
             file.stepped()
-        self.completed.remember(item.files, item.path, Proof(file.now, file.born(), crc, certain))
+        proof = self.completed.proof(item.files, item.path, file, done, item.attempts + 1, certain=certain)
+        self.completed.remember(item.files, item.path, proof)
         item.files.count_done(item)
         instruments.phase(names.COMPLETED)
         log.info(names.FILE_COMPLETED, extra={"session": item.files.session, "path": item.path, "bytes": item.size})

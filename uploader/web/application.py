@@ -12,7 +12,7 @@ from starlette.types import Lifespan
 from uploader.errors import Refused
 from uploader.web.events import Events
 from uploader.web.openapi.document import document
-from uploader.web.wire import answer, failed, http_error, refused
+from uploader.web.wire import answer, failed, http_error, no_query, refused
 
 Call = Callable[[Request], Awaitable[Response]]
 
@@ -25,6 +25,7 @@ def application(
     text = answer(contract)
 
     async def stream(request: Request) -> Response:
+        no_query(request)
         return events.response(request)
 
     async def openapi(_: Request) -> Response:
