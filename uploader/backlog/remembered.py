@@ -36,7 +36,8 @@ class Remembered(Generic[N]):
 
     def last(self) -> tuple[str, N] | None:
         """Return the file that was remembered last."""
-        return next(reversed(self._known.items()), None)
+        path = next(reversed(self._known), None)
+        return None if path is None else (path, self._known[path])
 
     def put(self, path: str, note: N, scan: int) -> None:
         """Remember a file that this scan has seen, in place of what was remembered of it."""

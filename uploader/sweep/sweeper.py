@@ -154,7 +154,8 @@ class Sweeper:
         if inode(claim.folder, claim.completed) not in {None, known.inode}:
             self.completed.proofs.forget(key)  # another shard completed this file; the walk sees when it is due
             return True
-        return self._collect(session, path, claim) is not None
+        verdict = self._collect(session, path, claim)
+        return verdict is not None and not self.completed.proofs.unwritten(key)
 
     def walk_once(self, session: Owned) -> None:
         """Sweep the `.completed` files that this process did not complete: of an earlier run, or of another shard."""
@@ -226,11 +227,11 @@ class Sweeper:
             if current.ctime_ns > oldest or self.completed.rests(session.files, found.path, current):
                 return True
             with session.files.reserve(found.path) as mine:
-                if not mine or (verdict := self._collect(session, found.path, claim)) is Verdict.UNPROVEN:
-                    return True
-                if verdict is None and self.completed.proofs.get((session.name, found.path)):
+                verdict = self._collect(session, found.path, claim) if mine else None
+                if verdict is Verdict.PROVEN and self.completed.proofs.get((session.name, found.path)):
                     proven.append(found.path)
-                return verdict is None
+                    return True
+                return verdict in {None, Verdict.UNPROVEN}
         except FileNotFoundError:
             self.completed.gone(session.files, found.path)
             return False
@@ -239,9 +240,7 @@ class Sweeper:
             return True
 
     def _collect(self, session: Owned, path: str, claim: Claim) -> Verdict | None:
-        """Act on the file's verdict and return it; None when that has to wait: for its receipt, say.
-
-        The caller has reserved the path.
+        """Act on the file's verdict and return it; None when that has to wait. The caller has reserved the path.
 
         Raises OSError, FileError.
         """
@@ -249,7 +248,7 @@ class Sweeper:
             return None  # the session was started again: the next walk sees that
         verdict, current = self.completed.judge(session.files, path, claim)
         if verdict is Verdict.PROVEN and not self.completed.proofs.receipted((session.name, path)):
-            return None
+            return verdict  # it stays until its receipt is on the share
         if verdict is Verdict.PROVEN:
             self.completed.delete(session.files, path, claim)
         elif verdict is Verdict.UNPROVEN:
