@@ -1,4 +1,4 @@
-"""`make test`: lint, the tests and the cases over NFS, each even after failures of the others; then one summary."""
+"""`make test`: lint, the tests, and the cases over NFS beside them, each even after failures of the others; one summary."""
 
 import json
 import os
@@ -8,8 +8,11 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 PYTEST = [sys.executable, "-m", "pytest"]
 AGAIN = ".venv/bin/python -m pytest"
@@ -18,11 +21,15 @@ WORST = ("passed", "skipped", "failed")
 
 @dataclass(frozen=True)
 class Part:
-    """A command; a part that runs pytest also reports the result of each test."""
+    """A command; a part that runs pytest also reports the result of each test.
+
+    `beside`: it runs beside the other parts, and what it says is printed after them.
+    """
 
     name: str
     command: Sequence[str]
     tests: bool = True
+    beside: bool = False
 
 
 PARTS = (
@@ -43,7 +50,7 @@ PARTS = (
         ],
     ),
     Part("coverage", [sys.executable, "-m", "coverage", "report", "--skip-covered", "--show-missing"], tests=False),
-    Part("nfs", [*PYTEST, "tests/nfs"]),  # guest kernels of their own, side by side already
+    Part("nfs", [*PYTEST, "tests/nfs"], beside=True),  # guest kernels of their own, which mostly wait
 )
 
 
@@ -56,14 +63,18 @@ class Result:
     again: str
 
 
-def run(part: Part) -> dict[str, Result]:
-    """Run the part; return the results of its tests, or a result of its own when it failed without a failed test."""
+def run(part: Part, output: IO[bytes] | None = None) -> dict[str, Result]:
+    """Run the part; return the results of its tests, or a result of its own when it failed without a failed test.
+
+    `output`: the file that takes what it says, in place of this program's own output.
+    """
     with tempfile.TemporaryDirectory() as folder:
         reports = Path(folder, "reports")
         options = ["-p", "tests.reports"] if part.tests else []
-        code = subprocess.run(
-            [*part.command, *options], env=os.environ | {"REPORTS": str(reports)}, check=False
-        ).returncode
+        environment = os.environ | {"REPORTS": str(reports)}
+        errors = subprocess.STDOUT if output else None
+        command = [*part.command, *options]
+        code = subprocess.run(command, env=environment, stdout=output, stderr=errors, check=False).returncode
         results = read(reports) if reports.exists() else {}
     outcomes = {result.outcome for result in results.values()}
     if code and "failed" not in outcomes:
@@ -97,9 +108,18 @@ def summary(results: dict[str, Result]) -> str:
 def main(parts: Sequence[Part] = PARTS) -> int:
     """Run every part, print the summary, and return the exit code."""
     results: dict[str, Result] = {}
-    for part in parts:
-        print(f"--- {part.name}", flush=True)
-        results |= run(part)
+    with ExitStack() as stack:
+        threads = stack.enter_context(ThreadPoolExecutor())
+        beside = [(part, stack.enter_context(tempfile.TemporaryFile())) for part in parts if part.beside]
+        running = [threads.submit(run, part, output) for part, output in beside]
+        for part in parts:
+            if not part.beside:
+                print(f"--- {part.name}", flush=True)
+                results |= run(part)
+        for (part, output), ended in zip(beside, running, strict=True):
+            results |= ended.result()
+            output.seek(0)
+            print(f"--- {part.name}", output.read().decode(errors="replace"), sep="\n", flush=True)
     print(summary(results), flush=True)
     return int(any(result.outcome == "failed" for result in results.values()))
 

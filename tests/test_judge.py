@@ -1,6 +1,7 @@
 """What `make test` and `make check` report: failures, skips, crashes, files that cannot be collected, started programs."""
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,13 @@ UNREADABLE = "import nothing_of_this_name\n"
 LEAVES = (
     "import pytest\n@pytest.fixture\ndef it():\n    yield\n    raise OSError('in use')\ndef test_leaves(it): pass\n"
 )
+MEETS = """
+import pathlib, time
+def test_meets():
+    pathlib.Path({mine!r}).touch()
+    while not pathlib.Path({other!r}).exists():
+        time.sleep(0.01)
+"""
 UNTOLD = "import pytest\ndef test_ends(): pytest.exit('enough', 7)\n"
 
 
@@ -54,6 +62,19 @@ def test_a_failure_hides_nothing_that_comes_after_it(tmp_path: Path, capfd: pyte
         "    .venv/bin/python -m pytest one/test_one.py::test_fails",
         "1 passed, 2 failed, 1 skipped",
     ]
+
+
+def test_a_part_beside_the_others_runs_with_them_and_speaks_after_them(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The test in each part ends when the other is there; its failure is listed as any other."""
+    here, there = str(tmp_path / "here"), str(tmp_path / "there")
+    beside = replace(part(tmp_path, "beside", MEETS.format(mine=there, other=here) + FAILS), beside=True)
+    code = judge.main([beside, part(tmp_path, "one", MEETS.format(mine=here, other=there))])
+    said = capfd.readouterr().out
+    assert code == 1
+    assert said.index("--- one") < said.index("--- beside") < said.index("FAILED beside/test_beside.py::test_fails")
+    assert said.splitlines()[-1] == "2 passed, 1 failed, 0 skipped"
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def build(settings: Settings) -> Service:
     completed = Completed(settings, share, blobs)
     memory = Memory(settings.memory, settings.block_size)
     transfer = Transfer(blobs, memory, settings.connections, content_md5=settings.content_md5)
-    service = Service(settings, share, records, count, Watch(), backlog, completed)
+    service = Service(settings, share, records, count, Watch(closes=settings.close_write), backlog, completed)
     Workers(settings, share, backlog, transfer, completed, staging).start()
     Sweeper(settings, share, completed, service, staging).start()
     service.begin()

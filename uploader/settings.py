@@ -34,6 +34,7 @@ class Settings(Environment):
     settle: float = Field(default=5, ge=0, le=86400)
     # Linux writes dirty pages back after 30 s, looked at every 5 s: Documentation/admin-guide/sysctl/vm.rst
     settle_empty: float = Field(default=35, ge=0, le=86400)
+    close_write: bool = True  # whether a close after writing means that a file is finished
     queue_size: int = Field(default=2000, ge=1, le=1_000_000)
     connections: int = Field(default=32, ge=1, le=1024)
     memory: int = Field(default=128 * MIB, ge=MIB)

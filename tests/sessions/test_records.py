@@ -16,6 +16,7 @@ from uploader.errors import ShareLost
 from uploader.session import Session, State
 from uploader.sessions import records as module
 from uploader.sessions.records import Records
+from uploader.share import entry
 
 ONE = Session("run-1", State.ACTIVE, 0, "2026-01-01T00:00:00.000Z", (".bin",))
 
@@ -246,14 +247,14 @@ def test_a_record_that_cannot_be_read_now_stays_and_stops_no_other(
 def test_a_record_replaced_while_it_is_read_is_read_again(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     """On NFS the file that was open is gone and the name leads to another: that is no error."""
     records.create(ONE)
-    read, failures = Path.read_bytes, [116, 116]
+    read, failures = entry._read, [116, 116]
 
-    def stale(path: Path) -> bytes:
+    def stale(path: str, most: int) -> bytes:
         if failures:
             raise OSError(failures.pop(), "Stale file handle")
-        return read(path)
+        return read(path, most)
 
-    monkeypatch.setattr(Path, "read_bytes", stale)
+    monkeypatch.setattr(entry, "_read", stale)
     assert records.get("run-1") == ONE
 
 

@@ -39,12 +39,16 @@ class Listener(Protocol):
 class Watch:
     """One inotify instance for the process. Its reader thread only passes events on and never blocks."""
 
-    def __init__(self) -> None:
-        """Without inotify (EMFILE: too many instances for this user) only scans find files."""
+    def __init__(self, *, closes: bool = True) -> None:
+        """Take inotify; without it (EMFILE: too many instances for this user) only scans find files.
+
+        `closes`: whether a close after writing means that a file is finished.
+        """
         self._lock = threading.Lock()
         self._folders: dict[int, tuple[Listener, str]] = {}
         self._inotify: INotify | None = None
         self._full = False
+        self._mask = MASK if closes else MASK & ~flags.CLOSE_WRITE
         try:
             self._inotify = INotify()
         except OSError as error:
@@ -59,7 +63,7 @@ class Watch:
         with self._lock:
             try:
                 # The kernel follows this link to the open folder itself, so that no name can lead elsewhere.
-                wd = self._inotify.add_watch(f"/proc/self/fd/{folder}", MASK)
+                wd = self._inotify.add_watch(f"/proc/self/fd/{folder}", self._mask)
             except OSError as error:
                 if not self._full:
                     log.warning(

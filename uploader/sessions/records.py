@@ -15,12 +15,12 @@ from pathlib import Path
 
 from uploader.errors import ShareLost
 from uploader.session import InvalidRecord, Session
+from uploader.share.entry import UNFIT, read
 from uploader.telemetry import names
 
 log = logging.getLogger(__name__)
 SUFFIX = ".json"
 ASIDE = ".unreadable"
-_STALE_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Records:
         self._reported: frozenset[str] = frozenset()
         for name in os.listdir(folder):
             if name.startswith(self._mark):
-                with suppress(FileNotFoundError):
+                with suppress(FileNotFoundError, IsADirectoryError, PermissionError):  # not ours, if one of the last
                     os.unlink(folder / name)
 
     def create(self, session: Session) -> bool:
@@ -55,7 +55,7 @@ class Records:
         except OSError:
             # The reply may have been lost: a file with two names proves that our link was made.
             if os.stat(temporary).st_nlink != 2:
-                if self._path(session.name).exists():
+                if os.path.lexists(self._path(session.name)):
                     return False
                 raise
         finally:
@@ -82,15 +82,31 @@ class Records:
         self._sync()
 
     def get(self, name: str) -> Session | None:
-        """Return a record, None when there is none. An invalid record is logged and put aside: None as well."""
-        data = self._read(self._path(name))
-        if data is None:
-            return None
+        """Return a record, None when there is no valid one. Changes nothing on the share."""
         try:
-            return Session.from_json(data, name)
+            return self._valid(name)
+        except InvalidRecord:
+            return None
+
+    def mended(self, name: str) -> Session | None:
+        """Return a record as `get` does; an invalid one is logged and put aside, so that its name can be used again."""
+        try:
+            return self._valid(name)
         except InvalidRecord as error:
             self._put_aside(name, str(error))
             return None
+
+    def _valid(self, name: str) -> Session | None:
+        """Return a record, None when there is none. Raises InvalidRecord; OSError when it cannot be read at all."""
+        try:
+            data = read(str(self._path(name)))
+        except OSError as error:
+            if error.errno == errno.EFBIG:
+                raise InvalidRecord(str(error.strerror)) from error
+            if error.errno in UNFIT:
+                raise OSError(error.errno, f"the record of {name}: {error.strerror}") from error
+            raise
+        return None if data is None else Session.from_json(data, name)
 
     def all(self) -> Listed:
         """Return every record. A record that cannot be read stops no other (I7).
@@ -105,9 +121,11 @@ class Records:
         unreadable: dict[str, str | None] = {}
         for name in [name.removesuffix(SUFFIX) for name in listed if name.endswith(SUFFIX)]:
             try:
-                if record := self.get(name):
+                if record := self.mended(name):
                     sessions[name] = record
-            except (PermissionError, IsADirectoryError) as error:
+            except OSError as error:
+                if error.errno not in UNFIT:
+                    raise
                 unreadable[name] = error.strerror
         self._report(unreadable)
         return Listed(sessions, self._reported)
@@ -136,19 +154,9 @@ class Records:
             raise
         return path
 
-    def _read(self, path: Path) -> bytes | None:
-        for _ in range(_STALE_TRIES):
-            try:
-                return path.read_bytes()
-            except FileNotFoundError:
-                return None
-            except OSError as error:
-                # Another shard replaced the record between our open and our read: the name leads to the new one.
-                if error.errno != errno.ESTALE:
-                    raise
-        return path.read_bytes()
-
     def _put_aside(self, name: str, reason: str) -> None:
+        if name + SUFFIX not in os.listdir(self.folder):
+            return  # the share took another session's name for this one: that record is valid under its own
         for number in itertools.count():
             aside = self.folder / f"{name}{SUFFIX}{ASIDE}{number or ''}"
             if aside.exists():

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from uploader.errors import BadRequest
 from uploader.session import NAME
+from uploader.share import entry
 from uploader.share.mount import OWN, Share
 from uploader.telemetry import names
 from uploader.web.openapi.results import Result
@@ -21,7 +22,6 @@ from uploader.web.openapi.results import Result
 log = logging.getLogger(__name__)
 SUFFIX = ".json"
 LARGEST = 8 * 1024 * 1024  # bytes: 1,000 paths of 4,096 characters each, written as escapes where they have to be
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _RESULT = TypeAdapter(Result)
 
 
@@ -83,18 +83,15 @@ class Results:
     def get(self, session: str) -> Result | None:
         """Return a session's result, None when it is not known."""
         try:
-            fd = os.open(self._path(session), _READ)
-        except OSError:
+            data = entry.read(self._path(session), LARGEST)
+            result = _RESULT.validate_json(data) if data else None
+        except OSError as error:
+            if error.errno not in entry.UNFIT:
+                raise
             return None
-        with os.fdopen(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                return None
-            data = file.read(LARGEST + 1)
-        try:
-            result = _RESULT.validate_json(data)
         except ValidationError:
             return None
-        return result if result.session == session else None
+        return result if result and result.session == session else None
 
     def page(self, limit: int, after: Place | None) -> Page:
         """Return at most `limit` results, newest first; those before a place."""
@@ -127,11 +124,11 @@ class Results:
     def _listed(self) -> list[tuple[int, str]]:
         found = []
         with suppress(FileNotFoundError), os.scandir(self._folder) as entries:
-            for entry in entries:
+            for one in entries:
                 with suppress(FileNotFoundError):
-                    look = entry.stat(follow_symlinks=False)
+                    look = one.stat(follow_symlinks=False)
                     if stat.S_ISREG(look.st_mode):
-                        found.append((look.st_mtime_ns, entry.name))
+                        found.append((look.st_mtime_ns, one.name))
         return found
 
     def _path(self, session: str) -> str:

@@ -79,7 +79,7 @@ class Service:
         """
         me = self.settings.ordinal
         with self._share_or_503(), self._lock:
-            record = self.records.get(name) if name else None
+            record = self.records.mended(name) if name else None
             if record and record.state is not State.STOPPED:
                 raise AlreadyActive(f"{name} is {record.state} on shard {record.owner}", shard=record.owner)
             owner = record.owner if record else self._placed(name, shard)

@@ -38,8 +38,11 @@ class Fingerprint:
         return self.mtime_ns == self.ctime_ns or self.ctime_ns % 1_000_000_000 == 0
 
 
-def read(folder: int, name: str) -> tuple[int, Fingerprint]:
-    """Open a regular file for reading; return its descriptor and fingerprint. Raises NotEligible, OSError."""
+def read(folder: int | None, name: str) -> tuple[int, Fingerprint]:
+    """Open a regular file for reading; return its descriptor and fingerprint. Raises NotEligible, OSError.
+
+    `folder` None: `name` is a path.
+    """
     try:
         fd = os.open(name, _READ, dir_fd=folder)
     except OSError as error:
@@ -53,7 +56,7 @@ def read(folder: int, name: str) -> tuple[int, Fingerprint]:
     raise NotEligible(odd(folder, name) or "not a regular file")
 
 
-def odd(folder: int, name: str) -> str | None:
+def odd(folder: int | None, name: str) -> str | None:
     """Return why this is not a regular file; None when it is a regular file, or absent."""
     try:
         mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
@@ -68,7 +71,7 @@ def odd(folder: int, name: str) -> str | None:
     return None if stat.S_ISREG(mode) else f"not a regular file but {kinds.get(stat.S_IFMT(mode), 'a device')}"
 
 
-def look(folder: int, name: str) -> Fingerprint:
+def look(folder: int | None, name: str) -> Fingerprint:
     """Open and fstat: NFS asks the server again on open. Raises NotEligible, or OSError."""
     fd, now = read(folder, name)
     os.close(fd)

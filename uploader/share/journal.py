@@ -4,6 +4,7 @@ Two processes never write to one journal, because over NFS an append may land on
 crash or a full share leaves, is the last of its journal: the next line begins another journal.
 """
 
+import errno
 import os
 import re
 import secrets
@@ -12,13 +13,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
+from uploader.errors import NotEligible
+from uploader.share import fingerprint
 from uploader.share.mount import OWN, Share
 
 GONE = ".gone-"
 MAX_LINE = 64 * 1024  # bytes; a longer line is not ours
 NAME = re.compile(r"\d{1,10}-[0-9a-f]{16}\.jsonl", re.ASCII)
 _WRITE = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -81,7 +83,11 @@ class Journals:
                 yield from self._of(name, size, after[1] if name == after[0] else 0)
 
     def _of(self, name: str, size: int, begin: int) -> Iterator[Line]:
-        with os.fdopen(os.open(f"{self._folder}/{name}", _READ), "rb") as file:
+        try:
+            fd, _ = fingerprint.read(None, f"{self._folder}/{name}")
+        except NotEligible as error:  # somebody has put something else there
+            raise OSError(errno.EINVAL, str(error), name) from None
+        with os.fdopen(fd, "rb") as file:
             end = file.seek(begin)
             while end < size and (text := file.readline(MAX_LINE)):
                 end += len(text)

@@ -7,10 +7,12 @@ were, so it says so on the share first; a sign that is not later than the mark i
 import os
 from contextlib import suppress
 
+from uploader.errors import NotEligible
+from uploader.share.fingerprint import look, odd
 from uploader.share.mount import OWN, Share
 
-# Opened, because NFS asks the server on open and not on stat; neither a link nor a pipe is followed.
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+# Anything else under the mark's name cannot be one: then no sign counts at all, and every file has to settle.
+FOR_EVER = 2**63 - 1  # ns
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -30,6 +32,9 @@ class Mark:
         except PermissionError:  # another user's, as whom the pods ran before: only the owner sets such a time
             self.remove()
             self._extend(until)
+        except OSError:
+            if not self._odd():
+                raise
 
     def _extend(self, until: int) -> None:
         fd = os.open(self._path, _WRITE, 0o666)
@@ -42,15 +47,20 @@ class Mark:
     def until(self) -> int:
         """Return the server's time in ns up to which a sign may be ours, 0 when no claim was given back."""
         try:
-            fd = os.open(self._path, _READ)
+            return look(None, self._path).mtime_ns  # opened, because NFS asks the server on open and not on stat
         except FileNotFoundError:
             return 0
-        try:
-            return os.fstat(fd).st_mtime_ns
-        finally:
-            os.close(fd)
+        except NotEligible:
+            self._odd()
+            return FOR_EVER
+
+    def _odd(self) -> bool:
+        """Tell whether something else than a file has the mark's name, and log it once."""
+        if reason := odd(None, self._path):
+            self._share.report(self._path, reason)
+        return bool(reason)
 
     def remove(self) -> None:
         """Remove it with the session's record."""
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, IsADirectoryError):
             os.unlink(self._path)

@@ -6,12 +6,15 @@ There are no circuit breakers (A13): when the share is lost the process ends wit
 import errno
 import logging
 import os
+import stat
+import threading
 import time
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from uploader.errors import ShareLost
+from uploader.share.entry import touched
 from uploader.share.filesystem import tried
 from uploader.share.paths import opened_path
 from uploader.telemetry import names
@@ -33,11 +36,14 @@ class Share:
         self.fd = opened_path(self.root)
         self.timeout = timeout
         self._identity = self._look()
-        (root / OWN / "sessions").mkdir(parents=True, exist_ok=True)
+        for own in (OWN, f"{OWN}/sessions", f"{OWN}/given-back"):
+            _make(f"{self.root}/{own}")
         self._clock = f"{self.root}/{OWN}/clock-{ordinal}"
         self.server_time()  # fails here, not in each scan, when the share cannot be written
         self.tells = tried(f"{self.root}/{OWN}")
         self._good = time.monotonic()
+        self._reported: set[str] = set()
+        self._lock = threading.Lock()  # of what was reported
         if not os.path.ismount(self.root):
             log.warning(names.SHARE_NOT_A_MOUNT, extra={"root": self.root})
         log.info(names.SHARE_TELLS, extra={"root": self.root} | asdict(self.tells))
@@ -48,13 +54,7 @@ class Share:
 
     def server_time(self) -> int:
         """Return the server's time in ns: the mtime that it gives a file of ours when we touch it. Raises OSError."""
-        try:
-            os.utime(self._clock)
-        except FileNotFoundError:
-            with open(self._clock, "wb"):
-                pass
-            os.utime(self._clock)
-        return os.stat(self._clock).st_mtime_ns
+        return touched(self._clock)
 
     def age(self) -> float:
         """Return the seconds since the share last answered the watchdog. From memory."""
@@ -78,6 +78,14 @@ class Share:
         """
         if error.errno in LOST:
             self.probe()
+
+    def report(self, path: str, reason: str) -> None:
+        """Log once that something else than a file of ours stands at this path."""
+        with self._lock:
+            new = path not in self._reported
+            self._reported.add(path)
+        if new:
+            log.error(names.RECORD_UNREADABLE, extra={"path": path, "error": reason})
 
     def watch(self) -> None:
         """Start the watchdog: one thread asks the share and may hang; the other checks the last answer's age."""
@@ -108,3 +116,11 @@ class Share:
         """Close the descriptor; for tests."""
         with suppress(OSError):
             os.close(self.fd)
+
+
+def _make(folder: str) -> None:
+    """Make a folder of ours where it is missing. Raises NotADirectoryError when something else, or a link, is there."""
+    with suppress(FileExistsError):
+        os.mkdir(folder)
+    if not stat.S_ISDIR(os.lstat(folder).st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, "it has to be a folder, and no link to one", folder)
