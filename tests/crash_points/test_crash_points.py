@@ -1,5 +1,6 @@
 """Killed at each step of docs/design.md's table ("What a crash leaves"), the next start comes to the same end."""
 
+import gzip
 import signal
 import threading
 import time
@@ -11,6 +12,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import httpx
+import orjson
 import pytest
 
 from tests.crash_points.dying import STOPPING, Step, ended, start
@@ -23,6 +25,7 @@ from tests.support.programs import shard, wait_for
 BLOCK = 64 * 1024
 SIZES = {"a/small.bin": 1000, "large.bin": 5 * BLOCK + 7, "empty.bin": 0}
 FILES = {name: b"".join(pieces(name, 0, size)) for name, size in SIZES.items()}
+RECEIPTS = "/.receipts/"
 LONG = 200.0  # seconds; bounds a hang only
 SETTLE = 6.0  # seconds, where a file has to settle
 STEPS = [
@@ -39,8 +42,16 @@ STEPS = [
     Step("commit", "after"),
     Step("complete", "before", 1),
     Step("complete", "after", 3),
+    Step("receipts on disk", "before", 1),
+    Step("receipts on disk", "after", 1),
     Step("deletion", "before", 1),
     Step("deletion", "after", 3),
+    Step("receipts' commit", "before"),
+    Step("receipts' commit", "after"),
+    Step("result", "before"),
+    Step("result", "after"),
+    Step("journals' removal", "before"),
+    Step("journals' removal", "after"),
     Step("record's change", "after", 1),
     Step("record's change", "before", 2),
     Step("record's change", "after", 2),
@@ -130,9 +141,23 @@ class Scene:
             process.kill()
             wait_for(lambda: ended(process) is not None, "the process to end", LONG)
         blobs = self.endpoint.store.blobs("uploads")
-        assert {name: blob.content for name, blob in blobs.items()} == {
+        assert {name: blob.content for name, blob in blobs.items() if RECEIPTS not in name} == {
             f"run/{name}": content for name, content in self.files.items()
         }
+        self.receipted()
+
+    def receipted(self) -> None:
+        """Each file that left the share has one receipt in the store, and the result counts it once."""
+        result = orjson.loads((self.root / ".nfs-watch/ended/run.json").read_bytes())
+        packed = self.endpoint.store.blobs("uploads")[result["receipts"]].content
+        lines = [orjson.loads(line) for line in gzip.decompress(packed).splitlines()]
+        assert sorted(line["path"] for line in lines) == sorted(self.files)
+        for line in lines:
+            blob = self.endpoint.store.blobs("uploads")[line["blob"]]
+            assert (line["size"], line["etag"]) == (len(blob.content), blob.etag)
+        assert result["files"] == {"sent": len(self.files), "replaced": 0, "failed": 0, "left_behind": 0}
+        assert result["bytes"] == sum(map(len, self.files.values()))
+        assert not (self.root / ".nfs-watch/receipts/run").exists()
 
     def left(self) -> list[str]:
         records = list((self.root / ".nfs-watch/sessions").iterdir())
@@ -143,7 +168,7 @@ class Scene:
         """List the blocks and blobs that the store had before the death and that were sent once more."""
         taken: dict[tuple[str, str], list[Request]] = {}
         for request in self.endpoint.log.of(Operation.PUT_BLOCK) + self.endpoint.log.of(Operation.PUT_BLOB):
-            if request.status == 201:
+            if request.status == 201 and RECEIPTS not in request.blob:
                 taken.setdefault((request.blob, request.block), []).append(request)
         return [
             f"{blob} {block}"
