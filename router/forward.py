@@ -82,17 +82,17 @@ class Forward:
         query = {"session": name} | ({"wait": str(wait)} if wait else {})
 
         async def send(shard: int) -> Reply:
-            return await self._shards.get(shard, STATUS, PATIENCE + wait, **query)
+            return await self._shards.get(shard, STATUS, PATIENCE + wait, query)
 
         return await _walked(rank(name, n), send, _Walk(), DEADLINE + wait)
 
     async def files(self, name: str, query: dict[str, str], n: int) -> Reply:
         """Ask the owner for a page of a session's files."""
-        return await _walked(rank(name, n), lambda shard: self._shards.get(shard, FILES, PATIENCE, **query), _Walk())
+        return await _walked(rank(name, n), lambda shard: self._shards.get(shard, FILES, PATIENCE, query), _Walk())
 
     async def results(self, query: dict[str, str], n: int) -> Reply:
         """Ask for a page of the results: they lie on the share, so that every shard that answers knows them all."""
-        return await _walked(list(range(n)), lambda shard: self._shards.get(shard, RESULTS, PATIENCE, **query), _Walk())
+        return await _walked(list(range(n)), lambda shard: self._shards.get(shard, RESULTS, PATIENCE, query), _Walk())
 
     async def _started(self, name: str, refusal: Reply, n: int) -> Reply:
         found = (await self.status(name, n)).body.get("sessions")

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,9 +66,11 @@ class Shards:
         """Send a JSON object; `patience`: seconds for the whole answer. Raises ShardAway, BadShard."""
         return await self._ask(ordinal, patience, "POST", path, json=fields)
 
-    async def get(self, ordinal: int, path: str, patience: float = PATIENCE, **query: str) -> Reply:
+    async def get(
+        self, ordinal: int, path: str, patience: float = PATIENCE, query: Mapping[str, str] | None = None
+    ) -> Reply:
         """Ask for a JSON object; `patience`: seconds for the whole answer. Raises ShardAway, BadShard."""
-        return await self._ask(ordinal, patience, "GET", path, params=query)
+        return await self._ask(ordinal, patience, "GET", path, params=query or {})
 
     async def _ask(self, ordinal: int, patience: float, method: str, path: str, **what: Any) -> Reply:  # noqa: ANN401
         url = self._url.format(ordinal=ordinal) + path
