@@ -96,6 +96,7 @@ class Scene:
         )  # fmt: skip
         self.env = {name: value for name, value in self.server.env.items() if name.startswith(("NFS_WATCH_", "AZURE_"))}
         self.files = dict(files)
+        self.earlier: list[str] = []  # names of files that were sent before others of these names
         for name, content in files.items():
             (self.root / "run" / name).parent.mkdir(parents=True, exist_ok=True)
             (self.root / "run" / name).write_bytes(content)
@@ -154,10 +155,10 @@ class Scene:
         result = orjson.loads((self.root / ".nfs-watch/ended/run.json").read_bytes())
         packed = {name: blob.content for name, blob in self.endpoint.store.blobs("uploads").items() if RECEIPTS in name}
         lines = [orjson.loads(line) for blob in packed.values() for line in gzip.decompress(blob).splitlines()]
-        assert sorted(line["path"] for line in lines) == sorted(self.files)
-        for line in lines:
-            blob = self.endpoint.store.blobs("uploads")[line["blob"]]
-            assert (line["size"], line["etag"]) == (len(blob.content), blob.etag)
+        assert sorted(line["path"] for line in lines) == sorted([*self.files, *self.earlier])
+        there = {(line["blob"], line["size"], line["etag"]) for line in lines}
+        for name, content in self.files.items():
+            assert (f"run/{name}", len(content), self.endpoint.store.blobs("uploads")[f"run/{name}"].etag) in there
         counted = gzip.decompress(packed[result["receipts"]]).count(b"\n") if result["receipts"] else 0
         assert result["files"] == {"sent": counted, "replaced": 0, "failed": 0, "left_behind": 0}
         assert not (self.root / ".nfs-watch/receipts/run").exists()
@@ -216,6 +217,7 @@ def die_while_taking_back(scene: Scene, step: Step, successor: bytes = b"") -> N
     changed = scene.files[path.name] + b" and end"
     scene.files[path.name] = successor or changed
     if successor:
+        scene.earlier.append(path.name)
         path.with_name(".arriving").write_bytes(successor)
         path.with_name(".arriving").rename(path)
     scene.killed(scene.start(step))
