@@ -18,6 +18,7 @@ from uploader.errors import BadRequest, NotReady
 from uploader.session import new_name
 from uploader.web.application import application
 from uploader.web.events import Events
+from uploader.web.foreign import names_of
 from uploader.web.openapi.models import FilesQuery, PageQuery, Query, StartRequest, Status, StatusQuery, StopRequest
 from uploader.web.wire import answer, problem, query, read
 
@@ -117,7 +118,7 @@ def app(settings: Settings, replicas: Replicas) -> Starlette:
         "results": router.results,
         "readyz": router.readyz,
     }
-    return application(own, router.events, router=True, lifespan=lifespan)
+    return application(own, router.events, names_of(settings), router=True, lifespan=lifespan)
 
 
 def _given(asked: Query) -> dict[str, str]:

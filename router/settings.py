@@ -36,6 +36,7 @@ _ALLOWED = {
     "replicas": f"a whole number from 0 to {MAX_SHARDS}",
     "statefulset": "the StatefulSet's name: a-z 0-9 - and dots, at most 253",
     "host": "an address of this machine, such as 0.0.0.0",
+    "names": "host names, comma-separated, without a port: jetson.example.org, or .example.org for all below it",
     "port": "a whole number from 1 to 65535",
 }
 

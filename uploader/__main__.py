@@ -13,7 +13,8 @@ from uploader.errors import BadConfiguration, Fatal, ShareLost, StoreAway
 from uploader.sessions.records import Records
 from uploader.sessions.service import Service
 from uploader.settings import Settings, load
-from uploader.share import lease
+from uploader.share import abilities, lease
+from uploader.share.destination import Destination, destination, settle
 from uploader.share.mount import LOST, OWN, Share
 from uploader.sweep.completed import Completed
 from uploader.sweep.sweeper import Sweeper
@@ -49,12 +50,12 @@ def build(settings: Settings) -> Service:
     count = replicas(settings.replicas, settings.statefulset)
     try:
         share = Share(settings.root, settings.ordinal, settings.nfs_timeout)
+        abilities.check(share.root, settings.ordinal)
         records = Records(settings.root / OWN / "sessions", settings.ordinal)
     except OSError as error:
-        # A stale mount stays stale when the container restarts in its pod: only a new pod mounts the share again.
-        kind = ShareLost if error.errno in LOST else BadConfiguration
-        raise kind(f"NFS_WATCH_ROOT={settings.root}: the share is not there or cannot be written: {error}") from error
+        raise _unusable(settings, error) from error
     blobs = AzureBlobs(settings)
+    _settle(settings, destination(blobs.account, settings.container, settings.blob_prefix))
     try:
         blobs.ensure_container()
     except StoreAway as error:
@@ -71,6 +72,20 @@ def build(settings: Settings) -> Service:
     service.begin()
     instruments.observe(service.gauges)
     return service
+
+
+def _settle(settings: Settings, wanted: Destination) -> None:
+    """Make or compare the share's destination. Raises Fatal."""
+    try:
+        settle(str(settings.root), wanted, settings.ordinal)
+    except OSError as error:
+        raise _unusable(settings, error) from error
+
+
+def _unusable(settings: Settings, error: OSError) -> Fatal:
+    # A stale mount stays stale when the container restarts in its pod: only a new pod mounts the share again.
+    kind = ShareLost if error.errno in LOST else BadConfiguration
+    return kind(f"NFS_WATCH_ROOT={settings.root}: the share is not there or cannot be written: {error}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from uploader.errors import BadRequest
 from uploader.sessions.service import Service
 from uploader.web.application import application
 from uploader.web.events import Events
+from uploader.web.foreign import names_of
 from uploader.web.openapi.models import (
     FilesQuery,
     PageQuery,
@@ -91,4 +92,4 @@ def app(service: Service) -> Starlette:
         "results": api.results,
         "readyz": api.readyz,
     }
-    return application(own, api.events, router=False)
+    return application(own, api.events, names_of(service.settings), router=False)

@@ -1,14 +1,16 @@
 """Reads the NFS_WATCH_... variables of both programs, once; a wrong value is refused with its variable's name."""
 
+import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from uploader.errors import BadConfiguration, sentence
 
 PREFIX = "NFS_WATCH_"
+_NAME = re.compile(r"\.?[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 SECRETS = frozenset({"AZURE_STORAGE_CONNECTION_STRING"})
 
 
@@ -21,6 +23,16 @@ class Environment(BaseSettings):
     statefulset: str = Field(default="nfs-watch", pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")
     host: str = "0.0.0.0"  # noqa: S104 a pod is reached from outside; the cluster decides who may
     port: int = Field(default=8080, ge=1, le=65535)
+    names: Annotated[tuple[str, ...], NoDecode] = ()
+
+    @field_validator("names", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:  # noqa: ANN401 as pydantic hands it over
+        names = [part.strip().lower() for part in value.split(",")] if isinstance(value, str) else value
+        for name in filter(None, names):
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no name: jetson.example.org, or .example.org for all below it; no port")
+        return tuple(filter(None, names))
 
 
 E = TypeVar("E", bound=Environment)

@@ -21,6 +21,7 @@ UploaderError
 ├── Cancelled             the session ended while its file was being uploaded
 └── Refused               a request that is answered with an error; carries its HTTP status
     ├── BadRequest        400
+    ├── Foreign           403
     ├── TooLarge          413
     ├── AlreadyActive     409
     ├── ShardFull         409
@@ -130,6 +131,13 @@ class Refused(UploaderError):
 
 class BadRequest(Refused):
     """The request does not follow the contract."""
+
+
+class Foreign(Refused):
+    """A web page of another site sent the request, or one under a name that is not this service's."""
+
+    status = 403
+    code = "foreign"
 
 
 class TooLarge(Refused):

@@ -36,7 +36,12 @@ class Step:
 
 
 RENAMES = {".processing": "claim", ".completed": "complete", ".json": "record's change"}
-LINKS = {".json": "record's link", ".bin": "link that gives back", ".processing": "link that takes up again"}
+LINKS = {
+    "destination.json": "destination's link",
+    ".json": "record's link",
+    ".bin": "link that gives back",
+    ".processing": "link that takes up again",
+}
 UNLINKS = {".completed": "deletion", ".json": "record's removal", ".processing": "unlink that gives back"}
 
 

@@ -29,6 +29,8 @@ RECEIPTS = "/.receipts/"
 LONG = 200.0  # seconds; bounds a hang only
 SETTLE = 6.0  # seconds, where a file has to settle
 STEPS = [
+    Step("destination's link", "before"),
+    Step("destination's link", "after"),
     Step("record's link", "before"),
     Step("record's link", "after"),
     Step("claim", "before", 1),

@@ -175,7 +175,7 @@ def test_a_record_is_created_although_a_twin_has_removed_the_file(
 def test_a_file_in_the_way_of_a_new_record_is_never_removed(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     """A temporary file of the same random name belongs to someone else."""
     monkeypatch.setattr(secrets, "token_hex", lambda _: "same")
-    theirs = records._written(ONE)
+    theirs = Path(records._written(ONE))
     for write in (records.create, records.replace):
         with pytest.raises(FileExistsError):
             write(replace(ONE, owner=7))

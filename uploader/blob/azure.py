@@ -98,6 +98,7 @@ class AzureBlobs:
             raise BadConfiguration(f"{variable}: its credentials are not usable: {error}") from None
         self._container = service.get_container_client(settings.container)
         self._url, _, self._token = self._container.url.partition("?")
+        self.account = self._url.removesuffix(f"/{settings.container}")
         policies = [Retries(), Stamp(), *([sign] if sign else [])]
         self._pipeline: Pipeline[HttpRequest, HttpResponse] = Pipeline(transport, policies)
 

@@ -8,14 +8,13 @@ import errno
 import itertools
 import logging
 import os
-import secrets
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from uploader.errors import ShareLost
 from uploader.session import InvalidRecord, Session
-from uploader.share.entry import UNFIT, read
+from uploader.share import entry
 from uploader.telemetry import names
 
 log = logging.getLogger(__name__)
@@ -40,29 +39,13 @@ class Records:
         If that process still lives (I9), its write fails: names are random, so that no other file has its file's name.
         """
         self.folder = folder
-        self._mark = f".tmp-{ordinal}-"
+        self._ordinal = ordinal
         self._reported: frozenset[str] = frozenset()
-        for name in os.listdir(folder):
-            if name.startswith(self._mark):
-                with suppress(FileNotFoundError, IsADirectoryError, PermissionError):  # not ours, if one of the last
-                    os.unlink(folder / name)
+        entry.clear(str(folder), ordinal)
 
     def create(self, session: Session) -> bool:
         """Write a new record; False when the session has one already. The record is on disk on return."""
-        temporary = self._written(session)
-        try:
-            os.link(temporary, self._path(session.name))
-        except OSError:
-            # The reply may have been lost: a file with two names proves that our link was made.
-            if os.stat(temporary).st_nlink != 2:
-                if os.path.lexists(self._path(session.name)):
-                    return False
-                raise
-        finally:
-            with suppress(OSError):  # the next start removes it; a start that has its record has not failed
-                os.unlink(temporary)
-        self._sync()
-        return True
+        return entry.created(str(self._path(session.name)), session.to_json(), self._ordinal)
 
     def replace(self, session: Session) -> None:
         """Replace a record. The new record is on disk on return."""
@@ -99,11 +82,11 @@ class Records:
     def _valid(self, name: str) -> Session | None:
         """Return a record, None when there is none. Raises InvalidRecord; OSError when it cannot be read at all."""
         try:
-            data = read(str(self._path(name)))
+            data = entry.read(str(self._path(name)))
         except OSError as error:
             if error.errno == errno.EFBIG:
                 raise InvalidRecord(str(error.strerror)) from error
-            if error.errno in UNFIT:
+            if error.errno in entry.UNFIT:
                 raise OSError(error.errno, f"the record of {name}: {error.strerror}") from error
             raise
         return None if data is None else Session.from_json(data, name)
@@ -124,7 +107,7 @@ class Records:
                 if record := self.mended(name):
                     sessions[name] = record
             except OSError as error:
-                if error.errno not in UNFIT:
+                if error.errno not in entry.UNFIT:
                     raise
                 unreadable[name] = error.strerror
         self._report(unreadable)
@@ -139,20 +122,8 @@ class Records:
     def _path(self, name: str) -> Path:
         return self.folder / (name + SUFFIX)
 
-    def _written(self, session: Session) -> Path:
-        # A random name: in containers every process has the same id.
-        path = self.folder / f"{self._mark}{secrets.token_hex(8)}"
-        file = path.open("xb")  # outside the `try`: a file that exists is not ours to remove
-        try:
-            with file:
-                file.write(session.to_json())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError:  # a full disk: half-written files must not pile up
-            with suppress(OSError):
-                os.unlink(path)
-            raise
-        return path
+    def _written(self, session: Session) -> str:
+        return entry.written(str(self.folder), self._ordinal, session.to_json())
 
     def _put_aside(self, name: str, reason: str) -> None:
         if name + SUFFIX not in os.listdir(self.folder):
@@ -167,8 +138,4 @@ class Records:
             return
 
     def _sync(self) -> None:
-        fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        entry.sync(str(self.folder))

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from uploader.errors import ShareLost
-from uploader.share.entry import touched
+from uploader.share.entry import clear, touched
 from uploader.share.filesystem import tried
 from uploader.share.paths import opened_path
 from uploader.telemetry import names
@@ -38,6 +38,7 @@ class Share:
         self._identity = self._look()
         for own in (OWN, f"{OWN}/sessions", f"{OWN}/given-back"):
             _make(f"{self.root}/{own}")
+        clear(f"{self.root}/{OWN}", ordinal)
         self._clock = f"{self.root}/{OWN}/clock-{ordinal}"
         self.server_time()  # fails here, not in each scan, when the share cannot be written
         self.tells = tried(f"{self.root}/{OWN}")

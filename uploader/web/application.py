@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -11,6 +12,7 @@ from starlette.types import Lifespan
 
 from uploader.errors import Refused
 from uploader.web.events import Events
+from uploader.web.foreign import Guard, Names
 from uploader.web.openapi.document import document
 from uploader.web.wire import answer, failed, http_error, no_query, refused
 
@@ -18,9 +20,14 @@ Call = Callable[[Request], Awaitable[Response]]
 
 
 def application(
-    own: Mapping[str, Call], events: Events, *, router: bool, lifespan: Lifespan[Starlette] | None = None
+    own: Mapping[str, Call],
+    events: Events,
+    names: Names,
+    *,
+    router: bool,
+    lifespan: Lifespan[Starlette] | None = None,
 ) -> Starlette:
-    """Return the application of a shard or of the router; `own`: its own handlers by operationId."""
+    """Return the application of a shard or of the router; `own`: its handlers by operationId; `names`: its own."""
     contract = document(router=router)
     text = answer(contract)
 
@@ -38,6 +45,7 @@ def application(
             for path, operations in contract["paths"].items()
             for method, operation in operations.items()
         ],
+        middleware=[Middleware(Guard, names)],
         exception_handlers={Refused: refused, HTTPException: http_error, Exception: failed},
         lifespan=lifespan,
     )

@@ -11,7 +11,7 @@ import orjson
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from uploader.errors import BadShard, Refused
+from uploader.errors import BadShard, Foreign, Refused
 from uploader.version import VERSION
 from uploader.web.openapi.models import Ended, Problem, Started, StartRequest, Status, StopRequest
 from uploader.web.openapi.results import FilePage, ResultPage
@@ -31,7 +31,7 @@ def document(*, router: bool) -> dict[str, Any]:
         del contract["paths"]["/"]
     problems = contract.pop("problems")
     for operation in [operation for path in contract["paths"].values() for operation in path.values()]:
-        codes = [code for code in operation.pop("errors", []) if router or code != BadShard.code]
+        codes = [code for code in operation.pop("errors", []) if router or code != BadShard.code] + [Foreign.code]
         operation["responses"] |= _responses([_problem(code, problems[code]) for code in codes])
     _, schemas = models_json_schema([(model, "validation") for model in MODELS], ref_template=TEMPLATE)
     return {**contract, "components": {"schemas": schemas["$defs"]}}
