@@ -1,7 +1,7 @@
 # One image, two programs: `uploader` (the default) and `router`.
 #   docker build -t localhost/nfs-watch:0.2.0 .        (or buildah, podman, nerdctl: docs/deploy.md)
 # Any base with Python 3.11 or newer and its venv module will do; linux/arm64 and linux/amd64 alike.
-ARG BASE=python:3.13-slim-bookworm
+ARG BASE=python:3.14-slim-trixie
 
 FROM ${BASE} AS build
 COPY requirements.lock /build/

@@ -80,7 +80,15 @@ class Gather:
         if reply.status != 200 or not isinstance(sessions, list) or not all(map(_is_session, sessions)):
             return _away(shard, f"shard {shard} answered {reply.status} without a status")
         names = [one["session"] for one in sessions]
-        return Part(ShardStatus(shard=shard, reachable=True, sessions=names), sessions)
+        return Part(ShardStatus(shard=shard, reachable=True, sessions=names, **_waits(reply.body)), sessions)
+
+
+def _waits(body: dict[str, Any]) -> dict[str, str]:
+    """Return what the shard says of itself."""
+    match body.get("shards"):
+        case [{"waits_for": str(reason)}]:
+            return {"waits_for": reason}
+    return {}
 
 
 def _is_session(one: Any) -> bool:  # noqa: ANN401 any JSON

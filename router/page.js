@@ -163,9 +163,11 @@ function age(card) {
 function shardRow(node, shard) {
   node.classList.toggle("away", !shard.reachable);
   say(is(node, "name"), `shard ${shard.shard}`);
-  say(is(node, "state"), shard.reachable ? (shard.sessions.length ? "busy" : "free") : "not reachable");
+  const state = shard.waits_for ? "waits" : shard.sessions.length ? "busy" : "free";
+  say(is(node, "state"), shard.reachable ? state : "not reachable");
   const why = (shard.error || "").replace(`shard ${shard.shard} is not reachable: `, "");
-  say(is(node, "about"), shard.reachable ? shard.sessions.join(", ") : why);
+  const about = [shard.sessions.join(", "), shard.waits_for].filter(Boolean).join(": ");
+  say(is(node, "about"), shard.reachable ? about : why);
 }
 
 // ---- the whole page

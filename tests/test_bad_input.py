@@ -153,6 +153,8 @@ WRONG: dict[str, dict[str, str]] = {  # by variable: wrong values, and a word of
     "EXTENSIONS": {"bin": "dot", ".bin,h5": "dot", ".a/b": "dot"},
     "STAGING": {"/no/such/folder": "folder", "/tmp": "apart from NFS_WATCH_ROOT=/tmp"},
     "STAGING_SIZE": {"-1": "0", "1G": "integer"},
+    "CLOSE_WRITE": {"perhaps": "boolean"},
+    "ON_CONFLICT": {"keep": "'snapshot', 'replace' or 'refuse'"},
     "SCAN_INTERVAL": {"0": "0.05", "often": "number", "nan": "3600"},
     "SETTLE": {"-1": "0", "x": "number", "inf": "86400"},
     "SETTLE_EMPTY": {"-1": "0", "x": "number"},
@@ -172,12 +174,14 @@ WRONG: dict[str, dict[str, str]] = {  # by variable: wrong values, and a word of
     "REPLICAS": {"-1": "0", "x": "integer"},
     "STATEFULSET": {"A": "pattern", "a/b": "pattern"},
     "PORT": {"0": "1", "65536": "65535", "http": "integer"},
+    "NAMES": {"jetson.example.org:8080": "no port", "http://jetson": "no port"},
 }
 WRONG_FOR_ROUTER = {
     "SHARD_URL": {"http://nfs-watch": "{ordinal}", "ftp://{ordinal}": "http", "http://{ordinal}{pod}": "{ordinal}"},
     "REPLICAS": {"-1": "0 to 1000", "x": "whole number"},
     "STATEFULSET": {"A": "a-z"},
     "PORT": {"0": "1 to 65535", "http": "whole number"},
+    "NAMES": {"jetson.example.org:8080": "without a port"},
 }
 
 

@@ -6,10 +6,11 @@ import sys
 from uploader import arguments
 from uploader.app import app
 from uploader.backlog.queues import Queues
+from uploader.blob import certificate
 from uploader.blob.azure import AzureBlobs
 from uploader.cluster.replicas import replicas
 from uploader.discovery.watch import Watch
-from uploader.errors import BadConfiguration, Fatal, ShareLost, StoreAway
+from uploader.errors import BadConfiguration, Fatal, ShareLost
 from uploader.sessions.records import Records
 from uploader.sessions.service import Service
 from uploader.settings import Settings, load
@@ -56,21 +57,26 @@ def build(settings: Settings) -> Service:
         raise _unusable(settings, error) from error
     blobs = AzureBlobs(settings)
     _settle(settings, destination(blobs.account, settings.container, settings.blob_prefix))
-    try:
-        blobs.ensure_container()
-    except StoreAway as error:
-        log.warning(names.STORE_AWAY, extra={"error": str(error)})  # files wait; the first write creates the container
     share.watch()
     staging = Staging(settings.staging, settings.staging_size) if settings.staging else None
     backlog = Queues(settings.block_size)
     completed = Completed(settings, share, blobs)
     memory = Memory(settings.memory, settings.block_size)
-    transfer = Transfer(blobs, memory, settings.connections, content_md5=settings.content_md5)
+    transfer = Transfer(
+        blobs,
+        memory,
+        settings.connections,
+        content_md5=settings.content_md5,
+        on_conflict=settings.on_conflict,
+    )
     service = Service(settings, share, records, count, Watch(closes=settings.close_write), backlog, completed)
-    Workers(settings, share, backlog, transfer, completed, staging).start()
+    Workers(settings, share, backlog, transfer, completed, staging).start(blobs.reach.wait)
     Sweeper(settings, share, completed, service, staging).start()
-    service.begin()
-    instruments.observe(service.gauges)
+    service.begin(blobs.reach)
+    blobs.reach.begin()  # no network stands between the start and the first answer to a request
+    until = certificate.expires()
+    fixed = {} if until is None else {names.CERTIFICATE_EXPIRES: until}
+    instruments.observe(lambda: service.gauges() | fixed)
     return service
 
 

@@ -71,11 +71,17 @@ class Api:
         return answer(await run_in_threadpool(self._service.ended, asked.limit, asked.after))
 
     async def readyz(self, _: Request) -> Response:
-        """GET /readyz: the records were read and the share answers."""
+        """GET /readyz: the records were read, the share answers, and the store has answered once.
+
+        An outage of the store later on is told, and leaves the shard ready: it takes starts and stops meanwhile.
+        """
         age = self._service.share.age()
         if not self._service.reconciled or age > self._service.settings.nfs_timeout:
             return PlainTextResponse(f"not ready: the share answered {age:.0f} s ago\n", 503)
-        return PlainTextResponse("ready\n")
+        store, waits_for = self._service.store, self._service.waits_for()
+        if store and not store.answered:
+            return PlainTextResponse(f"not ready: {waits_for}\n", 503)
+        return PlainTextResponse(f"ready, but {waits_for}\n" if waits_for else "ready\n")
 
     async def _snapshot(self) -> Status | None:
         return self._service.status_now()

@@ -10,10 +10,12 @@ UploaderError
 │   │   └── HeldOpen      somebody can still write to it; it waits until nobody can
 │   ├── ShortRead         the file ended before its size (I3)
 │   ├── InTheWay          another file stands where a rename would put this one (I4)
+│   ├── Conflict          other content is in the store under its name, and may not be replaced (I12)
 │   ├── Vanished          no longer there: the producer or another shard took it
 │   └── StoreError        the blob store did not take the file
 │       ├── StoreAway     time-out, 5xx, 429, reset connection: the next try may succeed
 │       ├── StoreRefused  any other answer; shown to the user
+│       │   └── NameRefused  about the file's name: not tried again, and a drain does not wait for it
 │       ├── LeftoverBlocks  uncommitted blocks with ids of another length (InvalidBlobOrBlock)
 │       ├── ExpiredBlocks   blocks named in the commit are gone (InvalidBlockList)
 │       ├── TooManyBlocks   100,000 uncommitted blocks (BlockCountExceedsLimit)
@@ -81,6 +83,10 @@ class InTheWay(FileError):
     """Something unproven stands under the name that this file needs."""
 
 
+class Conflict(FileError):
+    """Other content is in the store under this file's name, and may not be replaced or cannot be kept."""
+
+
 class Vanished(FileError):
     """The file is no longer there."""
 
@@ -95,6 +101,10 @@ class StoreAway(StoreError):
 
 class StoreRefused(StoreError):
     """The store refused the request."""
+
+
+class NameRefused(StoreRefused):
+    """The store can have no blob of this name."""
 
 
 class LeftoverBlocks(StoreError):

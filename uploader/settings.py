@@ -11,6 +11,7 @@ from pydantic_settings import NoDecode
 
 from uploader.environment import PREFIX, Environment, read
 from uploader.errors import BadConfiguration
+from uploader.naming import check_sendable, check_suffixes, objection
 from uploader.session import check_extensions
 
 MIB = 1024 * 1024
@@ -28,6 +29,7 @@ class Settings(Environment):
     connection_string: SecretStr | None = Field(default=None, validation_alias="AZURE_STORAGE_CONNECTION_STRING")
     blob_prefix: str = Field(default="", pattern=r"^([^/\x00-\x1f\x7f\\][^\x00-\x1f\x7f\\]*)?$", max_length=512)
     extensions: Annotated[tuple[str, ...], NoDecode] = ()
+    temporary: Annotated[tuple[str, ...], NoDecode] = ()
     staging: Path | None = None
     staging_size: int = Field(default=0, ge=0)  # bytes of copies at most, 0: all that the disk has
     scan_interval: float = Field(default=2, ge=0.05, le=3600)
@@ -39,6 +41,7 @@ class Settings(Environment):
     connections: int = Field(default=32, ge=1, le=1024)
     memory: int = Field(default=128 * MIB, ge=MIB)
     block_size: int = Field(default=8 * MIB, ge=64 * 1024, le=MAX_BLOCK)
+    on_conflict: Literal["snapshot", "replace", "refuse"] = "snapshot"
     checksum: Literal["crc64", "md5"] = "crc64"
     content_md5: bool = True
     max_upload_rate: int = Field(default=0, ge=0)
@@ -53,8 +56,17 @@ class Settings(Environment):
     @classmethod
     def _split(cls, value: Any) -> Any:  # noqa: ANN401 as pydantic hands it over
         if isinstance(value, str):
-            return check_extensions([part.strip() for part in value.split(",") if part.strip()])
+            return check_sendable(check_extensions([part.strip() for part in value.split(",") if part.strip()]))
         return value
+
+    @field_validator("temporary", mode="before")
+    @classmethod
+    def _suffixes(cls, value: Any) -> Any:  # noqa: ANN401 as pydantic hands it over
+        return (
+            check_suffixes([one.strip() for one in value.split(",") if one.strip()])
+            if isinstance(value, str)
+            else value
+        )
 
     @field_validator("staging")
     @classmethod
@@ -66,12 +78,15 @@ class Settings(Environment):
     @field_validator("blob_prefix")
     @classmethod
     def _prefix(cls, value: str) -> str:
+        if reason := objection(value.removesuffix("/")):
+            raise ValueError(reason)
         return value if not value or value.endswith("/") else value + "/"
 
     @model_validator(mode="after")
     def _together(self) -> Self:
         if (self.account_url is None) == (self.connection_string is None):
             raise ValueError("exactly one of NFS_WATCH_ACCOUNT_URL and AZURE_STORAGE_CONNECTION_STRING has to be set")
+        check_sendable(self.extensions, self.temporary)
         if self.memory < 2 * self.block_size:
             raise ValueError(
                 f"NFS_WATCH_MEMORY={self.memory} has to be at least twice NFS_WATCH_BLOCK_SIZE={self.block_size}"

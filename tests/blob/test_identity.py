@@ -17,6 +17,7 @@ import orjson
 import pytest
 import trustme
 from azure.storage.blob import (
+    AccessPolicy,
     AccountSasPermissions,
     BlobServiceClient,
     ContainerSasPermissions,
@@ -30,8 +31,12 @@ from tests.endpoint.request import Operation
 from tests.endpoint.server import Endpoint
 from tests.need import need
 from tests.support import programs
-from tests.support.blobs import CONTAINER
-from tests.support.programs import ACCOUNT, AZURITE, KEY, Server, azurite, free_port, wait_for
+from tests.support.blobs import CONTAINER, azure_blobs
+from tests.support.programs import ACCOUNT, AZURITE, KEY, Server, azurite, connection_string, free_port, wait_for
+from uploader.blob.checksum import crc64
+from uploader.blob.store import Label
+from uploader.errors import BadConfiguration
+from uploader.upload.block import block_id
 
 UNSET = ("AZURE_TOKEN_CREDENTIALS", "AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "IDENTITY_ENDPOINT")
 
@@ -298,6 +303,50 @@ def test_a_connection_string_with_an_accounts_sas(tmp_path: Path, share: Path, e
     finally:
         server.kill()
     no_secret_in(server.log(), signature, signature.partition("sig=")[2])
+
+
+UNTIL = datetime.now(UTC) + timedelta(hours=1)
+ALL = ContainerSasPermissions(read=True, add=True, create=True, write=True, delete=True, list=True)
+
+
+@pytest.mark.parametrize(
+    "restricted",
+    [
+        {"permission": ALL, "expiry": UNTIL},
+        {"policy_id": "site"},
+        {"permission": ALL, "expiry": UNTIL, "ip": "127.0.0.1"},
+        {"permission": ALL, "expiry": UNTIL, "protocol": "https,http"},
+    ],
+    ids=["racwdl", "stored policy", "address", "protocol"],
+)
+def test_a_containers_sas_is_enough(tmp_path: Path, emulator: str, restricted: dict[str, Any]) -> None:
+    """What careful administrators hand out: it may not ask about its container, and has all that uploading needs."""
+    policies = {"site": AccessPolicy(permission=ALL, expiry=UNTIL, start=UNTIL - timedelta(days=1))}
+    with BlobServiceClient.from_connection_string(connection_string(emulator)) as service:
+        service.get_container_client(CONTAINER).set_container_access_policy(policies)
+    signature = generate_container_sas(ACCOUNT, CONTAINER, KEY, **restricted)
+    data, name = b"content", f"run/{tmp_path.name}"
+    with azure_blobs(sas(emulator, "?" + signature), tmp_path) as store:
+        label = Label(7, crc64(data), None, 1, None, 0, "run", "x/y")
+        store.put(name, data, label, None)
+        found = store.head(name)
+        assert found
+        block = block_id(0, crc64(data))
+        store.stage(name, block, memoryview(data), crc64(data))
+        assert store.blocks(name).uncommitted == {block: 7}
+        store.commit(name, [block], label, found.etag)
+
+
+@pytest.mark.parametrize(
+    ("restricted", "said"),
+    [({"protocol": "https"}, "AuthorizationProtocolMismatch")],  # Azurite does not look at the address
+)
+def test_a_sas_for_another_place_is_named(tmp_path: Path, emulator: str, restricted: dict[str, Any], said: str) -> None:
+    """The code, and which part of the signature to change."""
+    signature = generate_container_sas(ACCOUNT, CONTAINER, KEY, permission=ALL, expiry=UNTIL, **restricted)
+    with pytest.raises(BadConfiguration, match=said) as told, azure_blobs(sas(emulator, signature), tmp_path):
+        pass
+    assert signature.partition("sig=")[2] not in str(told.value)
 
 
 @pytest.mark.parametrize("scope", ["expired", "read-only"])

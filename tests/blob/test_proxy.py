@@ -14,16 +14,19 @@ import trustme
 
 from tests.endpoint.server import Endpoint
 from tests.support import programs
-from tests.support.programs import wait_for
+from tests.support.blobs import azure_blobs
+from tests.support.programs import ACCOUNT, connection_string, wait_for
+from uploader.errors import BadConfiguration
 
 SIZES = {"small.bin": 1000, "middle.bin": 200_000, "large.bin": 20 << 20}
 
 
 class Tunnel:
-    """A proxy that understands CONNECT only; `asked` lists its requests."""
+    """A proxy that understands CONNECT only; `asked` lists its requests. `wants`: what Proxy-Authorization must be."""
 
-    def __init__(self) -> None:
+    def __init__(self, wants: str = "") -> None:
         self.asked: list[str] = []
+        self.wants = wants
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
@@ -49,6 +52,10 @@ class Tunnel:
             head += more
         method, target, _ = head.split(b"\r\n")[0].decode().split()
         self.asked.append(f"{method} {target}")
+        if self.wants and f"Proxy-Authorization: {self.wants}\r\n".encode() not in head:
+            with client:
+                client.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+            return
         host, _, port = target.rpartition(":")
         with client, socket.create_connection((host, int(port))) as server:
             client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
@@ -102,3 +109,50 @@ def test_files_of_each_size_go_the_way_that_the_environment_says(
         assert stored == wanted
         address = endpoint.url.split("/")[2]
     assert set(tunnel.asked) == (set() if bypassed else {f"CONNECT {address}"})
+
+
+@pytest.fixture
+def secured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
+    """An endpoint over https that this process trusts."""
+    issuer, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    issuer.issue_cert("127.0.0.1").configure_cert(context)
+    issuer.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    for name in ("no_proxy", "NO_PROXY", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with Endpoint(context=context) as endpoint:
+        yield endpoint
+
+
+@pytest.mark.parametrize("password", ["p%40ss%3A%2F", "wrong"])
+def test_a_proxy_that_wants_a_password_gets_it(
+    secured: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, password: str
+) -> None:
+    """A wrong one ends the start with the proxy's name, its answer, and no password."""
+    with Tunnel("Basic dXNlcjpwQHNzOi8=") as proxy:  # user:p@ss:/
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("//", f"//user:{password}@"))
+        if password == "wrong":
+            with (
+                pytest.raises(BadConfiguration, match=r"the proxy 127\.0\.0\.1:\d+ answered 407") as told,
+                azure_blobs(secured.connection_string, tmp_path),
+            ):
+                pass
+            assert "wrong" not in str(told.value)
+            assert "Basic" not in str(told.value)
+        else:
+            with azure_blobs(secured.connection_string, tmp_path) as store:
+                assert store.head("run/x") is None
+        assert proxy.asked
+
+
+def test_a_store_without_tls_is_asked_through_http_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole address goes to the proxy, and the proxy's password with it."""
+    for name in ("no_proxy", "NO_PROXY", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with Endpoint() as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"user:p%40ss@{proxy.url.split('/')[2]}")
+        with azure_blobs(connection_string(f"http://store.invalid/{ACCOUNT}"), tmp_path) as store:
+            assert store.head("run/x") is None
+        asked = [each for operation in ("Get Blob", "Get Blob Properties") for each in proxy.log.of(operation)]  # type: ignore[arg-type]
+        assert {each.headers["Host"] for each in asked} == {"store.invalid"}
+        assert {each.headers["Proxy-Authorization"] for each in asked} == {"Basic dXNlcjpwQHNz"}

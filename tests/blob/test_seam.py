@@ -143,6 +143,33 @@ def test_a_new_label_leaves_the_content_and_its_checksums_alone(seam: Seam, name
     assert seam.content(name) == b"content"
 
 
+@pytest.mark.parametrize("blocks", [False, True])
+def test_a_snapshot_keeps_content_and_metadata_whatever_becomes_of_the_blob(
+    seam: Seam, name: str, blocks: bool
+) -> None:
+    store = seam.store
+    if blocks:
+        store.commit(name, staged(store, name, b"con", b"tent"), label(b"content"), None)
+    else:
+        store.put(name, b"content", label(b"content"), None)
+    store.put(f"{name}.longer", b"beside it", label(b"beside it"), None)
+    before = store.head(name)
+    assert before is not None
+    etag = store.annotate(name, {**before.metadata, "version": before.version}, before.etag)
+    assert etag != before.etag
+    with pytest.raises(Overtaken):
+        store.snapshot(name, before.etag)
+    assert store.snapshots(name) == {}
+    snapshot = store.snapshot(name, etag)
+    store.put(name, b"other", label(b"other"), etag)
+    kept = store.snapshots(name)
+    assert list(kept) == [snapshot]
+    assert kept[snapshot].same(before)
+    assert kept[snapshot].metadata == {**before.metadata, "version": before.version}
+    assert kept[snapshot].md5 == before.md5
+    assert seam.content(name) == b"other"
+
+
 def test_a_label_is_written_only_to_the_version_that_was_looked_at(store: BlobStore, name: str) -> None:
     store.put(name, b"first", label(b"first"), None)
     first = store.head(name)

@@ -11,7 +11,10 @@ import pytest
 from tests.demo.site import Site, files_in
 from tests.endpoint.request import Operation
 from tests.endpoint.server import Endpoint
+from tests.need import absent
 from tests.support.programs import wait_for
+from uploader.share.filesystem import tried
+from uploader.share.lease import OPEN
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +170,22 @@ def test_a_file_that_is_written_in_place_goes_when_it_is_closed_and_whole(patien
             assert "a.bin" not in blobs(endpoint, "in-place")
     wait_for(lambda: "a.bin" in blobs(endpoint, "in-place"), "the whole file")
     assert blobs(endpoint, "in-place")["a.bin"] == content
+
+
+def test_a_file_that_somebody_has_open_when_it_is_moved_in_goes_soon_after(tmp_path: Path, endpoint: Endpoint) -> None:
+    """As the kernel's NFS server has what its clients wrote. No event tells that it is closed, and no scan comes."""
+    with ExitStack() as stack:
+        site = Site(tmp_path, stack, endpoint.connection_string, settle=3600, scan_interval=3600)
+        folder = begin(site, "held")
+        outside = site.share / "outside.bin"
+        outside.write_bytes(b"content")
+        if not tried(str(site.share / ".nfs-watch"), 99).leases:
+            absent("the file system of the tests keeps no leases")
+        (folder / ".a.bin").hardlink_to(outside)
+        with outside.open("r+b"):
+            (folder / ".a.bin").rename(folder / "a.bin")
+            wait_for(lambda: [one["error"] for one in site.session("held")["current"]] == [OPEN], "it to be shown")
+        wait_for(lambda: blobs(endpoint, "held") == {"a.bin": b"content"}, "the file")
 
 
 def test_a_name_that_comes_again_replaces_its_blob(scanning: Site, endpoint: Endpoint) -> None:

@@ -17,6 +17,8 @@ class Refuse:
     code: str = "ServerBusy"
     retry_after: float | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    message: str = ""
+    names: str = ""  # the header that the refusal is about
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from awscrt.checksums import crc64nvme
 
-from tests.endpoint.reply import Reply, block_list, crc64_text, properties, version, wanted
+from tests.endpoint.reply import Reply, block_list, crc64_text, listing, properties, version, wanted
 from tests.endpoint.request import Operation, Request
 from tests.endpoint.store import Blob, Block, Refused, Store
 
@@ -170,6 +170,19 @@ def _set_metadata(store: Store, request: Request) -> Reply:
     return Reply(200, version(store.set_metadata(request.container, request.blob, _metadata(request))))
 
 
+def _snapshot(store: Store, request: Request) -> Reply:
+    store.blob(request.container, request.blob)
+    _may_write(store, request)
+    made, kept = store.snapshot(request.container, request.blob, _metadata(request))
+    return Reply(201, version(kept) | {"x-ms-snapshot": made})
+
+
+def _list_blobs(store: Store, request: Request) -> Reply:
+    prefix = request.query.get("prefix", "")
+    found = {name: blob for name, blob in store.blobs(request.container).items() if name.startswith(prefix)}
+    return listing(found, int(request.query.get("maxresults", store.page)), request.query.get("marker", ""))
+
+
 def _delete_blob(store: Store, request: Request) -> Reply:
     store.delete(request.container, request.blob)
     return Reply(202, {"x-ms-delete-type-permanent": "true"})
@@ -187,4 +200,6 @@ CALLS: dict[Operation, Callable[[Store, Request], Reply]] = {
     Operation.HEAD_BLOB: _get_blob,
     Operation.DELETE_BLOB: _delete_blob,
     Operation.SET_METADATA: _set_metadata,
+    Operation.SNAPSHOT_BLOB: _snapshot,
+    Operation.LIST_BLOBS: _list_blobs,
 }

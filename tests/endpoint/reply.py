@@ -23,7 +23,8 @@ class Reply:
 
 def refusal(error: Refused) -> Reply:
     """Build an error reply in the service's form."""
-    body = f"{XML}<Error><Code>{error.code}</Code><Message>{escape(error.message)}</Message></Error>"
+    body = f"{XML}<Error><Code>{error.code}</Code><Message>{escape(error.message)}</Message>"
+    body += (f"<HeaderName>{escape(error.names)}</HeaderName>" if error.names else "") + "</Error>"
     headers = {"x-ms-error-code": error.code, "Content-Type": "application/xml"} | error.headers
     return Reply(error.status, headers, body.encode())
 
@@ -65,6 +66,32 @@ def block_list(blob: Blob, kind: str) -> Reply:
 
 def _blocks(blocks: Iterable[Block]) -> Iterator[str]:
     return (f"<Block><Name>{block.name}</Name><Size>{block.length}</Size></Block>" for block in blocks)
+
+
+def listing(blobs: Mapping[str, Blob], page: int, marker: str) -> Reply:
+    """Answer List Blobs with snapshots and metadata, `page` entries at once; a marker is the number of the first."""
+    entries = [
+        (name, made, kept)
+        for name, blob in sorted(blobs.items())
+        for made, kept in [*blob.snapshots.items(), ("", blob)]
+    ]
+    first = int(marker or 0)
+    parts = [_entry(*one) for one in entries[first : first + page]]
+    more = str(first + page) if first + page < len(entries) else ""
+    body = (
+        f"{XML}<EnumerationResults><Blobs>{''.join(parts)}</Blobs><NextMarker>{more}</NextMarker></EnumerationResults>"
+    )
+    return Reply(200, {"Content-Type": "application/xml"}, body.encode())
+
+
+def _entry(name: str, made: str, blob: Blob) -> str:
+    said = {"Etag": blob.etag.strip('"'), "Content-Length": str(blob.length)}
+    said |= {key: value for key, value in blob.headers.items() if key.startswith("Content-")}
+    properties = "".join(f"<{key}>{escape(value)}</{key}>" for key, value in said.items())
+    metadata = "".join(f"<{key}>{escape(value)}</{key}>" for key, value in blob.metadata.items())
+    snapshot = f"<Snapshot>{made}</Snapshot>" if made else ""
+    inside = f"<Properties>{properties}</Properties><Metadata>{metadata}</Metadata>"
+    return f"<Blob><Name>{escape(name)}</Name>{snapshot}{inside}</Blob>"
 
 
 def wanted(body: bytes | bytearray) -> Iterator[tuple[Source, str]]:

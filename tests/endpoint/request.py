@@ -24,12 +24,15 @@ class Operation(StrEnum):
     HEAD_BLOB = "Get Blob Properties"
     DELETE_BLOB = "Delete Blob"
     SET_METADATA = "Set Blob Metadata"
+    SNAPSHOT_BLOB = "Snapshot Blob"
+    LIST_BLOBS = "List Blobs"
 
 
 CONTAINER_CALLS = {
     ("PUT", ""): Operation.CREATE_CONTAINER,
     ("GET", ""): Operation.GET_CONTAINER,
     ("HEAD", ""): Operation.GET_CONTAINER,
+    ("GET", "list"): Operation.LIST_BLOBS,
     ("DELETE", ""): Operation.DELETE_CONTAINER,
 }
 BLOB_CALLS = {
@@ -37,6 +40,7 @@ BLOB_CALLS = {
     ("PUT", "block"): Operation.PUT_BLOCK,
     ("PUT", "blocklist"): Operation.PUT_BLOCK_LIST,
     ("PUT", "metadata"): Operation.SET_METADATA,
+    ("PUT", "snapshot"): Operation.SNAPSHOT_BLOB,
     ("GET", "blocklist"): Operation.GET_BLOCK_LIST,
     ("GET", ""): Operation.GET_BLOB,
     ("HEAD", ""): Operation.HEAD_BLOB,

@@ -117,9 +117,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         endpoint.closing.wait(endpoint.faults.latency)
         _check_clock(endpoint.faults.skew, request)
         match fault:
-            case Refuse(status, code, retry_after, headers):
+            case Refuse(status, code, retry_after, headers, message, named):
                 patience = {} if retry_after is None else {"Retry-After": str(retry_after)}
-                raise Refused(status, code, headers={**headers, **patience})
+                raise Refused(status, code, message, headers={**headers, **patience}, names=named)
             case Hold(gate):
                 while not (gate.is_set() or endpoint.closing.is_set()):
                     gate.wait(0.1)

@@ -9,7 +9,7 @@ import itertools
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 UNCOMMITTED_LIMIT = 100_000
@@ -22,10 +22,13 @@ Source = Literal["Latest", "Committed", "Uncommitted"]
 class Refused(Exception):
     """The service refuses: status, error code, text."""
 
-    def __init__(self, status: int, code: str, message: str = "", headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, code: str, message: str = "", headers: Mapping[str, str] | None = None, names: str = ""
+    ) -> None:
         super().__init__(f"{status} {code} {message}")
         self.status, self.code, self.message = status, code, message or code
         self.headers = dict(headers or {})
+        self.names = names
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Blob:
     headers: dict[str, str] = field(default_factory=dict)
     etag: str = ""
     modified: float = 0.0
+    snapshots: dict[str, "Blob"] = field(default_factory=dict)
 
     @property
     def length(self) -> int:
@@ -67,6 +71,8 @@ class Store:
     def __init__(self, *, uncommitted_limit: int = UNCOMMITTED_LIMIT, keep_bytes: bool = True) -> None:
         self.uncommitted_limit = uncommitted_limit
         self.keep_bytes = keep_bytes
+        self.page = 5000
+        """Entries in one page of a list."""
         self._containers: dict[str, dict[str, Blob]] = {}
         self._deleting: dict[str, float] = {}
         self._etags = itertools.count(1)
@@ -164,10 +170,28 @@ class Store:
             blob.etag, blob.modified = f'"0x{next(self._etags):015X}"', time.time()
             return blob
 
+    def snapshot(self, container: str, name: str, metadata: Mapping[str, str]) -> tuple[str, Blob]:
+        """Keep the committed blob as it is; without metadata of its own the snapshot has the blob's, and its etag."""
+        with self._lock:
+            blob = self.blob(container, name)
+            number = next(self._etags)
+            kept = replace(blob, uncommitted={}, metadata=dict(blob.metadata), snapshots={})
+            if metadata:
+                kept = replace(kept, metadata=dict(metadata), etag=f'"0x{number:015X}"')
+            blob.snapshots[made := f"2026-01-01T00:00:00.{number:07d}Z"] = kept
+            return made, kept
+
+    def kept(self, container: str, name: str) -> dict[str, bytes]:
+        """Return the content of a blob's snapshots, by id."""
+        with self._lock:
+            return {made: kept.content for made, kept in self.blob(container, name).snapshots.items()}
+
     def delete(self, container: str, name: str) -> None:
         """Delete a committed blob. Its uncommitted blocks stay."""
         with self._lock:
             blob = self.blob(container, name)
+            if blob.snapshots:
+                raise Refused(409, "SnapshotsPresent")
             blob.committed = None
 
     def expire(self) -> None:

@@ -56,8 +56,8 @@ def test_a_name_is_sent_as_it_is_or_left_alone_or_shown_and_stops_no_other(
             folder, _, name = path.partition("/")
             if name.endswith((".processing", ".completed")):
                 continue  # these names are ours: taken for a claim, or for what was sent
-            if folder.startswith("."):
-                assert path in left, "what is hidden is left alone"
+            if folder.startswith(".") or rule.unfinished(folder):
+                assert path in left, "what is hidden or not finished is left alone"
             elif rule.eligible(name) and not rule.objection(path):
                 assert bed.content(path) == content
                 assert path not in left

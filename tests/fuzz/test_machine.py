@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis.internal.conjecture import providers
 
-from tests.fuzz.machine import Machine
+from tests.fuzz.machine import Blind, Coarse, Machine
 from tests.fuzz.steps import failure, run, shortest, step
 
 
@@ -18,9 +18,10 @@ def _quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-def test_whatever_happens_in_whatever_order_nothing_is_lost() -> None:
-    """300 sequences of up to 40 steps of producers, owners, kills and faults."""
-    if failed := run(Machine, examples=300, length=40):
+@pytest.mark.parametrize(("machine", "examples"), [(Machine, 160), (Blind, 120), (Coarse, 60)])
+def test_whatever_happens_in_whatever_order_nothing_is_lost(machine: type[Machine], examples: int) -> None:
+    """Sequences of up to 40 steps of producers, owners, kills and faults."""
+    if failed := run(machine, examples=examples, length=40):
         pytest.fail(failed, pytrace=False)
 
 

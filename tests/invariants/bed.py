@@ -124,13 +124,19 @@ class Bed:
         self.backlog = Queues(BLOCK)
         self.completed = Completed(self.settings, self.share, self.store)
         self.memory = Memory(self.settings.memory, BLOCK)
-        self.transfer = Transfer(self.store, self.memory, self.settings.connections, content_md5=True)
+        self.transfer = Transfer(
+            self.store,
+            self.memory,
+            self.settings.connections,
+            content_md5=True,
+            on_conflict=self.settings.on_conflict,
+        )
         self.workers = Workers(self.settings, self.share, self.backlog, self.transfer, self.completed, None)
         self.files = Inventory(session, self.settings.queue_size)
         self.backlog.add(self.files)
         self.session = One(self.files)
         self.serve(self.session)
-        rule = Rule(self.settings.extensions, f"{session}/")
+        rule = Rule(self.settings.extensions, f"{session}/", self.settings.temporary)
         self.discovery = Discovery(self.files, rule, self.settings, self.share, Deaf(), self.backlog, Event())
 
     def serve(self, sessions: Sessions) -> None:

@@ -4,11 +4,14 @@ import mmap
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tests.invariants.bed import BLOCK, NFS, Bed
 from tests.need import absent
+from uploader.discovery import open_files, readiness
 from uploader.share.filesystem import FileSystem
 from uploader.share.lease import OPEN
 from uploader.upload.source import Source
@@ -76,6 +79,55 @@ def test_a_close_is_not_the_end_of_a_mapping(bed: Bed) -> None:
     mapping.close()
     bed.discovery.hear("", "x")
     assert bed.files.knows("x")
+
+
+def test_an_open_file_is_looked_at_again_soon_and_ever_more_seldom(
+    make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look is a call or two, so one that stays open for hours must not keep a thread busy."""
+    clock: Any = SimpleNamespace(now=1000.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(readiness, "time", clock)
+    bed = make(settle=1)
+    pauses = []
+    with bed.write("x", b"content").open("r+b"):
+        bed.discovery.hear("", "x")
+        for _ in range(6):
+            settling = bed.files.settling("x")
+            assert settling
+            pauses.append(round(settling.due - clock.now, 3))
+            clock.now = settling.due
+            bed.discovery.look_again(clock.now - 0.01)
+            assert bed.files.settling("x") is settling, "not looked at before it is due"
+            bed.discovery.look_again(clock.now)
+        assert pauses == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+    bed.discovery.look_again(clock.now + 1)
+    assert bed.files.knows("x")
+
+
+def test_a_scan_that_finds_an_open_file_is_followed_by_one_when_it_is_due(make: Callable[..., Bed]) -> None:
+    """And not by the next one of the interval."""
+    bed = make(scan_interval=3600)
+    with bed.write("x", b"content").open("r+b"):
+        bed.scan()
+    settling = bed.files.settling("x")
+    assert settling
+    assert bed.discovery._last
+    assert bed.discovery._last.ripe == settling.due
+
+
+def test_of_open_files_that_are_too_many_a_scan_finds_the_rest(
+    make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_files, "MOST", 1)
+    bed = make(scan_interval=3600)
+    bed.scan()
+    with bed.write("x", b"content").open("r+b"), bed.write("y", b"content").open("r+b"):
+        for name in ("x", "y", "x"):
+            bed.discovery.hear("", name)
+    assert bed.discovery._last
+    assert bed.discovery._last.ripe < float("inf")
+    bed.discovery.look_again(float("inf"))
+    assert (bed.files.knows("x"), bed.files.knows("y")) == (True, False)
 
 
 @pytest.mark.parametrize("size", SIZES)

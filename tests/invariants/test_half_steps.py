@@ -194,3 +194,13 @@ def test_an_unlink_that_fails_at_a_stop_at_once_is_made_by_the_sweeper(
     bed.walk()
     assert bed.names() == [PLAIN]
     assert bed.session.ended == ["run"]
+
+
+def test_a_marker_beside_a_claim_that_is_given_back_by_half_is_kept(bed: Bed) -> None:
+    """Somebody's own `.completed`, which is neither of the two names, is not what was on its way back."""
+    halved(bed, (CLAIM, PLAIN), None)
+    (bed.folder / DONE).write_bytes(marker := b"somebody's own")
+    bed.walk()
+    assert bed.names() == [PLAIN, DONE, CLAIM]
+    assert (bed.folder / DONE).read_bytes() == marker
+    assert bed.files.kept().keys() == {DONE}

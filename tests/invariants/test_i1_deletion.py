@@ -67,7 +67,7 @@ def test_a_blob_of_another_tool_is_compared_by_its_md5(bed: Bed) -> None:
     bed.write("other.completed", b"content")
     for path, content in (("same", b"content"), ("other", b"contenT")):
         blob(bed, path, content)
-        bed.store._blobs[f"run/{path}"].label = None  # no CRC64 in the metadata: only the service's MD5 is left
+        bed.store._blobs[f"run/{path}"].metadata = {}  # no CRC64 in the metadata: only the service's MD5 is left
     bed.walk()
     assert bed.names() == ["other.completed"]
 

@@ -194,7 +194,12 @@ def test_a_scan_passes_by_failing_files_when_enough_of_them_wait(
     bed.backlog.small.wait_for_room = lambda *_: pytest.fail("it waits")  # type: ignore[method-assign]
     looks = Counter[str]()
     read = fingerprint.read
-    monkeypatch.setattr(fingerprint, "read", lambda folder, name: looks.update([name]) or read(folder, name))
+
+    def counted(folder: int | None, name: str) -> tuple[int, fingerprint.Fingerprint]:
+        looks.update([name] if folder is not None else [])  # without a folder: the mark
+        return read(folder, name)
+
+    monkeypatch.setattr(fingerprint, "read", counted)
     bed.scan()
     assert bed.files.knows("good")
     assert looks.total() == 3 + 1

@@ -1,6 +1,5 @@
 """The manifests: each overlay is built as `kubectl apply -k` builds it, validated, and held to what matters."""
 
-import os
 from base64 import b64decode
 from pathlib import Path
 
@@ -10,11 +9,8 @@ from kubernetes_validate.utils import ValidationError, validate
 
 from router import settings as router_settings
 from tests.support.manifests import (
-    K8S,
-    NFS,
     OVERLAYS,
     Document,
-    build,
     built,
     containers,
     one,
@@ -22,6 +18,7 @@ from tests.support.manifests import (
     quantity,
     settings_of,
     shards_of,
+    with_components,
     workloads,
 )
 from uploader.settings import Settings, load
@@ -48,18 +45,11 @@ def test_every_document_is_valid_in_this_kubernetes(documents: list[Document], v
         validate(document, version, strict=True)
 
 
-def with_component(tmp_path: Path, overlay: str, component: str) -> list[Document]:
-    top = os.path.relpath(K8S, tmp_path.resolve())
-    lines = {"resources": [f"{top}/overlays/{overlay}"], "components": [f"{top}/components/{component}"]}
-    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(lines))
-    return build(tmp_path)
-
-
 def test_older_clusters_take_it_with_their_component(overlay: str, tmp_path: Path) -> None:
     """Before 1.35 the overlay alone is refused; with the component before-1.35 it is valid back to 1.30."""
     with pytest.raises(ValidationError, match="restartPolicyRules"):
         validate(shards_of(built(overlay)), "1.33", strict=True)
-    for document in with_component(tmp_path, overlay, "before-1.35"):
+    for document in with_components(tmp_path, overlay, "before-1.35"):
         validate(document, "1.30", strict=True)
 
 
@@ -167,24 +157,31 @@ def test_the_router_finds_each_shard_by_its_name(documents: list[Document]) -> N
     assert names[0]["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.name"}}
 
 
-def test_local_copies_fit_their_volume_and_the_node(documents: list[Document]) -> None:
-    """Exceeding the sizeLimit evicts the pod, so the program's budget ends below it; the node has 4 TB."""
-    settings = settings_of(documents)
-    volumes = {volume["name"]: volume for volume in pod_of(shards_of(documents))["volumes"]}
-    limit = quantity(volumes["staging"]["emptyDir"]["sizeLimit"])
+def test_no_overlay_makes_local_copies(documents: list[Document]) -> None:
+    """A copy is a write of every byte to the device's flash, which nobody reads."""
+    assert not [name for name in settings_of(documents) if "STAGING" in name]
+    pod = pod_of(shards_of(documents))
+    assert [volume["name"] for volume in pod["volumes"] if "emptyDir" in volume] == []
+
+
+def test_local_copies_fit_their_volume_and_the_limit(tmp_path: Path) -> None:
+    """Exceeding the sizeLimit or the limit evicts the pod, so the program's budget ends below both."""
+    documents = with_components(tmp_path, "nfs-v4", "staging")
+    settings, pod = settings_of(documents), pod_of(shards_of(documents))
+    volume = next(volume for volume in pod["volumes"] if volume["name"] == "staging")
+    limit = quantity(volume["emptyDir"]["sizeLimit"])
     assert int(settings["NFS_WATCH_STAGING_SIZE"]) <= limit * 0.9
-    assert limit * 16 < 4e12
-    mounts = {
-        mount["name"]: mount["mountPath"] for mount in pod_of(shards_of(documents))["containers"][0]["volumeMounts"]
-    }
-    assert settings["NFS_WATCH_STAGING"] in {mounts["staging"], ""}
-    assert "ephemeral-storage" not in str(pod_of(shards_of(documents))["containers"][0]["resources"])
+    container = pod["containers"][0]
+    assert limit + 256 * 2**20 < quantity(container["resources"]["limits"]["ephemeral-storage"])
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert settings["NFS_WATCH_STAGING"] == mounts["staging"]
 
 
-@pytest.mark.parametrize("name", NFS)
-def test_over_nfs_copies_are_staged(name: str) -> None:
-    """While a file's upload runs, a copy of it lies on the node's own disk."""
-    assert settings_of(built(name))["NFS_WATCH_STAGING"] == "/staging"
+def test_logs_and_copies_count_and_are_bounded(documents: list[Document]) -> None:
+    """A pod without a limit on local storage can fill the device's disk, on which its own system lies."""
+    for container in containers(documents):
+        resources = container["resources"]
+        assert quantity(resources["limits"]["ephemeral-storage"]) >= 100 * 2**20, "five logs of 10 MiB and more"
 
 
 def test_memory_is_above_what_the_settings_allow(documents: list[Document]) -> None:
@@ -208,15 +205,14 @@ def test_every_setting_is_one_that_the_programs_read(
     known = {f"NFS_WATCH_{field.upper()}" for field in (*Settings.model_fields, *router_settings.Settings.model_fields)}
     unknown = {name for name in values if name.startswith("NFS_WATCH_")} - known
     assert not unknown
-    for name in ("NFS_WATCH_ROOT", "NFS_WATCH_STAGING"):
-        (folder := tmp_path / name).mkdir()
-        values[name] = str(folder) if values[name] else ""
+    (folder := tmp_path / "share").mkdir()
+    values["NFS_WATCH_ROOT"] = str(folder)
     for name, value in values.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("POD_NAME", "nfs-watch-2")
     settings = load()
     assert (settings.ordinal, settings.statefulset) == (2, "nfs-watch")
-    assert (settings.staging is None) == (values["NFS_WATCH_STAGING"] == "")
+    assert settings.staging is None
 
 
 def test_the_variables_of_services_stay_out(documents: list[Document]) -> None:

@@ -49,13 +49,17 @@ def going(azure: str, name: str, export: str = "share") -> Going:
 
     The others bear a sign that they are finished: something happened to them after their last write.
     """
-    site = Site(name, f"{V4},{SOFT}", export=export).make("going")
-    for file, content in FILES.items():
-        (site.server / "going" / file).write_bytes(content)
-        os.utime(site.server / "going" / file, (1_000_000_000, 1_000_000_000))
+    site = Site(name, f"{V4},{SOFT}", export=export)
+    site.server.mkdir(parents=True)
+    site.make()
     server = site.uploader(azure, **{**SETTINGS, "settle": 3600, "nfs_timeout": bed.NFS_TIMEOUT})
     server.up()
-    bed.start(server, "going")
+    bed.start(server, "going")  # makes the folder: of files that lay there before a sign would not count
+    for file, content in FILES.items():
+        part = site.server / "going" / f"{file}.part"
+        part.write_bytes(content)
+        os.utime(part, (1_000_000_000, 1_000_000_000))
+        part.rename(part.with_suffix(""))
     bed.until(lambda: bed.events(server, "file.completed"), "the first file")
     (site.server / "going/waits.bin").write_bytes(b"waits")
     return Going(site, server, azure)

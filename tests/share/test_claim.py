@@ -130,15 +130,15 @@ def test_of_two_names_of_one_file_the_one_nearer_to_the_plain_name_stays(
         os.link(tmp_path / names_of_one[0], tmp_path / name)
     if other:
         write(tmp_path, **{other.replace(".", "_"): "another"})
-    assert claim.half_done()
+    assert claim.half_undone() == ("x.completed" in names_of_one)
     claim.finish()
-    assert not claim.half_done()
+    assert not claim.half_undone()
     assert names(tmp_path) == {stays: "one"} | ({other: "another"} if other else {})
 
 
-def test_three_files_are_not_half_done(tmp_path: Path, claim: Claim) -> None:
+def test_three_files_are_not_half_undone(tmp_path: Path, claim: Claim) -> None:
     write(tmp_path, x="new", x_processing="claimed", x_completed="done")
-    assert not claim.half_done()
+    assert not claim.half_undone()
     claim.finish()
     assert names(tmp_path) == {"x": "new", "x.processing": "claimed", "x.completed": "done"}
 

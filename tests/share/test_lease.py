@@ -21,7 +21,7 @@ from uploader.share.statx import born
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    if not tried(str(tmp_path)).leases:
+    if not tried(str(tmp_path), 0).leases:
         absent("the file system of the tests keeps no leases")
     path = tmp_path / "file"
     path.write_bytes(bytes(4096))
@@ -65,22 +65,30 @@ def test_where_there_are_no_leases_nobody_can_tell() -> None:
 
 
 def test_files_are_tried_without_a_trace(path: Path) -> None:
-    found = tried(str(path.parent))
+    found = tried(str(path.parent), 0)
     assert found.leases
     assert not found.remote
     assert [one.name for one in path.parent.iterdir()] == ["file"]
 
 
+def test_what_a_killed_process_left_of_its_trial_is_removed(tmp_path: Path) -> None:
+    """That of another ordinal may be in use."""
+    for name in ("trial-1-left", "trial-12-used", "clock-1"):
+        (tmp_path / name).touch()
+    tried(str(tmp_path), 1)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["clock-1", "trial-12-used"]
+
+
 def test_an_nfs_client_is_not_believed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It refuses a lease whenever it holds no delegation."""
     monkeypatch.setattr(filesystem, "_kind", lambda _: "nfs4")
-    found = tried(str(path.parent))
+    found = tried(str(path.parent), 0)
     assert found.remote
     assert not found.leases
 
 
 def test_the_birth_time_tells_files_apart_and_stays(tmp_path: Path) -> None:
-    if not tried(str(tmp_path)).births:
+    if not tried(str(tmp_path), 0).births:
         absent("the file system of the tests keeps no birth times")
     births = []
     for _ in range(2):

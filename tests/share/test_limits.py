@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.invariants.bed import Bed
-from uploader.share.scan import MAX_BLOB_NAME, MAX_NAME
+from uploader.naming import MAX_CHARACTERS, MAX_PARTS
+from uploader.share.scan import MAX_NAME
 from uploader.upload.block import MAX_BLOCKS, block_size
 
 MIB = 1024 * 1024
@@ -43,7 +44,7 @@ def test_the_longest_name_that_can_be_claimed_is_sent_and_one_byte_more_is_shown
 
 def test_the_longest_path_is_that_of_a_blob(bed: Bed) -> None:
     """A blob's name has at most 1024 characters: a longer path fails visibly and alone."""
-    room = MAX_BLOB_NAME - len("run/")
+    room = MAX_CHARACTERS - len("run/")
     folders = "/".join(["f" * 99] * 10)
     fits = f"{folders}/{'x' * (room - len(folders) - 1)}"
     bed.write(fits, b"fits")
@@ -54,8 +55,9 @@ def test_the_longest_path_is_that_of_a_blob(bed: Bed) -> None:
     assert "1021 characters" in bed.error(fits + "x")
 
 
-def test_folders_as_deep_as_a_path_can_be(bed: Bed) -> None:
-    path = "/".join(["d"] * 500) + "/x.bin"
+def test_folders_as_deep_as_a_blobs_name_can_be(bed: Bed) -> None:
+    """A file below one folder more is shown: tests/invariants/test_i13_all_accounted.py."""
+    path = "/".join(["d"] * (MAX_PARTS - 2)) + "/x.bin"
     bed.write(path, b"deep")
     cycle(bed)
     assert bed.content(path) == b"deep"

@@ -40,11 +40,12 @@ def test_names_are_told_apart(tmp_path: Path, top: int) -> None:
         "x": Kind.PLAIN,
         "y.processing": Kind.PROCESSING,
         "a.processing.processing": Kind.ODD,
+        "X.PROCESSING": Kind.ODD,
         "z.completed": Kind.COMPLETED,
         "d.completed": Kind.COMPLETED,
     }
     paths = {one.path for one in scan(top, ALL)}
-    assert paths == {"x", "y", "z", "a.processing.processing", "sub/d"}
+    assert paths == {"x", "y", "z", "a.processing.processing", "X.PROCESSING", "sub/d"}
 
 
 @pytest.mark.parametrize(

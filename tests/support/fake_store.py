@@ -3,7 +3,8 @@
 import itertools
 import threading
 from base64 import b64decode
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from hashlib import md5
 
 from uploader.blob.checksum import crc64
@@ -17,13 +18,19 @@ class Blob:
 
     parts: list[tuple[str, bytes]] | None = None
     waiting: dict[str, bytes] = field(default_factory=dict)
-    label: Label | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
     md5: bytes | None = None
     etag: str = ""
+    snapshots: dict[str, "Blob"] = field(default_factory=dict)
 
     @property
     def content(self) -> bytes:
         return b"".join(data for _, data in self.parts or [])
+
+    def stored(self) -> Stored:
+        said = self.metadata
+        crc = int.from_bytes(b64decode(said["crc64"]), "little") if "crc64" in said else None
+        return Stored(len(self.content), self.etag, crc, self.md5, said.get("inode"), said.get("born"), dict(said))
 
 
 class FakeStore:
@@ -47,10 +54,7 @@ class FakeStore:
             blob = self._blobs.get(name, Blob())
             if blob.parts is None:
                 return None
-            label = blob.label
-            said = label.metadata() if label else {}
-            crc = label.crc64 if label else None
-            return Stored(len(blob.content), blob.etag, crc, blob.md5, said.get("inode"), said.get("born"))
+            return blob.stored()
 
     def put(self, name: str, data: bytes, label: Label, etag: str | None) -> str:
         _verify(data, label.crc64)
@@ -86,8 +90,30 @@ class FakeStore:
     def relabel(self, name: str, label: Label, etag: str) -> str:
         with self._lock:
             blob = self._conditional(name, etag)
-            blob.label, blob.etag = label, f'"{next(self._etags)}"'
+            blob.metadata, blob.etag = label.metadata(), f'"{next(self._etags)}"'
             return blob.etag
+
+    def annotate(self, name: str, metadata: Mapping[str, str], etag: str) -> str:
+        with self._lock:
+            blob = self._conditional(name, etag)
+            blob.metadata, blob.etag = dict(metadata), f'"{next(self._etags)}"'
+            return blob.etag
+
+    def snapshot(self, name: str, etag: str) -> str:
+        with self._lock:
+            blob = self._conditional(name, etag)
+            snapshot = f"snapshot {next(self._etags)}"
+            blob.snapshots[snapshot] = replace(blob, metadata=dict(blob.metadata), waiting={}, snapshots={})
+            return snapshot
+
+    def snapshots(self, name: str) -> dict[str, Stored]:
+        with self._lock:
+            return {key: kept.stored() for key, kept in self._blobs[name].snapshots.items()}
+
+    def kept(self, name: str) -> dict[str, bytes]:
+        """Return the content of a blob's snapshots, by id."""
+        with self._lock:
+            return {key: kept.content for key, kept in self._blobs[name].snapshots.items()}
 
     def discard(self, name: str, blocks: Blocks) -> None:
         with self._lock:
@@ -103,7 +129,7 @@ class FakeStore:
         return blob
 
     def _write(self, name: str, blob: Blob, parts: list[tuple[str, bytes]], label: Label, digest: bytes | None) -> str:
-        blob.parts, blob.label, blob.md5 = parts, label, digest
+        blob.parts, blob.metadata, blob.md5 = parts, label.metadata(), digest
         blob.waiting.clear()
         blob.etag = f'"{next(self._etags)}"'
         self.writes.append(name)

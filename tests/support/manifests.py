@@ -1,5 +1,6 @@
 """The manifests as `kubectl apply -k` would send them, and the parts of them that tests need."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -15,6 +16,8 @@ KUBECTL = str(TOP / ".tools/kubectl/bin/kubectl")  # a known version, whatever t
 OVERLAYS = ["same-machine", "nfs-v4", "nfs-v3", "try-out"]
 NFS = ["nfs-v4", "nfs-v3"]
 AZURE = ["same-machine", *NFS]
+COMPONENTS = sorted(path.name for path in (K8S / "components").iterdir())
+CRDS = {"PodMonitor", "PrometheusRule"}  # the Prometheus operator's kinds, which no schema here knows
 UNITS = ["", "Ki", "Mi", "Gi", "Ti"]
 Document = dict[str, Any]
 _BUILT: dict[str, list[Document]] = {}
@@ -27,6 +30,17 @@ def build(folder: Path) -> list[Document]:
     assert done.returncode == 0, done.stderr
     assert not done.stderr, done.stderr
     return list(yaml.safe_load_all(done.stdout))
+
+
+def with_components(folder: Path, overlay: str, *components: str) -> list[Document]:
+    """Build an overlay with components, from a folder outside k8s/."""
+    top = os.path.relpath(K8S, folder.resolve())
+    lines = {
+        "resources": [f"{top}/overlays/{overlay}"],
+        "components": [f"{top}/components/{one}" for one in components],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(lines))
+    return build(folder)
 
 
 def built(overlay: str) -> list[Document]:

@@ -200,6 +200,7 @@ W, U, S, F = (
     "nfs_watch_files_uploaded_total",
 )
 AGE = "nfs_watch_share_age_seconds"
+ENDS = "nfs_watch_certificate_expires_seconds"
 CASES: list[tuple[str, dict[str, str], int, bool]] = [
     ("NfsWatchNoProgress", {W: "5+0x60", U: "0+0x60", S: "100+0x60", F: "1+0x60"}, 40, True),
     ("NfsWatchNoProgress", {W: "5+0x60", U: "0+0x60"}, 40, True),  # nothing was ever sent
@@ -214,6 +215,8 @@ CASES: list[tuple[str, dict[str, str], int, bool]] = [
     ("NfsWatchBacklogGrows", {W: "1+0x120"}, 100, False),
     ("NfsWatchShareSlow", {AGE: "1+0x10 15 1+0x10"}, 12, True),
     ("NfsWatchShareSlow", {AGE: "1+0x30"}, 12, False),
+    ("NfsWatchCertificateExpires", {ENDS: f"{30 * 86400 + 1000}+0x30"}, 30, True),  # promtool's time begins at 0
+    ("NfsWatchCertificateExpires", {ENDS: f"{30 * 86400 + 1000}+0x30"}, 15, False),
     ("NfsWatchShardGone", {AGE: "1+0x20 _x60"}, 45, True),
     ("NfsWatchShardGone", {AGE: "1+0x90"}, 45, False),
     ("NfsWatchAllGone", {}, 15, True),

@@ -129,9 +129,9 @@ def test_credentials_that_are_refused_or_wrong_are_never_shown(
     shard.start()
     assert shard.process is not None
     if "127.0.0.1:9/" in connection:
-        shard.ready()
+        shard.ready("/livez")
         httpx.post(f"{shard.url}/v1/watch/start", json={"session": "run-1"}, trust_env=False, timeout=60)
-        wait_for(lambda: names.FILE_FAILED in shard.log(), "the failure", 60)
+        wait_for(lambda: names.STORE_AWAY in shard.log(), "the reason for waiting", 60)
     else:
         assert shard.wait() == 1
         assert checked(shard.log(), "uploader")[-1]["event"] == names.PROCESS_ENDS

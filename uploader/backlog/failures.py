@@ -7,6 +7,7 @@ At worst every file has a text of its own, of MAX_TEXT characters: another 300 b
 import random
 import time
 from dataclasses import dataclass
+from math import inf
 
 from uploader.backlog.remembered import Remembered
 
@@ -40,17 +41,18 @@ class Failures(Remembered[Failure]):
         self.eligible = 0  # remembered files that a drain waits for
         self._shared: dict[str, str] = {}
 
-    def add(self, path: str, text: str, size: int, scan: int, *, eligible: bool) -> Failure | None:
+    def add(self, path: str, text: str, size: int, scan: int, *, eligible: bool, final: bool = False) -> Failure | None:
         """Remember a failed attempt: the next one follows after 5 s, doubling to 5 min, give or take a fifth.
 
-        None when the file is new and MAX_FAILURES are remembered already.
+        `final`: none follows. None when the file is new and MAX_FAILURES are remembered already.
         """
         before = self.get(path)
         if before is None and len(self) >= MAX_FAILURES:
             return None
         attempts = before.attempts + 1 if before else 1
         wait = min(FIRST_BACKOFF * 2 ** min(attempts - 1, 10), LAST_BACKOFF) * random.uniform(0.8, 1.2)  # noqa: S311
-        failure = Failure(self._share(text), attempts, time.monotonic() + wait, size, eligible, when=time.time())
+        due = inf if final else time.monotonic() + wait
+        failure = Failure(self._share(text), attempts, due, size, eligible, when=time.time())
         self.put(path, failure, scan)
         self.eligible += eligible
         return failure

@@ -18,7 +18,7 @@ from uploader.backlog.known import Known
 from uploader.backlog.settling import Settling
 from uploader.backlog.snapshot import Snapshot
 from uploader.backlog.throughput import Throughput
-from uploader.errors import FileError, NotEligible
+from uploader.errors import FileError, NameRefused, NotEligible
 from uploader.share.fingerprint import Fingerprint
 from uploader.telemetry import instruments, names
 from uploader.telemetry.text import shown
@@ -172,8 +172,8 @@ class Inventory:
         """
         text = str(error) if isinstance(error, FileError) else f"{type(error).__name__}: {error}"
         with self._lock:
-            eligible = not isinstance(error, NotEligible)
-            failure = self._known.failures.add(path, text, size, self._scans, eligible=eligible)
+            eligible, final = not isinstance(error, NotEligible | NameRefused), isinstance(error, NameRefused)
+            failure = self._known.failures.add(path, text, size, self._scans, eligible=eligible, final=final)
             if failure is None and path in self._known.busy:
                 self._pace = max(self._pace, time.monotonic()) + 1 / UNREMEMBERED
         instruments.failed(error)

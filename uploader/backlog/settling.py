@@ -16,7 +16,8 @@ MAX_SETTLING = 20_000  # each scan looks at any further files again
 class Settling:
     """A file that may still be written. `since`: unchanged since; `due`: look again then; both monotonic seconds.
 
-    `seen`: number of the last scan that saw it. `reason`: what the file waits for, where that is more than time.
+    `seen`: number of the last scan that saw it. `reason`: what the file waits for, where that is more than time;
+    `pause`: then the seconds from the last look to `due`.
     """
 
     look: Fingerprint
@@ -25,6 +26,7 @@ class Settling:
     given_back: bool = False
     reason: str = ""
     seen: int = 0
+    pause: float = 0.0
 
     @property
     def size(self) -> int:

@@ -2,35 +2,37 @@
 
 import logging
 from base64 import b64encode
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from email.utils import formatdate
 from typing import Any, cast
 from urllib.parse import quote
 
-from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
+from azure.core.exceptions import AzureError
 from azure.core.pipeline import Pipeline, PipelineRequest, PipelineResponse
 from azure.core.pipeline.policies import BearerTokenCredentialPolicy, RetryPolicy, SansIOHTTPPolicy
 from azure.core.rest import HttpRequest, HttpResponse
-from azure.identity import CredentialUnavailableError, DefaultAzureCredential
 from azure.storage.blob import BlobServiceClient
 
 from uploader.blob import replies
+from uploader.blob.account import VARIABLE, connection_string
 from uploader.blob.checksum import Content, crc64, crc64_header, md5_header
-from uploader.blob.errors import code_of, translated
+from uploader.blob.errors import code_of, refused, translated
+from uploader.blob.identity import Credential
 from uploader.blob.rate_limit import RateLimit
+from uploader.blob.reach import Reach
 from uploader.blob.store import Blocks, Label, Stored
 from uploader.blob.transport import ThreadTransport
-from uploader.environment import PREFIX
 from uploader.errors import BadConfiguration, StoreAway, StoreRefused
 from uploader.settings import Settings
 
 API_VERSION = "2025-05-05"
 LONGEST_WAIT = 60.0  # seconds between two tries, even where Retry-After asks for more
 SCOPE = "https://storage.azure.com/.default"
-for _noisy in ("azure.core.pipeline.policies.http_logging_policy", "azure.identity"):
-    logging.getLogger(_noisy).setLevel(logging.WARNING)
+PATIENCE = 10.0  # seconds for each send and reply while we only ask whether the store can be reached
+OURS = ".nfs-watch"  # below the prefix: no blob has this name, and no file may have it
+NEVER = '"0x0"'  # no blob has this ETag: a write under this condition changes nothing
+logging.getLogger("azure.core.pipeline.policies.http_logging_policy").setLevel(logging.WARNING)
 
 # What the service answers when it has done what was asked; a proxy's redirect or greeting is no confirmation.
 _DONE = {"PUT": 201, "DELETE": 202, "HEAD": 200, "GET": 200}
@@ -44,6 +46,9 @@ _PROPERTIES = {
     "Content-Disposition": "x-ms-blob-content-disposition",
     "Cache-Control": "x-ms-blob-cache-control",
 }
+
+
+Chain = Pipeline[HttpRequest, HttpResponse]
 
 
 class Stamp(SansIOHTTPPolicy[HttpRequest, HttpResponse]):
@@ -72,53 +77,67 @@ class Retries(RetryPolicy[HttpRequest, HttpResponse]):
 class AzureBlobs:
     """One container. One client and one credential for all threads.
 
-    Calls about blobs go through a pipeline of three policies: the SDK's client costs four times as much for a small
-    file, and serves only calls about the container. Both share the transport, and azure-core's retries: these obey
-    Retry-After and repeat 429, which the storage SDK's own do not.
+    All calls go through a pipeline of three policies: the SDK's client costs four times as much for a small file. The
+    retries are azure-core's: these obey Retry-After and repeat 429, which the storage SDK's own do not.
     """
 
     def __init__(self, settings: Settings, timeout: float = 60) -> None:
-        """`timeout`: seconds for one send or reply. Raises BadConfiguration when the credentials cannot be made."""
+        """`timeout`: seconds for one send or reply. Asks nobody. Raises BadConfiguration when it cannot ask."""
         self.container = settings.container
         self.checksum = settings.checksum
-        transport = ThreadTransport(timeout, RateLimit(settings.max_upload_rate))
-        options: dict[str, Any] = {"transport": transport, "retry_policy": Retries()}
-        try:
-            if settings.connection_string:
-                text = settings.connection_string.get_secret_value()
-                service = BlobServiceClient.from_connection_string(text, **options)
-                sign = service.credential
-            else:
-                # A missing or misspelt AZURE_TOKEN_CREDENTIALS is an error at once, not a chain that fails after 30 s.
-                credential = DefaultAzureCredential(require_envvar=True)
-                service = BlobServiceClient(settings.account_url or "", credential, **options)
-                sign = BearerTokenCredentialPolicy(credential, SCOPE)
-        except (ValueError, CredentialUnavailableError, KeyError) as error:
-            variable = "AZURE_STORAGE_CONNECTION_STRING" if settings.connection_string else f"{PREFIX}ACCOUNT_URL"
-            raise BadConfiguration(f"{variable}: its credentials are not usable: {error}") from None
-        self._container = service.get_container_client(settings.container)
-        self._url, _, self._token = self._container.url.partition("?")
+        self._ours = f"{settings.blob_prefix}{OURS}"
+        service, sign = _account(settings)
+        self._url, _, self._token = service.get_container_client(settings.container).url.partition("?")
         self.account = self._url.removesuffix(f"/{settings.container}")
-        policies = [Retries(), Stamp(), *([sign] if sign else [])]
-        self._pipeline: Pipeline[HttpRequest, HttpResponse] = Pipeline(transport, policies)
+        self._pipeline = _pipeline(ThreadTransport(timeout, RateLimit(settings.max_upload_rate)), sign(), Retries())
+        self._asking = _pipeline(ThreadTransport(min(timeout, PATIENCE), RateLimit(0)), sign())
+        self.reach = Reach(self.ensure_container)
 
     def ensure_container(self) -> None:
-        """Create the container unless it exists (A8). Raises BadConfiguration or StoreAway."""
-        try:
-            if self._container.exists():
-                return
-            self._container.create_container()
-        except AzureError as error:
-            if code_of(error) == "ContainerAlreadyExists":
-                return
-            if isinstance(error, ClientAuthenticationError) and error.response is None:  # not sent at all
-                reason = " ".join(error.message.split())
-                raise BadConfiguration(f"the credentials cannot be used: {reason}") from error
-            said = translated(error)
+        """Create the container where it is missing (A8), and ask whether it may be read and written. Without retries.
+
+        No permission is asked for that uploading does not need: a signature for one container may never ask about the
+        container itself. Raises BadConfiguration when the answer is no, StoreAway when there is none.
+        """
+        read, write = {"x-ms-range": "bytes=0-0"}, {"If-Match": NEVER}  # of a blob that is not there
+        for method, query, headers in (("GET", "", read), ("PUT", "comp=metadata", write)):
+            reply = self._asked(method, query, headers)
+            if code_of(reply) == "ContainerNotFound":
+                self._create()
+                reply = self._asked(method, query, headers)
+            if code_of(reply) in {"BlobNotFound", "ConditionNotMet"}:
+                continue
+            said = refused(reply)
             if isinstance(said, StoreAway):
-                raise said from error
-            what = f"the container {self.container!r} cannot be reached or created: {said}"
-            raise BadConfiguration(what) from error
+                raise said
+            raise BadConfiguration(f"the container {self.container!r} cannot be used: {said}")
+
+    def _asked(self, method: str, query: str, headers: dict[str, str]) -> HttpResponse:
+        """Ask without retries. Raises BadConfiguration, StoreAway."""
+        try:
+            return self._reply(self._asking, method, self._address(self._ours, query), b"", headers)
+        except AzureError as error:
+            said = translated(error)
+        except StoreRefused as error:  # of the identity service
+            said = error
+        if isinstance(said, StoreAway):
+            raise said
+        raise BadConfiguration(str(said))
+
+    def _create(self) -> None:
+        """Create the container. Raises BadConfiguration when it may not be created, StoreAway."""
+        query = "&".join(part for part in ("restype=container", self._token) if part)
+        try:
+            reply = self._reply(self._asking, "PUT", f"{self._url}?{query}", b"", {})
+        except AzureError as error:
+            raise translated(error) from error
+        if reply.status_code == 201 or code_of(reply) == "ContainerAlreadyExists":
+            return
+        said = refused(reply)
+        if isinstance(said, StoreAway):
+            raise said
+        what = f"the container {self.container!r} does not exist and may not be created: create it"
+        raise BadConfiguration(f"{what}, or allow that; {said}")
 
     def head(self, name: str) -> Stored | None:
         """Describe a committed blob."""
@@ -159,6 +178,40 @@ class AzureBlobs:
         reply = self._send("PUT", name, "comp=metadata", b"", _metadata(label) | _condition(etag), done=200)
         return replies.etag(cast("HttpResponse", reply).headers)  # a greeting on the way has none
 
+    def annotate(self, name: str, metadata: Mapping[str, str], etag: str) -> str:
+        """Replace the blob's metadata; return the new etag."""
+        said = {f"x-ms-meta-{key}": value for key, value in metadata.items()}
+        reply = self._send("PUT", name, "comp=metadata", b"", said | _condition(etag), done=200)
+        return replies.etag(cast("HttpResponse", reply).headers)
+
+    def snapshot(self, name: str, etag: str) -> str:
+        """Take a snapshot, in one try: whether a try without a reply has made one is not known."""
+        try:
+            reply = self._send("PUT", name, "comp=snapshot", b"", _condition(etag), retry_total=0)
+        except StoreRefused as error:
+            if "FeatureNotSupported" in str(error):
+                raise StoreRefused("the account knows no snapshots (FeatureNotSupported)") from error
+            raise
+        return replies.snapshot_id(cast("HttpResponse", reply).headers)
+
+    def snapshots(self, name: str) -> dict[str, Stored]:
+        """List the snapshots of the blob. Their list is the container's, which some signatures may not read."""
+        query = f"restype=container&comp=list&include=snapshots%2Cmetadata&prefix={quote(name, safe='')}"
+        found: dict[str, Stored] = {}
+        marker = ""
+        while True:
+            try:
+                reply = self._send("GET", "", query + marker, b"", {})
+            except StoreRefused as error:
+                if getattr(error.__cause__, "status_code", 0) == 403:
+                    return {}
+                raise
+            page, more = replies.snapshots(cast("HttpResponse", reply).content, name)
+            found |= page
+            if not more:
+                return found
+            marker = f"&marker={quote(more, safe='')}"
+
     def discard(self, name: str, blocks: Blocks) -> None:
         """Drop the uncommitted blocks: only a commit does that, so the blob is committed again as it is.
 
@@ -189,31 +242,74 @@ class AzureBlobs:
         return {"x-ms-content-crc64": crc64_header(crc)}
 
     def _send(
-        self, method: str, name: str, query: str, data: Content, headers: dict[str, str], done: int | None = None
+        self,
+        method: str,
+        name: str,
+        query: str,
+        data: Content,
+        headers: dict[str, str],
+        done: int | None = None,
+        **options: int,
     ) -> HttpResponse | None:
-        """Return the reply, None when there is no such blob. Raises StoreError."""
+        """Return the reply, None when there is no such blob. No name: the container's. Raises StoreError.
+
+        `options`: azure-core's, for this request.
+        """
+        try:
+            reply = self._reply(self._pipeline, method, self._address(name, query), data, headers, **options)
+        except AzureError as error:
+            said = translated(error)
+            if isinstance(said, StoreAway):
+                self.reach.doubt()
+            raise said from error
+        except StoreAway:  # the identity service
+            self.reach.doubt()
+            raise
+        if reply.status_code == (done or _DONE[method]):
+            return reply
+        code = code_of(reply)
+        if method != "PUT" and code == "BlobNotFound":
+            return None
+        if code == "ContainerNotFound":
+            self._create()  # deleted while we run: created again, or the process ends (A8)
+        said = refused(reply)
+        if isinstance(said, StoreAway):
+            self.reach.doubt()
+        raise said
+
+    def _address(self, name: str, query: str) -> str:
         query = "&".join(part for part in (query, self._token) if part)
-        url = f"{self._url}/{quote(name, safe='~/')}" + (f"?{query}" if query else "")
+        path = f"/{quote(name, safe='~/')}" if name else ""
+        return self._url + path + (f"?{query}" if query else "")
+
+    def _reply(
+        self, pipeline: Chain, method: str, url: str, data: Content, headers: dict[str, str], **options: int
+    ) -> HttpResponse:
         if method == "PUT":
             # Without a length http.client would send the pieces of a large body chunked.
             headers |= {"Content-Length": str(len(data)), "Content-Type": "application/octet-stream"}
-        with self._errors():
-            request = HttpRequest(method, url, headers=headers, content=cast("bytes", data) or None)
-            reply = self._pipeline.run(request).http_response
-            if reply.status_code == (done or _DONE[method]):
-                return reply
-            if method == "PUT" or reply.headers.get("x-ms-error-code") != "BlobNotFound":
-                raise HttpResponseError(response=reply)
-        return None
+        request = HttpRequest(method, url, headers=headers, content=cast("bytes", data) or None)
+        return pipeline.run(request, **options).http_response
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
+
+def _pipeline(transport: ThreadTransport, sign: Any, *retries: Retries) -> Chain:  # noqa: ANN401 the SDK has no type
+    return Pipeline(transport, [*retries, Stamp(), *([sign] if sign else [])])
+
+
+def _account(settings: Settings) -> tuple[BlobServiceClient, Callable[[], Any]]:
+    """Return what knows the account's address, and what makes a policy that signs. Raises BadConfiguration."""
+    if settings.connection_string:
+        text = connection_string(settings.connection_string.get_secret_value())
         try:
-            yield
-        except AzureError as error:
-            if code_of(error) == "ContainerNotFound":
-                self.ensure_container()  # deleted while we run: created again, or the process ends (A8)
-            raise translated(error) from error
+            service = BlobServiceClient.from_connection_string(text)
+        except (ValueError, KeyError):  # their texts may hold the key
+            raise BadConfiguration(f"{VARIABLE}: it cannot be read; is it copied whole?") from None
+        return service, lambda: service.credential
+    url = settings.account_url or ""
+    if not url.startswith("https://"):
+        raise BadConfiguration(f"NFS_WATCH_ACCOUNT_URL={url}: a token is sent over HTTPS only; write https://")
+    credential = Credential()
+    return BlobServiceClient(url), lambda: BearerTokenCredentialPolicy(credential, SCOPE)
 
 
 def _labelled(label: Label) -> dict[str, str]:

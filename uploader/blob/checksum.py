@@ -1,6 +1,6 @@
 """CRC-64/NVME, which Azure calls CRC64, and how headers write checksums."""
 
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from hashlib import md5
 from typing import cast
 
@@ -27,3 +27,11 @@ def crc64_header(value: int) -> str:
 def md5_header(data: Content) -> str:
     """Return the MD5 of the data as Content-MD5 writes it."""
     return b64encode(md5(data, usedforsecurity=False).digest()).decode()
+
+
+def decoded(text: str | None) -> bytes | None:
+    """Decode base64 that any tool may have written; None when there is none, or it is invalid."""
+    try:
+        return b64decode(text, validate=True) if text else None
+    except ValueError:
+        return None

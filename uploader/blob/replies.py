@@ -1,14 +1,15 @@
 """Reads the service's answers about a blob, and checks them: something on the way may have answered instead."""
 
 import re
-from base64 import b64decode
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from xml.etree import ElementTree as ET
 
+from uploader.blob.checksum import decoded
 from uploader.blob.store import Blocks, Stored
 from uploader.errors import StoreRefused
 
+_META = "x-ms-meta-"
 _NUMBER = re.compile(r"[0-9]{1,19}", re.ASCII)
 
 
@@ -23,22 +24,43 @@ def stored(headers: Mapping[str, str]) -> Stored:
         inode=headers.get("x-ms-meta-inode"),
         born=headers.get("x-ms-meta-born"),
         modified=_time(headers.get("Last-Modified")),
+        metadata={key[len(_META) :]: value for key, value in headers.items() if key.lower().startswith(_META)},
     )
 
 
 def listed(content: bytes) -> Blocks:
     """Read a list of blocks, in which the etag is missing. Raises StoreRefused."""
-    try:
-        lists = ET.fromstring(content)  # noqa: S314 the store is trusted with the files themselves
-    except (ET.ParseError, ValueError, LookupError) as error:
-        raise _unusable(f"the list of blocks is not XML ({error})") from error
-    if lists.tag != "BlockList":
-        raise _unusable(f"the list of blocks has the root element {lists.tag[:100]!r}")
+    lists = _xml(content, "BlockList", "the list of blocks")
     blocks = lists.findall("CommittedBlocks/Block")
     # The content of a Put Blob is no block; some emulators list it as a block without a name.
     committed = [_id(block) for block in blocks] if any(block.findtext("Name") for block in blocks) else []
     waiting = lists.iterfind("UncommittedBlocks/Block")
     return Blocks({_id(block): _number(block.findtext("Size"), "a block's size") for block in waiting}, committed, None)
+
+
+def snapshot_id(headers: Mapping[str, str]) -> str:
+    """Return the id of a new snapshot. Raises StoreRefused."""
+    if found := headers.get("x-ms-snapshot"):
+        return found
+    raise _unusable("the snapshot's id is missing")
+
+
+def snapshots(content: bytes, name: str) -> tuple[dict[str, Stored], str]:
+    """Read one page of a list of blobs: the snapshots of this one, and where the next page begins, "" for nowhere.
+
+    The list is in the order of the names: a page that names another blob is the last. Raises StoreRefused.
+    """
+    page = _xml(content, "EnumerationResults", "the list of snapshots")
+    found: dict[str, Stored] = {}
+    for blob in page.iterfind("Blobs/Blob"):
+        if blob.findtext("Name") != name:
+            return found, ""
+        if snapshot := blob.findtext("Snapshot"):
+            said = {part.tag: part.text or "" for part in blob.iterfind("Properties/*")}
+            said["ETag"] = said.get("Etag", "")
+            said |= {_META + part.tag: part.text or "" for part in blob.iterfind("Metadata/*")}
+            found[snapshot] = stored(said)
+    return found, page.findtext("NextMarker") or ""
 
 
 def etag(headers: Mapping[str, str]) -> str:
@@ -60,12 +82,14 @@ def _time(text: str | None) -> str | None:
         return None
 
 
-def decoded(text: str | None) -> bytes | None:
-    """Decode base64 that any tool may have written; None when there is none, or it is invalid."""
+def _xml(content: bytes, root: str, what: str) -> ET.Element:
     try:
-        return b64decode(text, validate=True) if text else None
-    except ValueError:
-        return None
+        found = ET.fromstring(content)  # noqa: S314 the store is trusted with the files themselves
+    except (ET.ParseError, ValueError, LookupError) as error:
+        raise _unusable(f"{what} is not XML ({error})") from error
+    if found.tag != root:
+        raise _unusable(f"{what} has the root element {found.tag[:100]!r}")
+    return found
 
 
 def _id(block: ET.Element) -> str:

@@ -1,7 +1,8 @@
 """The seam to the blob store: the calls that the engine needs, and what passes through them."""
 
 from base64 import b64decode
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -11,8 +12,16 @@ FIRST_SECOND, LAST_SECOND = -30_610_224_000, 253_402_300_799  # 1000-01-01T00:00
 
 
 @dataclass(frozen=True, slots=True)
+class Replaced:
+    """Other content that was replaced: its etag without the quotes, and its snapshot's id; None: it was not kept."""
+
+    etag: str
+    snapshot: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Label:
-    """What goes with a blob: `crc64` of the whole content, `md5` of it or None, and the source.
+    """What goes with a blob: `crc64` of the whole content, `md5` of it or None, the source, and what it replaced.
 
     `inode` and `born`, its birth time in ns or None, tell a later process whether a file is the very one that was sent.
     """
@@ -25,22 +34,30 @@ class Label:
     mtime_ns: int
     session: str
     content_type: str
+    replaced: Replaced | None = None
 
     def metadata(self) -> dict[str, str]:
         """Return the blob's metadata."""
-        born = {} if self.born is None else {"born": str(self.born)}
-        return born | {
+        said = {
             "crc64": crc64_header(self.crc64),
             "mtime": rfc3339(self.mtime_ns),
             "inode": str(self.inode),
             "session": self.session,
         }
+        if self.born is not None:
+            said["born"] = str(self.born)
+        if self.replaced:
+            said["replaced"] = self.replaced.etag
+            if self.replaced.snapshot:
+                said["snapshot"] = self.replaced.snapshot
+        return said
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A committed blob, as the store describes it. What another tool wrote may lack crc64, md5, inode and born.
+    """A committed blob or a snapshot, as the store describes it.
 
+    What another tool wrote may lack crc64, md5, inode and born. `metadata`: all of it, to be written back as it was.
     `modified`: RFC 3339 in UTC, None when the store does not tell.
     """
 
@@ -50,8 +67,29 @@ class Stored:
     md5: bytes | None
     inode: str | None
     born: str | None
-
+    metadata: Mapping[str, str] = field(default_factory=dict, compare=False)
     modified: str | None = None
+
+    @property
+    def version(self) -> str:
+        """What names this content for good: its first etag, without quotes, which a change of the metadata replaces."""
+        return self.metadata.get("version") or self.etag.strip('"')
+
+    @property
+    def replaced(self) -> Replaced | None:
+        """What it replaced, as far as it says so."""
+        etag = self.metadata.get("replaced")
+        return Replaced(etag, self.metadata.get("snapshot")) if etag else None
+
+    def same(self, other: "Stored") -> bool:
+        """Tell whether both have the same content: by what both have of CRC64, MD5 and version, in this order."""
+        if self.size != other.size:
+            return False
+        if self.crc64 is not None and other.crc64 is not None:
+            return self.crc64 == other.crc64
+        if self.md5 and other.md5:
+            return self.md5 == other.md5
+        return self.version == other.version
 
     def holds(self, label: Label) -> bool:
         """Tell whether the blob has the content that the label describes."""
@@ -65,12 +103,15 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """A blob that the store has confirmed. `at`: RFC 3339 in UTC; `replaced`: what was there before, or None."""
+    """What the store has confirmed of a file. `at`: when, RFC 3339 in UTC.
+
+    `replaced`: other content that was under its name, None: none was.
+    """
 
     label: Label
     etag: str
     at: str
-    replaced: str | None = None
+    replaced: Replaced | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +154,15 @@ class BlobStore(Protocol):
 
     def relabel(self, name: str, label: Label, etag: str) -> str:
         """Write what is kept beside a committed blob's content anew: the metadata only. Return the new etag."""
+
+    def annotate(self, name: str, metadata: Mapping[str, str], etag: str) -> str:
+        """Write a committed blob's metadata anew, and return the new etag."""
+
+    def snapshot(self, name: str, etag: str) -> str:
+        """Keep a committed blob as it is in a snapshot; return its id. Never repeated: there could be two of them."""
+
+    def snapshots(self, name: str) -> Mapping[str, Stored]:
+        """Return a blob's snapshots by id; none where the credentials may not list."""
 
     def discard(self, name: str, blocks: Blocks) -> None:
         """Drop the uncommitted blocks and leave a committed blob as it is."""

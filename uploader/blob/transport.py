@@ -5,22 +5,28 @@ the CPU of this one for a small file; docs/decisions.md has the figures.
 """
 
 import http.client
+import os
+import re
 import ssl
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any, Self
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import urlencode, urlsplit
 
 import orjson
 from azure.core.exceptions import HttpResponseError, ServiceRequestError, ServiceResponseError
 from azure.core.pipeline.transport import HttpTransport
 from azure.core.rest import HttpRequest, HttpResponse
 
+from uploader.blob.connection import Connection, ProxyRefused, TlsConnection, Tunnelled
+from uploader.blob.proxy import Proxies, Proxy
 from uploader.blob.rate_limit import CHUNK, RateLimit
+from uploader.errors import BadConfiguration
 
 PIECE = 1024 * 1024  # bytes a send: the time-out of socket.sendall is for all the bytes of one call
+_SIGNATURE = re.compile(r"(?i)\b(sig=)[^&\s'\"]+")
+_WRONG_TIME = {9, 10}  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 IDLE = 30.0  # seconds after which a connection is opened again: the service closes idle connections
 
 
@@ -84,40 +90,16 @@ class Reply(HttpResponse):
         return None
 
 
-class _Connection(http.client.HTTPConnection):
-    """Sends a small body in one piece with its head: two packets wake the receiver twice."""
-
-    _small = False
-    _head = b""
-
-    def begin(self, body: Any) -> None:  # noqa: ANN401 whatever http.client takes
-        """Prepare for the next request, which has this body."""
-        self._small = isinstance(body, bytes) and 0 < len(body) <= CHUNK
-        self._head = b""
-
-    def send(self, data: Any) -> None:  # noqa: ANN401 as http.client
-        """Hold the head of a request with a small body until the body comes."""
-        if self._small:
-            self._small, self._head = False, data
-            return
-        head, self._head = self._head, b""
-        super().send(head + data if head else data)
-
-
-class _TlsConnection(_Connection, http.client.HTTPSConnection):
-    """The same over TLS."""
-
-
 class ThreadTransport(HttpTransport[HttpRequest, HttpResponse]):
-    """No pool and no lock. https obeys HTTPS_PROXY and NO_PROXY as the environment had them at the start."""
+    """No pool and no lock. Proxies and SSL_CERT_FILE are as the environment had them at the start."""
 
     def __init__(self, timeout: float, rate: RateLimit) -> None:
-        """`timeout`: seconds for connecting, for each piece sent and for the reply."""
+        """`timeout`: seconds for connecting, for each piece sent and for the reply. Raises BadConfiguration."""
         self._local = threading.local()
         self._timeout = timeout
         self._rate = rate
-        self._tls = ssl.create_default_context()
-        self._proxy = getproxies().get("https")
+        self._tls = trusting()
+        self._proxies = Proxies()
 
     def open(self) -> None:
         """Do nothing: connections are made when they are needed."""
@@ -135,25 +117,32 @@ class ThreadTransport(HttpTransport[HttpRequest, HttpResponse]):
         """Send, and read the whole reply. Raises ServiceRequestError when sending fails, else ServiceResponseError."""
         scheme, rest = request.url.split("://", 1)
         netloc, slash, target = rest.partition("/")
-        connection = self._connection(scheme, netloc)
         headers = request.headers
         sent = False
+        connection: Connection | None = None
         try:
+            connection = self._connection(scheme, netloc)
             body = self._body(request.content)
             connection.begin(body)
-            connection.request(request.method, slash + target, body, headers)
+            if scheme == "http" and (proxy := self._proxy(scheme, netloc)):
+                connection.request(request.method, request.url, body, {**headers, **proxy.headers})
+            else:
+                connection.request(request.method, slash + target, body, headers)
             sent = True
             raw = connection.getresponse()
             content = raw.read()
+            if raw.status == 407 and scheme == "http" and (proxy := self._proxy(scheme, netloc)):
+                raise ProxyRefused(proxy, netloc, raw.status, raw.reason)
         except (OSError, http.client.HTTPException) as error:
-            connection.close()
+            if connection:
+                connection.close()
             kind = ServiceResponseError if sent else ServiceRequestError
-            raise kind(f"{type(error).__name__}: {error}", error=error) from error
+            raise kind(f"{netloc}: {_reason(error)}", error=error) from error
         self._local.used = time.monotonic()
         return Reply(request, raw, content)
 
-    def _connection(self, scheme: str, netloc: str) -> _Connection:
-        known: _Connection | None = getattr(self._local, "connection", None)
+    def _connection(self, scheme: str, netloc: str) -> Connection:
+        known: Connection | None = getattr(self._local, "connection", None)
         if known is None:
             known = self._local.connection = self._made(scheme, netloc)
             self._local.used = time.monotonic()
@@ -161,18 +150,23 @@ class ThreadTransport(HttpTransport[HttpRequest, HttpResponse]):
             known.close()  # request() opens it again by itself
         return known
 
-    def _made(self, scheme: str, netloc: str) -> _Connection:
+    def _made(self, scheme: str, netloc: str) -> Connection:
+        proxy = self._proxy(scheme, netloc)
         if scheme != "https":
-            return _Connection(netloc, timeout=self._timeout)
-        if not self._proxy or proxy_bypass(netloc):
-            return _TlsConnection(netloc, timeout=self._timeout, context=self._tls)
-        through = urlsplit(self._proxy).netloc
-        connection = _TlsConnection(through, timeout=self._timeout, context=self._tls)
-        connection.set_tunnel(netloc)
-        return connection
+            return Connection(str(proxy) if proxy else netloc, timeout=self._timeout)
+        if proxy:
+            return Tunnelled(netloc, proxy, self._timeout, self._tls)
+        return TlsConnection(netloc, timeout=self._timeout, context=self._tls)
+
+    def _proxy(self, scheme: str, netloc: str) -> Proxy | None:
+        server = urlsplit(f"{scheme}://{netloc}")
+        port = server.port or (443 if scheme == "https" else 80)
+        return self._proxies.on_the_way(scheme, server.hostname or "", port)
 
     def _body(self, content: Any) -> Any:  # noqa: ANN401 whatever azure-core holds
         """Return a large body as pieces, at the allowed rate; each try gets a new iterator."""
+        if isinstance(content, dict):  # a form, as the identity service gets it
+            return urlencode(content).encode()
         size = CHUNK if self._rate.limit else PIECE
         if not isinstance(content, bytes | memoryview) or (len(content) <= size and not self._rate.limit):
             return content
@@ -183,3 +177,27 @@ class ThreadTransport(HttpTransport[HttpRequest, HttpResponse]):
             piece = content[at : at + size]
             self._rate.wait(len(piece))
             yield piece
+
+
+def trusting() -> ssl.SSLContext:
+    """Return a context that trusts SSL_CERT_FILE and SSL_CERT_DIR where set, else the system's authorities.
+
+    Raises BadConfiguration: a file that is missing or holds no certificate would be passed over without a word.
+    """
+    context = ssl.create_default_context()
+    if file := os.environ.get("SSL_CERT_FILE"):
+        try:
+            context.load_verify_locations(file)
+        except OSError as error:  # ssl.SSLError too
+            raise BadConfiguration(f"SSL_CERT_FILE={file}: no certificates can be read there: {error}") from error
+    return context
+
+
+def _reason(error: Exception) -> str:
+    """Say what went wrong, without a signature."""
+    if isinstance(error, ProxyRefused):
+        return str(error)
+    text = _SIGNATURE.sub(r"\1***", f"{type(error).__name__}: {error}")
+    if isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in _WRONG_TIME:
+        text += f"; is the clock of this machine right? It says {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC"
+    return text

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from uploader.backlog.inventory import Inventory
 from uploader.backlog.queues import Queues
+from uploader.discovery.open_files import OpenFiles
 from uploader.discovery.readiness import Pass, Readiness
 from uploader.discovery.watch import Watch
 from uploader.errors import Cancelled, FileError, NotEligible
@@ -49,6 +50,7 @@ class Discovery:
         self._watch = watch
         self._backlog = backlog
         self._hints: deque[tuple[str, str]] = deque()
+        self._open = OpenFiles()
         self._rescan = True
         self._hurry = False  # a drain scans at once, without waiting for the pause to end
         self._woken = threading.Event()
@@ -103,13 +105,14 @@ class Discovery:
                 now = time.monotonic()
                 soonest = now + PAUSE * busy
                 next_scan = max(soonest, now + self.settings.scan_interval)
-            due = soonest if self._rescan else next_scan
+            due = min(soonest if self._rescan else next_scan, self._open.next())
             self._woken.wait(min(IDLE_LOOK, max(0.0, due - time.monotonic())))
             self._woken.clear()
             for _ in range(len(self._hints)):  # only as many as wait now: the scan must have its turn
                 if self.files.cancelled:
                     break
                 self.hear(*self._hints.popleft())
+            self.look_again(time.monotonic())
 
     def _idle(self, now: float) -> bool:
         """Tell whether workers have nothing to do although files that the last scan saw have settled."""
@@ -150,10 +153,19 @@ class Discovery:
         except OSError as error:
             self.share.judge(error)
 
+    def look_again(self, now: float) -> None:
+        """Look at the files that somebody had open when an event came, if they are due. `now`: monotonic seconds."""
+        for folder, name in self._open.take(now):
+            self.hear(folder, name)
+
     def hear(self, folder: str, name: str) -> None:
         """Queue a file that an event has reported as finished; ask for a scan where that is not possible."""
         path = join(folder, name)
-        if not self.rule.eligible(name) or self.rule.objection(path):
+        if (
+            not self.rule.eligible(name)
+            or self.rule.objection(path)
+            or any(map(self.rule.unfinished, folder.split("/")))
+        ):
             return
         settling = self.files.settling(path)
         if self.files.knows(path) or (settling and settling.given_back):
@@ -166,7 +178,9 @@ class Discovery:
         except (FileError, OSError):
             self._rescan = True  # the scan reports what is wrong with the file
             return
-        if found is None:
+        if isinstance(found, float):
+            if not self._open.add(folder, name, found) and self._last:
+                self._last.ripe = min(self._last.ripe, found)
             return
         if self._backlog.offer(self.files, path, found):
             self._measure(path, found)

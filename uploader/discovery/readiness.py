@@ -5,7 +5,7 @@ and older than it is (docs/nfs.md).
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 from uploader.backlog.inventory import Inventory
@@ -18,6 +18,7 @@ from uploader.share.lease import OPEN
 from uploader.share.scan import Found, Kind
 
 READY = -inf
+AGAIN = 0.1  # seconds to the second look at an open file; each further one comes after twice as long
 
 
 @dataclass
@@ -61,8 +62,9 @@ class Readiness:
             if settling.due == READY:
                 if not file.held_open():
                     return file.now
-                settling.due, settling.reason = now + self._settings.settle, OPEN
-        one.ripe = min(one.ripe, max(settling.due, now + self._settings.scan_interval))
+                settling = self._open(found.path, settling, now)
+        soonest = now if settling.reason else now + self._settings.scan_interval
+        one.ripe = min(one.ripe, max(settling.due, soonest))
         if not self._files.settle(found.path, settling):
             one.beyond += 1
         return None
@@ -83,17 +85,28 @@ class Readiness:
             wait = min(wait, self._settings.settle)  # content may come at any time, and has its own time to settle
         return Settling(current, since, now + wait, given_back)
 
-    def closed(self, folder: int, name: str, path: str) -> Fingerprint | None:
-        """Return what a file is that an event calls finished, None of one to which somebody can write none the less.
+    def _open(self, path: str, settling: Settling, now: float) -> Settling:
+        """Let a file wait to which somebody can write: shortly at first, at last for as long as it has to settle.
 
-        A close after writing is not the end of a shared mapping. Raises OSError, FileError.
+        The kernel's NFS server closes its own descriptor because a lease is asked for, about 20 ms later (docs/nfs.md).
+        """
+        before = self._files.settling(path)
+        pause = min(2 * before.pause, max(self._settings.settle, AGAIN)) if before and before.pause else AGAIN
+        return replace(settling, due=now + pause, pause=pause, reason=OPEN)
+
+    def closed(self, folder: int, name: str, path: str) -> Fingerprint | float:
+        """Return what a file is that an event calls finished; when to look again while somebody can write to it.
+
+        That is in monotonic seconds. A close after writing is not the end of a shared mapping. Raises OSError,
+        FileError.
         """
         with Handle(folder, name, self._tells) as file:
             if not file.held_open():
                 return file.now
         now = time.monotonic()
-        self._files.settle(path, Settling(file.now, now, now + self._settings.settle, reason=OPEN))
-        return None
+        settling = self._open(path, Settling(file.now, now, now), now)
+        self._files.settle(path, settling)
+        return settling.due
 
 
 def signed(file: Fingerprint, trusted: int) -> bool:

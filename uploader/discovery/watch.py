@@ -11,7 +11,7 @@ from typing import Protocol
 
 from inotify_simple import INotify, flags
 
-from uploader.share.paths import COMPLETED, PROCESSING
+from uploader.naming import COMPLETED, PROCESSING
 from uploader.telemetry import names
 from uploader.thread import spawn
 

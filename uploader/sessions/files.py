@@ -9,12 +9,13 @@ import orjson
 
 from uploader.backlog.inventory import Inventory
 from uploader.errors import BadRequest, NotEligible, UnknownFile
+from uploader.naming import COMPLETED
 from uploader.share import fingerprint
 from uploader.share.mount import Share
-from uploader.share.paths import COMPLETED, join, opened, split
+from uploader.share.paths import join, opened, split
 from uploader.sweep.completed import Completed
 from uploader.telemetry.text import shown
-from uploader.web.openapi.results import FilePage, FileState, FileStatus, Receipt, Result
+from uploader.web.openapi.results import FilePage, FileState, FileStatus, Receipt, Replaced, Result
 
 ORDER = (FileState.UPLOADING, FileState.FAILED, FileState.KEPT, FileState.WAITING, FileState.DONE)
 WRITTEN = "written"  # the last stage of a page: receipts that are on the share
@@ -113,6 +114,8 @@ def _receipt(completed: Completed, session: str, path: str) -> FileStatus | None
 
 def _done(written: dict[str, Any]) -> FileStatus:
     known: dict[str, Any] = {name: written.get(name) for name in _FIELDS}
+    before = written.get("replaced")
+    known["replaced"] = Replaced(before.get("etag", ""), before.get("snapshot")) if isinstance(before, dict) else None
     receipt = Receipt(**known)
     size = written["size"]
     return FileStatus(written["path"], FileState.DONE, size, size, written.get("attempts") or 0, receipt=receipt)

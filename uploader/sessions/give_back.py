@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 from uploader.backlog.inventory import Inventory
 from uploader.errors import InTheWay
+from uploader.naming import PROCESSING
 from uploader.share.claim import Claim
 from uploader.share.mark import Mark
 from uploader.share.mount import Share
-from uploader.share.paths import PROCESSING
 from uploader.share.scan import Found, Kind
 
 

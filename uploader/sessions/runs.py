@@ -77,7 +77,7 @@ class Runs(dict[str, Run]):
     def rule(self, session: Session) -> Rule:
         """Return which names are eligible in a session."""
         extensions = self._settings.extensions if session.extensions is None else session.extensions
-        return Rule(extensions, f"{self._settings.blob_prefix}{session.name}/")
+        return Rule(extensions, f"{self._settings.blob_prefix}{session.name}/", self._settings.temporary)
 
     def _begin(self, run: Run, event: str) -> None:
         if run.discovery:

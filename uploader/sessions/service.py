@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from uploader.backlog.inventory import Inventory
 from uploader.backlog.queues import Queues
@@ -19,6 +20,7 @@ from uploader.cluster.placement import rank
 from uploader.cluster.replicas import Replicas, ReplicasUnknown
 from uploader.discovery.watch import Watch
 from uploader.errors import AlreadyActive, BadRequest, NotOwner, NotReady, ShardFull, ShareLost, UnknownSession
+from uploader.naming import check_sendable
 from uploader.session import Session, State, new_name, now
 from uploader.sessions import ending, files, status
 from uploader.sessions.give_back import give_back
@@ -44,6 +46,15 @@ RECONCILE = 2.0  # seconds between two readings of the records
 GIVE_BACK = 20.0  # seconds that a stop waits for uploads in progress
 
 
+class Store(Protocol):
+    """What is told of the store."""
+
+    waits_for: str | None
+    """What keeps the store from being reached, None when nothing does."""
+    answered: bool
+    """Whether it has answered since the start."""
+
+
 class Service:
     """What the HTTP handlers call. `start`, `stop` and the loop share one lock; `status` answers from memory."""
 
@@ -66,10 +77,12 @@ class Service:
         self.runs = Runs(settings, share, records, watch, backlog, completed.receipts)
         self._clean = 0.0  # when old results are looked for again, monotonic seconds
         self.reconciled = False
+        self.store: Store | None = None
         self._lock = threading.RLock()
 
-    def begin(self) -> None:
-        """Start the loop."""
+    def begin(self, store: Store | None = None) -> None:
+        """Start the loop. `store`: what tells whether the store can be reached."""
+        self.store = store
         spawn("reconcile", self._loop)
 
     def start(self, name: str | None, extensions: list[str] | None, shard: int | None) -> Started:
@@ -78,6 +91,10 @@ class Service:
         Raises AlreadyActive, BadRequest, NotOwner, NotReady, ShardFull.
         """
         me = self.settings.ordinal
+        try:
+            check_sendable(tuple(extensions or ()), self.settings.temporary)
+        except ValueError as error:
+            raise BadRequest(str(error)) from None
         with self._share_or_503(), self._lock:
             record = self.records.mended(name) if name else None
             if record and record.state is not State.STOPPED:
@@ -176,7 +193,11 @@ class Service:
                 return None
         elif not self.reconciled:
             raise NotReady(UNREAD)
-        return status.answer(self.settings.ordinal, [(run.session, run.files) for run in runs])
+        return status.answer(self.settings.ordinal, [(run.session, run.files) for run in runs], self.waits_for())
+
+    def waits_for(self) -> str | None:
+        """Return what keeps the store from being reached, None when nothing does. From memory."""
+        return self.store.waits_for if self.store else None
 
     def status(self, name: str) -> Status:
         """Return the status of one session; asks the share. Raises UnknownSession, NotOwner, NotReady."""

@@ -31,9 +31,14 @@ def ended(result: Result) -> models.Ended:
     return models.Ended(session=result.session, state=SessionState.ENDED, shard=result.shard)
 
 
-def answer(shard: int, sessions: list[tuple[Session, Inventory]]) -> models.Status:
-    """Return the answer to status: these sessions, and this shard as the only shard that was asked."""
+def answer(shard: int, sessions: list[tuple[Session, Inventory]], waits_for: str | None = None) -> models.Status:
+    """Return the answer to status: these sessions, and this shard as the only shard that was asked.
+
+    `waits_for`: what keeps the store from being reached.
+    """
     asked = models.ShardStatus(shard=shard, reachable=True, sessions=[session.name for session, _ in sessions])
+    if waits_for:
+        asked = models.ShardStatus(**asked.model_dump(exclude_unset=True), waits_for=waits_for)
     return models.Status(sessions=[_session(session, files) for session, files in sessions], shards=[asked])
 
 

@@ -8,8 +8,8 @@ import os
 from collections.abc import Callable
 
 from uploader.errors import InTheWay, Vanished
+from uploader.naming import COMPLETED, PROCESSING
 from uploader.share.fingerprint import inode
-from uploader.share.paths import COMPLETED, PROCESSING
 
 
 class Claim:
@@ -57,10 +57,9 @@ class Claim:
             if inode(self.folder, self.completed) != claimed:
                 raise Vanished(self.processing) from None
 
-    def half_done(self) -> bool:
-        """Tell whether one file has two of the names: of a link and an unlink only the first was made."""
-        there = [one for name in self._names() if (one := inode(self.folder, name)) is not None]
-        return len(set(there)) < len(there)
+    def half_undone(self) -> bool:
+        """Tell whether `.completed` is one file with another of its names: its way back was ended by half."""
+        return any(_one(self.folder, self.completed, name) for name in (self.processing, self.name))
 
     def finish(self) -> None:
         """End what is half done. Every such step leads towards the plain name, so the name that is further on goes."""

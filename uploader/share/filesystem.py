@@ -1,6 +1,7 @@
 """What the share's file system can tell of a file; docs/nfs.md has the table."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from tempfile import mkstemp
 
@@ -34,9 +35,16 @@ class FileSystem:
         return held_open(fd) if self.leases else None
 
 
-def tried(folder: str) -> FileSystem:
-    """Try with a file of ours in this folder what can be told. Raises OSError."""
-    writer, path = mkstemp(prefix="trial-", dir=folder)
+def tried(folder: str, ordinal: int) -> FileSystem:
+    """Try with a file of ours in this folder what can be told. Raises OSError.
+
+    What a process of this ordinal left, which was killed meanwhile, is removed.
+    """
+    mark = f"trial-{ordinal}-"
+    for name in os.listdir(folder):
+        if name.startswith(mark):
+            _remove(f"{folder}/{name}")
+    writer, path = mkstemp(prefix=mark, dir=folder)
     reader = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         with open(writer, "wb"):
@@ -46,6 +54,11 @@ def tried(folder: str) -> FileSystem:
         return FileSystem(kind, refused and granted and kind not in NETWORK, born(reader) is not None)
     finally:
         os.close(reader)
+        _remove(path)
+
+
+def _remove(path: str) -> None:
+    with suppress(FileNotFoundError):  # another process of this ordinal was faster
         os.unlink(path)
 
 

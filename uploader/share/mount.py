@@ -41,7 +41,7 @@ class Share:
         clear(f"{self.root}/{OWN}", ordinal)
         self._clock = f"{self.root}/{OWN}/clock-{ordinal}"
         self.server_time()  # fails here, not in each scan, when the share cannot be written
-        self.tells = tried(f"{self.root}/{OWN}")
+        self.tells = tried(f"{self.root}/{OWN}", ordinal)
         self._good = time.monotonic()
         self._reported: set[str] = set()
         self._lock = threading.Lock()  # of what was reported

@@ -4,8 +4,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-PROCESSING = ".processing"
-COMPLETED = ".completed"
 # O_PATH opens nothing on the server: such a descriptor never delays the process's end on a dead NFS mount.
 _PART = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 

@@ -12,13 +12,13 @@ from collections.abc import Iterable
 from uploader.backlog.inventory import Inventory
 from uploader.blob.store import BlobStore, Committed, Label, Stored
 from uploader.errors import HeldOpen, InTheWay, Unsettled
+from uploader.naming import COMPLETED
 from uploader.session import Session, now
 from uploader.settings import Settings
 from uploader.share.claim import Claim
 from uploader.share.fingerprint import Fingerprint, inode
 from uploader.share.handle import Handle
 from uploader.share.mount import Share
-from uploader.share.paths import COMPLETED
 from uploader.share.scan import Rule
 from uploader.sweep.proofs import MAX_PROOFS, Key, Proof, Proofs
 from uploader.sweep.receipts import Receipts, receipt, taken_back
@@ -116,7 +116,11 @@ class Completed:
         parent = f"{self.settings.blob_prefix}{files.session}/"
         blob = None if Rule((), parent).objection(path) else parent + path  # nobody can have sent such a name
         with Handle(claim.folder, claim.completed, self.tells) as file:
-            said = judge(file, self.proofs.get((files.session, path)), self.store, blob)
+            at = (files.session, path)
+            proof = self.proofs.get(at)
+            if proof is None or not proof.of(file):
+                proof = self.proofs.moved(at, file) or proof
+            said = judge(file, proof, self.store, blob)
             verdict = said.verdict
             try:
                 if verdict is Verdict.PROVEN:
@@ -125,7 +129,7 @@ class Completed:
                 raise
             except Unsettled:
                 verdict = Verdict.CHANGED
-            if verdict is Verdict.UNPROVEN and claim.half_done():
+            if verdict is Verdict.UNPROVEN and claim.half_undone():
                 verdict = Verdict.CHANGED  # it was on its way back when a process died, or a call failed
             if verdict is Verdict.PROVEN and said.blob and blob:
                 self._prove(files, path, file, said, said.blob)
@@ -135,7 +139,8 @@ class Completed:
         """Remember what the store has of a file that this process has not sent, and that it was counted."""
         mtime, kind = file.now.mtime_ns, ""
         label = Label(stored.size, said.crc64, stored.md5, file.now.inode, file.born(), mtime, files.session, kind)
-        done = Committed(label, stored.etag, stored.modified or now())
+        before = stored.replaced if stored.of(label) else None
+        done = Committed(label, stored.etag, stored.modified or now(), before)
         files.count_earlier(path, stored.size)
         self.remember(files, path, self.proof(files, path, file, done, None, certain=not file.now.coarse), wait=0)
 

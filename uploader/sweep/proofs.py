@@ -45,6 +45,7 @@ class Proofs:
         self._lock = threading.Lock()
         self._known: dict[Key, tuple[Proof, float]] = {}  # in the order in which they are due
         self._written: dict[Key, Proof] = {}  # those of them whose receipt is on the share's disk
+        self._paths: dict[tuple[str, int], str] = {}  # by session and inode: a folder may be renamed
 
     def add(self, key: Key, proof: Proof, wait: float) -> None:
         """Note a file that the store has; `wait`: seconds until it may be deleted."""
@@ -52,10 +53,17 @@ class Proofs:
             self._add(key, proof, wait)
 
     def _add(self, key: Key, proof: Proof, wait: float) -> None:
-        self._known.pop(key, None)  # the newest stand last, even of a name that comes again
+        self._forget(key)  # the newest stand last, even of a name that comes again
         self._known[key] = (proof, time.monotonic() + wait)
+        self._paths[key[0], proof.inode] = key[1]
         if len(self._known) > MAX_PROOFS:
             self._forget(next(iter(self._known)))
+
+    def _forget(self, key: Key) -> None:
+        known = self._known.pop(key, None)
+        self._written.pop(key, None)
+        if known and self._paths.get(at := (key[0], known[0].inode)) == key[1]:
+            del self._paths[at]
 
     def unwritten(self, key: Key) -> Proof | None:
         """Return the proof of a file whose receipt is not on the share's disk yet."""
@@ -98,6 +106,25 @@ class Proofs:
             known = self._known.items()
             return [key[1] for key, one in known if key[0] == session and self._written.get(key) is not one[0]]
 
+    def moved(self, key: Key, file: Handle) -> Proof | None:
+        """Return what is known of this file under another name, and know it under this name from now on.
+
+        What was known under this name goes to the other one: folders may have exchanged theirs. Its receipt keeps the
+        name under which it was sent.
+        """
+        with self._lock:
+            other = (key[0], self._paths.get((key[0], file.now.inode), key[1]))
+            here, there = self._known.get(key), self._known.get(other)
+            if other == key or there is None or not there[0].of(file):
+                return None
+            written = {new: self._written.get(old) for new, old in ((key, other), (other, key))}
+            self._forget(other)
+            self._add(key, there[0], 0.0)
+            if here:
+                self._add(other, here[0], here[1] - time.monotonic())
+            self._written.update({new: proof for new, proof in written.items() if proof})
+            return there[0]
+
     def waits(self, key: Key) -> bool:
         """Tell whether the file is known and may not be deleted yet."""
         with self._lock:
@@ -108,7 +135,3 @@ class Proofs:
         """Drop a file that is deleted, or is no longer the file that was committed."""
         with self._lock:
             self._forget(key)
-
-    def _forget(self, key: Key) -> None:
-        self._known.pop(key, None)
-        self._written.pop(key, None)

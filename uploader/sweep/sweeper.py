@@ -11,15 +11,16 @@ from typing import Protocol
 
 from uploader.backlog.inventory import Inventory
 from uploader.errors import FileError, StoreError
+from uploader.naming import COMPLETED, PROCESSING
 from uploader.session import Session, State
 from uploader.settings import Settings
 from uploader.share.claim import Claim
 from uploader.share.fingerprint import Fingerprint, inode, look
 from uploader.share.mark import Mark
 from uploader.share.mount import Share
-from uploader.share.paths import COMPLETED, PROCESSING, join, opened, split
+from uploader.share.paths import join, opened, split
 from uploader.share.scan import Found, Kind, Rule, scan
-from uploader.sweep.completed import RECEIPTS, Completed
+from uploader.sweep.completed import RECEIPTS, RECHECK, Completed
 from uploader.sweep.seal import Sealed
 from uploader.sweep.verdict import Verdict
 from uploader.telemetry import names
@@ -140,10 +141,21 @@ class Sweeper:
                 if mine and self._collected_due(session, path, self._claim(session, at, name)):
                     return
         except FileNotFoundError:
+            if self._missing(session.name, folder):  # renamed, perhaps: the walk needs the proof
+                self.completed.proofs.put_off((session.name, path), RECHECK)
+                return
             self.completed.gone(session.files, path)
         except (FileError, OSError) as error:
             self._failed(session.files, path, error)
         self.completed.proofs.put_off((session.name, path), self.settings.sweep_interval)
+
+    def _missing(self, session: str, folder: str) -> bool:
+        """Tell whether a folder below the session's has gone."""
+        try:
+            with opened(self.share.fd, join(session, folder)):
+                return False
+        except OSError as error:
+            return bool(folder) and isinstance(error, FileNotFoundError)
 
     def _collected_due(self, session: Owned, path: str, claim: Claim) -> bool:
         """Sweep the file that is due, but no later file of its name. False when the sweeper has to try again."""
@@ -185,7 +197,7 @@ class Sweeper:
         try:
             oldest = self.share.server_time() - int(self.settings.retention * 1e9)
             with opened(self.share.fd, session.name) as top:
-                for found in scan(top, Rule((), "")):
+                for found in scan(top, Rule((), ""), everywhere=True):
                     left += self._meet(session, found, oldest, proven)
                     if len(proven) >= BATCH:
                         self._collect_proven(session, proven)

@@ -35,6 +35,9 @@ BLOCKS_SKIPPED = _meter.create_counter(
 )
 FILES_FAILED = _meter.create_counter(names.FILES_FAILED, "{file}", "Attempts that failed, by the error's class")
 FILES_DELETED = _meter.create_counter(names.FILES_DELETED, "{file}", "Completed files that have been deleted")
+FILES_REPLACED = _meter.create_counter(
+    names.FILES_REPLACED, "{file}", "Files that took the place of other content, by what became of that"
+)
 UPLOAD_DURATION = _meter.create_histogram(
     names.UPLOAD_DURATION, "s", "From claim to .completed", explicit_bucket_boundaries_advisory=DURATIONS
 )
@@ -59,6 +62,7 @@ GAUGES = {
     ),
     names.SESSIONS_ACTIVE: ("{session}", "Sessions that take files or drain"),
     names.SHARE_AGE: ("s", "Time since the share last answered"),
+    names.CERTIFICATE_EXPIRES: ("s", "End of the certificate for Azure that was read at the start, since 1970"),
 }
 
 
@@ -75,10 +79,13 @@ def observe(read: Callable[[], Mapping[str, float]]) -> None:
     """
     for counter in (FILES_UPLOADED, CONTENT_UPLOADED, CONTENT_SENT, BLOCKS_SENT, BLOCKS_SKIPPED, FILES_DELETED):
         counter.add(0)
+    for outcome in ("snapshot", "replace"):
+        FILES_REPLACED.add(0, {names.OUTCOME: outcome})
     for name, (unit, description) in GAUGES.items():
 
         def callback(_: CallbackOptions, name: str = name) -> Iterable[Observation]:
-            return [Observation(read()[name])]
+            values = read()
+            return [Observation(values[name])] if name in values else []  # no certificate has no end
 
         _meter.create_observable_gauge(name, [callback], unit, description)
 
@@ -107,6 +114,11 @@ def uploaded(size: int, began: float) -> None:
     CONTENT_UPLOADED.add(size)
     UPLOAD_DURATION.record(time.monotonic() - began)
     trace.get_current_span().set_attribute(names.FILE_SIZE, size)
+
+
+def replaced(*, kept: bool) -> None:
+    """Count a file that took the place of other content. `kept`: in a snapshot."""
+    FILES_REPLACED.add(1, {names.OUTCOME: "snapshot" if kept else "replace"})
 
 
 def failed(error: Exception) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from hashlib import md5
 
 from uploader.blob.checksum import crc64, joined
@@ -10,6 +11,7 @@ from uploader.errors import Cancelled, ExpiredBlocks, LeftoverBlocks, NotEligibl
 from uploader.session import now
 from uploader.telemetry import instruments, names
 from uploader.upload.block import ID_LENGTH, MIB, SHORTEST_ID, block_id, block_size
+from uploader.upload.conflict import Place
 from uploader.upload.memory import Memory
 from uploader.upload.source import Source
 
@@ -31,11 +33,12 @@ class Pools:
 class Blockwise:
     """The upload of one large file."""
 
-    def __init__(self, store: BlobStore, pools: Pools, source: Source, *, content_md5: bool) -> None:
+    def __init__(self, store: BlobStore, pools: Pools, source: Source, place: Place, *, content_md5: bool) -> None:
         self.store = store
         self.pools = pools
         self.memory = pools.memory
         self.source = source
+        self.place = place
         self.content_md5 = content_md5
         self.size = block_size(source.look.size, self.memory.block_size)
         if self.size > self.memory.most:  # the wait for it would never end, and stop all other files
@@ -75,26 +78,37 @@ class Blockwise:
         return there
 
     def _send(self) -> Committed:
-        source, store = self.source, self.store
+        source = self.source
         self.skipped = self.confirmed = 0
         self.failed = False
         ids, label = self._stage_all()
         instruments.phase(names.STORED, blocks=len(ids), skipped=self.skipped)
-        source.last_look()
         if self.skipped:
             extra = {"session": source.session, "blob": source.blob, "blocks": len(ids), "skipped": self.skipped}
             log.info(names.UPLOAD_RESUMED, extra=extra)
+        done = self._commit(ids, label)
+        instruments.phase(names.COMMITTED)
+        return done
+
+    def _commit(self, ids: list[str], label: Label) -> Committed:
+        source, store = self.source, self.store
+        etag = None
+        if self.there.etag:
+            with self.memory.held(self.place.piece):
+                room = self.place.make_room(source.read)
+            if room.same:
+                return self.place.adopt(room.same)
+            etag, label = room.etag, replace(label, replaced=room.replaced)
+        source.last_look()
         try:
-            done = Committed(label, store.commit(source.blob, ids, label, self.there.etag), now())
+            etag = store.commit(source.blob, ids, label, etag)
         except Overtaken:
             # Either the reply to our own commit was lost, or another writer was first: the content decides.
             stored = store.head(source.blob)
             if stored is None or not stored.holds(label):
                 raise
-            etag = stored.etag if stored.of(label) else store.relabel(source.blob, label, stored.etag)
-            done = Committed(label, etag, stored.modified or now())
-        instruments.phase(names.COMMITTED)
-        return done
+            return self.place.confirmed(stored, label)
+        return Committed(label, etag, now(), label.replaced)
 
     def _stage_all(self) -> tuple[list[str], Label]:
         source = self.source

@@ -14,8 +14,7 @@ from pathlib import Path
 from uploader.telemetry import names
 
 log = logging.getLogger(__name__)
-MARGIN = 1024 * 1024 * 1024  # bytes of the disk that copies leave free; a full disk evicts the pod
-MARGIN_SHARE = 0.1  # of the disk, where that is less than MARGIN
+MARGIN = 0.15  # of the disk that copies leave free: k3s evicts pods below 5%, and kubelets delete images below 15%
 COPY, FOLDER = stat.S_IFREG | stat.S_ISVTX | 0o600, stat.S_IFDIR | stat.S_ISVTX | 0o700
 
 
@@ -92,7 +91,7 @@ class Staging:
         disk = os.statvfs(self.folder)
         free, whole = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
         promised = sum(copy.size for copy in self._copies.values())
-        room = free - promised - int(min(MARGIN, whole * MARGIN_SHARE))
+        room = free - promised - int(whole * MARGIN)
         return min(room, self.limit - promised) if self.limit else room
 
     def gave_up(self, error: OSError) -> None:

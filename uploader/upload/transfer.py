@@ -1,15 +1,17 @@
 """The upload engine: one claimed file into one blob, whole where it is small, in blocks where it is large."""
 
 import logging
+from dataclasses import replace
 from hashlib import md5
 
 from uploader.blob.checksum import crc64
-from uploader.blob.store import BlobStore, Committed, Label, Stored
-from uploader.errors import Cancelled, Overtaken
+from uploader.blob.store import BlobStore, Committed, Label
+from uploader.errors import Overtaken
 from uploader.session import now
 from uploader.telemetry import instruments, names
-from uploader.upload.block import ID_LENGTH, MIB, block_id
+from uploader.upload.block import ID_LENGTH, block_id
 from uploader.upload.blockwise import Blockwise, Pools
+from uploader.upload.conflict import Place, Policy
 from uploader.upload.memory import Memory
 from uploader.upload.source import Source
 
@@ -19,51 +21,51 @@ log = logging.getLogger(__name__)
 class Transfer:
     """Sends files. `memory` bounds the content of all files together: every byte that is held is counted there."""
 
-    def __init__(self, store: BlobStore, memory: Memory, connections: int, *, content_md5: bool) -> None:
+    def __init__(
+        self,
+        store: BlobStore,
+        memory: Memory,
+        connections: int,
+        *,
+        content_md5: bool,
+        on_conflict: Policy = "snapshot",
+    ) -> None:
         """Blocks of all files share one pool of at most `connections` senders."""
         self.store = store
         self.memory = memory
         self.block_size = memory.block_size
         self.content_md5 = content_md5
+        self.on_conflict = on_conflict
         self._pools = Pools(memory, connections)
 
     def upload(self, source: Source) -> Committed:
-        """Return the blob, when the store has confirmed every block and the commit, or holds this very content.
+        """Return what the store has confirmed: every block and the commit, or that it holds this very content.
 
-        Raises Unsettled, ShortRead, NotEligible, Cancelled, StoreError, OSError.
+        Raises Unsettled, ShortRead, NotEligible, Conflict, Cancelled, StoreError, OSError.
         """
-        done = self._present(source) if source.retried else None
-        if done:
-            log.info(names.UPLOAD_PRESENT, extra={"session": source.session, "blob": source.blob})
-            source.sent(source.look.size)
-        elif source.look.size <= self.block_size:
-            done = self._put(source)
-        else:
-            done = Blockwise(self.store, self._pools, source, content_md5=self.content_md5).run()
+        place = Place(self.store, source, self.on_conflict, self.block_size)
+        if source.retried and (done := self._present(source, place)):
+            return done
+        if source.look.size <= self.block_size:
+            return self._put(source, place)
+        blocks = Blockwise(self.store, self._pools, source, place, content_md5=self.content_md5)
+        # Before gigabytes are sent that are there, or are refused.
+        if blocks.there.etag and not source.retried and (done := self._present(source, place)):
+            return done
+        return blocks.run()
+
+    def _present(self, source: Source, place: Place) -> Committed | None:
+        with self.memory.held(place.piece):
+            room = place.look(source.read)
+        source.file.unchanged()
+        if room.same is None:
+            return None
+        done = place.adopt(room.same)
+        log.info(names.UPLOAD_PRESENT, extra={"session": source.session, "blob": source.blob})
+        source.sent(source.look.size)
         return done
 
-    def _present(self, source: Source) -> Committed | None:
-        stored = self.store.head(source.blob)
-        if stored is None or stored.size != source.look.size or stored.crc64 is None:
-            return None
-        crc, piece = 0, min(MIB, self.block_size)
-        with self.memory.held(piece):
-            for offset in range(0, source.look.size, piece):
-                if source.cancelled():
-                    raise Cancelled
-                crc = crc64(source.read(min(piece, source.look.size - offset), offset), crc)
-        source.file.unchanged()
-        label = source.label(crc, stored.md5)
-        if not stored.holds(label):
-            return None
-        return self._adopted(source, stored, label)
-
-    def _adopted(self, source: Source, stored: Stored, label: Label) -> Committed:
-        """Have a blob name the file that it was found equal to, which a later process may have to know again."""
-        etag = stored.etag if stored.of(label) else self.store.relabel(source.blob, label, stored.etag)
-        return Committed(label, etag, stored.modified or now())
-
-    def _put(self, source: Source) -> Committed:
+    def _put(self, source: Source, place: Place) -> Committed:
         size = source.look.size
         with self.memory.held(size):
             data = source.read(size, 0)
@@ -75,21 +77,22 @@ class Transfer:
             try:
                 done = Committed(label, self.store.put(source.blob, data, label, None), now())
             except Overtaken:
-                done = self._replaced(source, data, label)
+                done = self._replaced(source, place, data, label)
         source.sent(size)
         instruments.CONTENT_SENT.add(size)
         instruments.phase(names.COMMITTED)
         return done
 
-    def _replaced(self, source: Source, data: bytes, label: Label) -> Committed:
-        """Overwrite a blob of this name, unless a lost reply or another shard (I9) has put our content there."""
-        stored = self.store.head(source.blob)
-        if stored is None:
+    def _replaced(self, source: Source, place: Place, data: bytes, label: Label) -> Committed:
+        """Replace a blob of this name, unless a lost reply or another shard (I9) has put our content there."""
+        room = place.make_room(lambda size, offset: data[offset : offset + size])
+        if room.same:
+            return place.adopt(room.same)
+        if room.etag is None:
             return Committed(label, self._put_as_block(source.blob, data, label), now())
-        if stored.holds(label):
-            return self._adopted(source, stored, label)
         source.last_look()
-        return Committed(label, self.store.put(source.blob, data, label, stored.etag), now())
+        label = replace(label, replaced=room.replaced)
+        return Committed(label, self.store.put(source.blob, data, label, room.etag), now(), room.replaced)
 
     def _put_as_block(self, name: str, data: bytes, label: Label) -> str:
         """Replace uncommitted blocks by a commit: Azurite takes such blocks for a blob that exists."""

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
@@ -9,10 +10,20 @@ from uploader.backlog.inventory import Inventory, Item
 from uploader.backlog.lane import Lane
 from uploader.backlog.queues import Queues
 from uploader.blob.store import Committed
-from uploader.errors import Cancelled, Fatal, FileError, HeldOpen, InTheWay, Unsettled, Vanished
+from uploader.errors import (
+    Cancelled,
+    Fatal,
+    FileError,
+    HeldOpen,
+    InTheWay,
+    NameRefused,
+    NotEligible,
+    Unsettled,
+    Vanished,
+)
 from uploader.settings import Settings
 from uploader.share.claim import Claim
-from uploader.share.fingerprint import Fingerprint, inode, look
+from uploader.share.fingerprint import Fingerprint, inode, look, odd
 from uploader.share.handle import CHANGED, Handle
 from uploader.share.lease import OPEN
 from uploader.share.mark import Mark
@@ -67,19 +78,20 @@ class Workers:
         self.completed = completed
         self.staging = staging
 
-    def start(self) -> None:
-        """Start the threads."""
+    def start(self, reachable: Callable[[], None]) -> None:
+        """Start the threads. `reachable` waits until the store can be reached: before that no file is taken."""
         large = max(
             1,
             min(self.settings.connections, self.settings.memory // self.settings.block_size // BLOCKS_A_FILE),
         )
         for number in range(self.settings.connections):
-            spawn(f"small-{number}", self._run, self.backlog.small)
+            spawn(f"small-{number}", self._run, self.backlog.small, reachable)
         for number in range(large):
-            spawn(f"large-{number}", self._run, self.backlog.large)
+            spawn(f"large-{number}", self._run, self.backlog.large, reachable)
 
-    def _run(self, lane: Lane) -> None:
+    def _run(self, lane: Lane, reachable: Callable[[], None]) -> None:
         while True:
+            reachable()
             item = lane.take()
             with instruments.file(item.files.session, item.path, item.attempts):
                 self.handle(item)
@@ -114,12 +126,17 @@ class Workers:
                 self._complete(item, claim, file, done)
         except (Cancelled, Unsettled) as reason:
             self._give_back(item, claim, reason)  # closed by then: NFS keeps an open file that is unlinked as .nfs*
+        except NameRefused:
+            with suppress(InTheWay, OSError):
+                claim.give_back()  # so that its producer sees it under the name that has to change
+            raise
         else:
             instruments.uploaded(item.size, began)
 
     def _claim(self, item: Item, claim: Claim) -> bool:
-        """Have `.processing`; True when that is an older file than the one found. Raises Vanished, InTheWay."""
+        """Have `.processing`; True when that is an older file than the one found. Raises Vanished, FileError."""
         if claim.held():
+            _regular(claim, claim.processing)
             self._finish(item, claim)
             self.completed.clear(item.files, item.path, claim)  # an older file is sent before this one
             return True
@@ -142,6 +159,7 @@ class Workers:
         """
         if inode(claim.folder, claim.completed) is None:
             return False
+        _regular(claim, claim.completed)
         if not look(claim.folder, claim.name).same_but_ctime(item.found):
             raise Vanished(claim.name)
         return self.completed.clear(item.files, item.path, claim)
@@ -189,7 +207,11 @@ class Workers:
         self.completed.remember(item.files, item.path, proof)
         item.files.count_done(item)
         instruments.phase(names.COMPLETED)
-        log.info(names.FILE_COMPLETED, extra={"session": item.files.session, "path": item.path, "bytes": item.size})
+        extra = {"session": item.files.session, "path": item.path}
+        if before := done.replaced:
+            instruments.replaced(kept=before.snapshot is not None)
+            log.warning(names.FILE_REPLACED, extra=extra | {"etag": before.etag, "snapshot": before.snapshot})
+        log.info(names.FILE_COMPLETED, extra=extra | {"bytes": item.size})
 
     def _give_back(self, item: Item, claim: Claim, reason: Exception) -> None:
         self._settles(item, look(claim.folder, claim.processing), OPEN if isinstance(reason, HeldOpen) else "")
@@ -209,3 +231,9 @@ class Workers:
     def _settles(self, item: Item, current: Fingerprint, reason: str = "") -> None:
         settle = self.settings.settle if current.size else self.settings.settle_empty
         item.files.given_back(item.path, current, settle, reason=reason)
+
+
+def _regular(claim: Claim, name: str) -> None:
+    """Raise NotEligible when something that is no file stands where this one's claim or completion would."""
+    if reason := odd(claim.folder, name):
+        raise NotEligible(f"{name} is in its way: {reason}")

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from uploader.naming import check_sendable
 from uploader.session import EXTENSION_RULE, NAME_RULE, State, check_extensions, check_name
 from uploader.web.openapi.results import Count, FileState, Result, Size, Time
 
@@ -27,7 +28,7 @@ Name = Annotated[
 Extensions = Annotated[
     list[Annotated[str, Field(json_schema_extra={"pattern": EXTENSION_PATTERN})]],
     Field(max_length=MAX_EXTENSIONS, description=EXTENSION_RULE),  # before equal ones become one
-    AfterValidator(lambda value: list(check_extensions(value))),
+    AfterValidator(lambda value: list(check_sendable(check_extensions(value)))),
 ]
 
 
@@ -186,6 +187,7 @@ class ShardStatus(BaseModel):
     sessions: list[str]
     error: str | None = Field(default=None, description="why the shard is not reachable")
     since: Time | None = Field(default=None, description="since when it has not been reachable")
+    waits_for: str | None = Field(default=None, description="why the shard sends nothing now: the store is away")
 
 
 class Status(BaseModel):

@@ -24,6 +24,14 @@ class FileState(StrEnum):
 
 
 @dataclass
+class Replaced:
+    """Other content that was under the blob's name. What was not kept has no snapshot."""
+
+    etag: Annotated[str, Field(description="of the blob that was replaced, without quotes")]
+    snapshot: Annotated[str | None, Field(description="id of the snapshot that keeps it; null: it was not kept")]
+
+
+@dataclass
 class Receipt:
     """A line that was on the share's disk before the file was deleted. What is not known after a restart is null."""
 
@@ -39,7 +47,7 @@ class Receipt:
     committed: Time
     shard: int
     attempts: int | None
-    replaced: Annotated[str | None, Field(description="the snapshot, or the etag, of what was under the blob's name")]
+    replaced: Replaced | None
 
 
 @dataclass

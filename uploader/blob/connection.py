@@ -1,0 +1,75 @@
+"""One connection to a server, straight or through a proxy."""
+
+import http.client
+import socket
+import ssl
+from typing import Any
+
+from uploader.blob.proxy import Proxy, bracketed
+from uploader.blob.rate_limit import CHUNK
+
+
+class ProxyRefused(OSError):
+    """The proxy answers, and does not let us through. `status`: its answer's."""
+
+    def __init__(self, proxy: Proxy, target: str, status: int, reason: str) -> None:
+        why = "set user and password in the proxy's URL" if status == 407 else f"it has to allow {target}"
+        super().__init__(f"the proxy {proxy} answered {status} {reason} to CONNECT {target}; {why}")
+        self.status = status
+
+
+class Connection(http.client.HTTPConnection):
+    """Sends a small body in one piece with its head: two packets wake the receiver twice."""
+
+    _small = False
+    _head = b""
+
+    def begin(self, body: Any) -> None:  # noqa: ANN401 whatever http.client takes
+        """Prepare for the next request, which has this body."""
+        self._small = isinstance(body, bytes) and 0 < len(body) <= CHUNK
+        self._head = b""
+
+    def send(self, data: Any) -> None:  # noqa: ANN401 as http.client
+        """Hold the head of a request with a small body until the body comes."""
+        if self._small:
+            self._small, self._head = False, data
+            return
+        head, self._head = self._head, b""
+        super().send(head + data if head else data)
+
+
+class TlsConnection(Connection, http.client.HTTPSConnection):
+    """The same over TLS."""
+
+
+class Tunnelled(TlsConnection):
+    """The same through a proxy's CONNECT."""
+
+    def __init__(self, netloc: str, proxy: Proxy, timeout: float, context: ssl.SSLContext) -> None:
+        super().__init__(netloc, timeout=timeout, context=context)
+        self._proxy = proxy
+        self._trust = context
+
+    def connect(self) -> None:
+        """Connect. Raises ProxyRefused, OSError."""
+        made = socket.create_connection((self._proxy.host, self._proxy.port), self.timeout)
+        try:
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._ask(made)
+            self.sock = self._trust.wrap_socket(made, server_hostname=self.host)
+        except BaseException:
+            made.close()
+            raise
+
+    def _ask(self, made: socket.socket) -> None:
+        target = f"{bracketed(self.host)}:{self.port}"
+        lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
+        lines += [f"{name}: {value}" for name, value in self._proxy.headers.items()]
+        made.sendall("\r\n".join([*lines, "", ""]).encode())
+        reply = http.client.HTTPResponse(made, method="CONNECT")
+        try:
+            reply.begin()
+            if reply.status != 200:
+                raise ProxyRefused(self._proxy, target, reply.status, reply.reason)
+        finally:
+            reply.close()
