@@ -198,7 +198,7 @@ class Completed:
         at = (files.session, path)
         proof = self.proofs.get(at)
         if proof and self.proofs.receipted(at):  # before the rename: a receipt of what stays would count it twice
-            self.receipts.write(files.session, [taken_back(path, proof.file)])
+            self.receipts.write(files.session, [taken_back(proof.receipt)])
         files.given_back(path, current, self.settings.settle)
         claim.take_back()
         files.uncount(path, proof.file.size if proof else None)

@@ -47,9 +47,10 @@ def key(path: str, file: Fingerprint) -> Key:
     return shown(path), file.inode, rfc3339(file.mtime_ns)
 
 
-def taken_back(path: str, file: Fingerprint) -> bytes:
-    """Return the line by which an earlier one about this file counts no more."""
-    fields = dict(zip(("path", "inode", "mtime"), key(path, file), strict=True))
+def taken_back(line: bytes) -> bytes:
+    """Return the line by which this one, a receipt, counts no more."""
+    written = orjson.loads(line)
+    fields = {name: written[name] for name in ("path", "inode", "mtime")}
     return orjson.dumps({**fields, "taken_back": True}, option=orjson.OPT_APPEND_NEWLINE)
 
 
