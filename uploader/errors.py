@@ -100,7 +100,9 @@ class StoreAway(StoreError):
 
 
 class StoreRefused(StoreError):
-    """The store refused the request."""
+    """The store refused the request. `status`: of its answer, 0 when there was none."""
+
+    status = 0
 
 
 class NameRefused(StoreRefused):

@@ -203,7 +203,7 @@ class AzureBlobs:
             try:
                 reply = self._send("GET", "", query + marker, b"", {})
             except StoreRefused as error:
-                if getattr(error.__cause__, "status_code", 0) == 403:
+                if error.status == 403:
                     return {}
                 raise
             page, more = replies.snapshots(cast("HttpResponse", reply).content, name)
