@@ -55,6 +55,46 @@ def test_a_receipt_says_what_became_of_the_file(bed: Bed) -> None:
     assert (one["shard"], one["attempts"], one["replaced"]) == (0, 1, None)
 
 
+@pytest.mark.parametrize("restarted", [None, "sent", "receipt written"])
+def test_what_was_replaced_stands_in_the_receipt_and_counts_once(bed: Bed, restarted: str | None) -> None:
+    """Whichever process deletes the file: the blob's metadata knows it too."""
+    bed.write("x", b"first")
+    bed.settle()
+    etag = bed.store.head("run/x").etag.strip('"')
+    bed.write("x", b"second")
+    bed.upload("x")
+    assert (bed.files.snapshot().completed, bed.files.snapshot().replaced) == (2, 1)
+    if restarted == "receipt written":
+        bed.completed.write_receipts(bed.files, ["x"])
+    if restarted:
+        bed = bed.again()
+        bed.files.count_receipts(*bed.completed.receipts.count("run"))
+        bed.files.receipted = lambda files: bed.completed.receipts.among("run", files)
+        bed.discovery.count_completed()
+    bed.due()
+    bed.walk()
+    assert bed.names() == []
+    (snapshot,) = bed.store.snapshots("run/x")
+    assert [one["replaced"] for one in receipts(bed)] == [None, {"etag": etag, "snapshot": snapshot}]
+    assert bed.completed.receipts.count("run") == (2, 11, 1)
+    assert (bed.files.snapshot().completed, bed.files.snapshot().replaced) == (2, 1)
+
+
+def test_a_file_that_replaced_another_and_goes_on_growing_counts_once(bed: Bed) -> None:
+    bed.write("x", b"first")
+    bed.settle()
+    bed.write("x", b"second")
+    bed.upload("x")
+    bed.completed.write_receipts(bed.files, ["x"])
+    bed.tick()
+    bed.append("x.completed", b" and more")
+    bed.due()
+    assert (bed.names(), bed.files.snapshot().replaced) == (["x"], 0)
+    bed.settle()
+    assert bed.completed.receipts.count("run") == (2, len(b"first" + b"second and more"), 1)
+    assert (bed.files.snapshot().completed, bed.files.snapshot().replaced) == (2, 1)
+
+
 def test_each_receipt_is_on_the_disk_before_its_file_is_deleted(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
     """One fsync for all the files of a sweep, then the deletions."""
     for number in range(20):
@@ -158,7 +198,7 @@ def test_two_lines_about_one_file_count_as_one(bed: Bed) -> None:
         Receipts(bed.share, 0).write("run", [proof.receipt])
     assert len(journals(bed)) == 2
     assert len(receipts(bed)) == 1
-    assert bed.completed.receipts.count("run") == (1, 7)
+    assert bed.completed.receipts.count("run") == (1, 7, 0)
 
 
 def test_a_file_that_goes_on_growing_has_the_receipt_of_its_last_content(bed: Bed) -> None:
@@ -294,7 +334,7 @@ def test_a_million_receipts_take_no_more_memory_than_ten_thousand(bed: Bed) -> N
         with (folder / f"0-{'a' * 16}.jsonl").open("w") as file:
             file.writelines(line % (number, number) for number in range(count))
         tracemalloc.start()
-        assert Receipts(bed.share, 0).count(f"s{count}") == (count, count)
+        assert Receipts(bed.share, 0).count(f"s{count}") == (count, count, 0)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return peak

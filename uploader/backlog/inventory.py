@@ -135,11 +135,17 @@ class Inventory:
             for item in items:
                 self._known.queued.pop(item.path, None)
 
-    def count_receipts(self, files: int, size: int) -> None:
-        """Count the files, and their bytes, that were sent and deleted before this run."""
+    def count_receipts(self, files: int, size: int, replaced: int) -> None:
+        """Count the files, their bytes, and what they replaced, that were sent and deleted before this run."""
         with self._lock:
             self._known.completed += files
             self._known.completed_bytes += size
+            self._known.replaced += replaced
+
+    def count_replaced(self, times: int) -> None:
+        """Count files in the store that took the place of other content; negative: they are sent again."""
+        with self._lock:
+            self._known.replaced += times
 
     def count_earlier(self, path: str, size: int, *, receipted: bool = False) -> None:
         """Count once a file of `size` bytes that was completed before this run; `receipted`: it is counted already."""

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from itertools import islice
+from math import inf
 from typing import Protocol
 
 from uploader.backlog.failures import Failure, Failures
@@ -36,6 +37,7 @@ class Known:
         self.passed_over = False  # the last scan left out a reserved path, where a new file may be
         self.completed = 0
         self.completed_bytes = 0
+        self.replaced = 0  # of those completed: other content was under the blob's name
         self.earlier: dict[str, int | None] = {}  # bytes of `.completed` files of earlier runs; None: has a receipt
         self.errors: dict[str, tuple[str, float]] = {}  # of the whole session, by part, and since when
 
@@ -86,6 +88,7 @@ class Known:
             uploading=len(self.busy),
             completed=self.completed,
             failed=len(self.failures) + len(self.kept),
+            replaced=self.replaced,
             bytes_uploaded=uploaded,
             bytes_total=max(uploaded, self._total()),
             rate=rate,
@@ -155,6 +158,6 @@ class Known:
             yield Current(shown(path), 0, 0, 0, reason)
 
 
-def _time(due: float) -> str:
-    """Return a time of the monotonic clock as answers write it."""
-    return at(time.time() + max(0.0, due - time.monotonic()))
+def _time(due: float) -> str | None:
+    """Return a time of the monotonic clock as answers write it; None: it never comes."""
+    return None if due == inf else at(time.time() + max(0.0, due - time.monotonic()))

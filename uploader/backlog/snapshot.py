@@ -13,6 +13,7 @@ class Snapshot:
     uploading: int
     completed: int
     failed: int
+    replaced: int
     bytes_uploaded: int
     bytes_total: int
     rate: float

@@ -151,7 +151,8 @@ class Completed:
         session, shard = files.session, self.settings.ordinal
         blob = f"{self.settings.blob_prefix}{session}/{path}"
         line = receipt(session, path, blob, file.now, done, shard=shard, attempts=attempts)
-        return Proof(file.now, file.born(), done.label.crc64, certain, line)
+        replaced, seen = done.replaced is not None, attempts is not None
+        return Proof(file.now, file.born(), done.label.crc64, certain, line, replaced=replaced, seen=seen)
 
     def write_receipts(self, files: Inventory, paths: Iterable[str]) -> None:
         """Have the receipts of these proven files on the share's disk: before that none of them is deleted (I11).
@@ -169,6 +170,7 @@ class Completed:
                 log.error(names.RECEIPTS_FAILED, extra={"session": files.session, "error": text})  # noqa: TRY400 no fault of the program
             raise
         files.clear_error(RECEIPTS)
+        files.count_replaced(sum(proof.replaced and not proof.seen for _, proof in new))
         self.proofs.written(new)
 
     def know_receipts(self, files: Inventory, paths: Iterable[str]) -> None:
@@ -197,11 +199,13 @@ class Completed:
         """
         at = (files.session, path)
         proof = self.proofs.get(at)
-        if proof and self.proofs.receipted(at):  # before the rename: a receipt of what stays would count it twice
+        receipted = self.proofs.receipted(at)
+        if proof and receipted:  # before the rename: a receipt of what stays would count it twice
             self.receipts.write(files.session, [taken_back(proof.receipt)])
         files.given_back(path, current, self.settings.settle)
         claim.take_back()
         files.uncount(path, proof.file.size if proof else None)
+        files.count_replaced(-1 if proof and proof.replaced and (proof.seen or receipted) else 0)
         self.gone(files, path)
         log.warning(names.FILE_CHANGED, extra={"session": files.session, "path": shown(path)})
 

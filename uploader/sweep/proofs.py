@@ -19,7 +19,8 @@ class Proof:
     """A file whose content the store has confirmed. `file`: what it was after our last step; `crc64`: of its content.
 
     `certain`: the times of `file` are enough; otherwise the content is compared once more before the deletion.
-    `receipt`: the line that has to be on the share's disk before the deletion.
+    `receipt`: the line that has to be on the share's disk before the deletion. `replaced`: other content was under
+    the blob's name; `seen`: this process sent the file.
     """
 
     file: Fingerprint
@@ -27,6 +28,8 @@ class Proof:
     crc64: int
     certain: bool
     receipt: bytes
+    replaced: bool
+    seen: bool
 
     @property
     def inode(self) -> int:

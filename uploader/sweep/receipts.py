@@ -93,13 +93,14 @@ class Receipts:
                 if "taken_back" not in one:
                     yield line, one
 
-    def count(self, session: str) -> tuple[int, int]:
-        """Return how many files have a receipt, and their bytes."""
-        files = size = 0
+    def count(self, session: str) -> tuple[int, int, int]:
+        """Return how many files have a receipt, their bytes, and how many took the place of other content."""
+        files = size = replaced = 0
         for one in self.read(session):
             files += 1
             size += one["size"]
-        return files, size
+            replaced += one.get("replaced") is not None
+        return files, size, replaced
 
     def among(self, session: str, files: Mapping[str, Fingerprint]) -> set[str]:
         """Return the paths of those of these files that have a receipt."""

@@ -209,6 +209,7 @@ class Workers:
         instruments.phase(names.COMPLETED)
         extra = {"session": item.files.session, "path": item.path}
         if before := done.replaced:
+            item.files.count_replaced(1)
             instruments.replaced(kept=before.snapshot is not None)
             log.warning(names.FILE_REPLACED, extra=extra | {"etag": before.etag, "snapshot": before.snapshot})
         log.info(names.FILE_COMPLETED, extra=extra | {"bytes": item.size})

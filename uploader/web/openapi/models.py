@@ -128,6 +128,7 @@ class Files:
     uploading: Count
     completed: Count
     failed: Annotated[int, Field(ge=0, description="tried again for ever, or not proven to be in the store and kept")]
+    replaced: Annotated[int, Field(ge=0, description="of those completed: other content was under the blob's name")]
 
 
 @dataclass
