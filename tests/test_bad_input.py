@@ -154,6 +154,7 @@ WRONG: dict[str, dict[str, str]] = {  # by variable: wrong values, and a word of
     "STAGING": {"/no/such/folder": "folder", "/tmp": "apart from NFS_WATCH_ROOT=/tmp"},
     "STAGING_SIZE": {"-1": "0", "1G": "integer"},
     "CLOSE_WRITE": {"perhaps": "boolean"},
+    "TEMPORARY": {"a/b": "slash"},
     "ON_CONFLICT": {"keep": "'snapshot', 'replace' or 'refuse'"},
     "SCAN_INTERVAL": {"0": "0.05", "often": "number", "nan": "3600"},
     "SETTLE": {"-1": "0", "x": "number", "inf": "86400"},

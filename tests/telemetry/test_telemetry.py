@@ -250,7 +250,7 @@ def test_the_resource_says_who_it_is_and_no_metric_names_a_session_or_file(
     assert expected.items() <= resources[0].items()
     for name in got.metrics():
         for about, _ in got.points(name):
-            assert about.keys() <= {"error.type"}, name
+            assert about.keys() <= {names.ERROR_TYPE, names.OUTCOME}, name
 
 
 def test_the_gauges_show_what_waits_and_what_is_under_way(tmp_path: Path, share: Path, stack: ExitStack) -> None:
