@@ -189,6 +189,26 @@ def test_killed_between_receipt_and_deletion_the_file_has_one_receipt_and_counts
     assert after.files.snapshot().completed == 1
 
 
+def test_a_deletion_that_fails_writes_no_second_line(
+    make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is put off and tried again, for hours perhaps; the journal does not grow by that."""
+    bed = make(sweep_interval=0.05)
+    bed.write("x", b"content")
+    bed.upload("x")
+    with monkeypatch.context() as patch:
+        patch.setattr(bed.completed, "delete", refuse(errno.EACCES))
+        patch.setattr(bed.share, "judge", lambda _: None)
+        bed.due()
+
+    def swept() -> bool:
+        bed.due()
+        return bed.names() == []
+
+    wait_for(swept, "the deletion")
+    assert [path.read_bytes().count(b"\n") for path in journals(bed)] == [1]
+
+
 def test_two_lines_about_one_file_count_as_one(bed: Bed) -> None:
     """Two owners of a session may both write one."""
     bed.write("x", b"content")

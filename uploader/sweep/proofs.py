@@ -56,8 +56,11 @@ class Proofs:
             self._add(key, proof, wait)
 
     def _add(self, key: Key, proof: Proof, wait: float) -> None:
+        written = self._written.get(key)
         self._forget(key)  # the newest stand last, even of a name that comes again
         self._known[key] = (proof, time.monotonic() + wait)
+        if written is proof:
+            self._written[key] = proof
         self._paths[key[0], proof.inode] = key[1]
         if len(self._known) > MAX_PROOFS:
             self._forget(next(iter(self._known)))
@@ -115,6 +118,7 @@ class Proofs:
         What was known under this name goes to the other one: folders may have exchanged theirs. Its receipt keeps the
         name under which it was sent.
         """
+        file.born()  # asks the share, once: not with the lock held
         with self._lock:
             other = (key[0], self._paths.get((key[0], file.now.inode), key[1]))
             here, there = self._known.get(key), self._known.get(other)
