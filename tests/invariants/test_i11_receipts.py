@@ -13,7 +13,7 @@ import pytest
 
 from tests.invariants.bed import Bed
 from tests.support.programs import wait_for
-from uploader.errors import StoreAway
+from uploader.errors import Overtaken, StoreAway
 from uploader.sessions.service import Service
 from uploader.share.journal import Journals
 from uploader.share.mount import OWN
@@ -326,6 +326,24 @@ def test_a_store_that_is_away_keeps_the_session_until_its_receipts_are_there(
     bed.walk()
     assert service.records.get("run") is None
     assert journals(bed) == []
+
+
+def test_receipts_that_are_not_in_the_store_are_not_removed(
+    bed: Bed, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something else was first under their blob's name: it is looked at before the journals go."""
+    bed.write("x", b"content")
+    _until_empty(bed, service)
+    service.stop("run", drain=False)
+
+    def overtaken(*_: object) -> None:
+        raise Overtaken("another writer was first")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bed.store, "commit", overtaken)
+        bed.walk()
+    assert service.records.get("run")
+    assert len(journals(bed)) == 1
 
 
 def test_journals_that_grew_while_they_were_sealed_stay(bed: Bed, service: Service) -> None:
