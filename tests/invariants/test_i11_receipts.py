@@ -189,9 +189,7 @@ def test_killed_between_receipt_and_deletion_the_file_has_one_receipt_and_counts
     assert after.files.snapshot().completed == 1
 
 
-def test_a_deletion_that_fails_writes_no_second_line(
-    make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_deletion_that_fails_writes_no_second_line(make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch) -> None:
     """It is put off and tried again, for hours perhaps; the journal does not grow by that."""
     bed = make(sweep_interval=0.05)
     bed.write("x", b"content")
