@@ -19,7 +19,16 @@ from uploader.session import new_name
 from uploader.web.application import application
 from uploader.web.events import Events
 from uploader.web.foreign import names_of
-from uploader.web.openapi.models import FilesQuery, PageQuery, Query, StartRequest, Status, StatusQuery, StopRequest
+from uploader.web.openapi.models import (
+    FilesQuery,
+    PageQuery,
+    Query,
+    RetryRequest,
+    StartRequest,
+    Status,
+    StatusQuery,
+    StopRequest,
+)
 from uploader.web.wire import answer, problem, query, read
 
 POLL = 0.5  # seconds between two questions to the shards while a client watches
@@ -50,6 +59,12 @@ class Router:
         """POST /v1/watch/stop."""
         wanted = await read(request, StopRequest)
         return _passed(await self._forward.stop(wanted.session, wanted.model_dump(), await self._at_least_one()))
+
+    async def retry(self, request: Request) -> Response:
+        """POST /v1/watch/retry."""
+        wanted = await read(request, RetryRequest)
+        fields = wanted.model_dump(exclude_unset=True)
+        return _passed(await self._forward.retry(wanted.session, fields, await self._at_least_one()))
 
     async def status(self, request: Request) -> Response:
         """GET /v1/watch/status."""
@@ -113,6 +128,7 @@ def app(settings: Settings, replicas: Replicas) -> Starlette:
         "page": page.respond,
         "start": router.start,
         "stop": router.stop,
+        "retry": router.retry,
         "status": router.status,
         "files": router.files,
         "results": router.results,

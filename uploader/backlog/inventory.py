@@ -192,6 +192,11 @@ class Inventory:
         with self._lock:
             return self._known.failures.get(path)
 
+    def retry(self, path: str | None = None) -> int:
+        """Make the failed files, or one of them, due at once; return how many they are."""
+        with self._lock:
+            return self._known.failures.retry(path)
+
     def pace(self) -> float:
         """Slow a scan down to UNREMEMBERED files a second while more files fail than can be remembered.
 
