@@ -1,5 +1,7 @@
-"""The router's HTTP interface. The router holds no state, so that a restart loses nothing."""
+"""The router's HTTP interface. The router holds nothing but what it last saw, so that a restart loses no session."""
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,11 +13,13 @@ from starlette.responses import PlainTextResponse, Response
 from router import page
 from router.forward import Forward
 from router.gather import Gather
+from router.rates import STEP, Rates
 from router.settings import Settings
 from router.shard import Reply, Shards, client
 from uploader.cluster.replicas import Replicas, ReplicasUnknown
 from uploader.errors import BadRequest, NotReady
 from uploader.session import new_name
+from uploader.telemetry import names
 from uploader.web.application import application
 from uploader.web.events import Events
 from uploader.web.foreign import names_of
@@ -29,8 +33,9 @@ from uploader.web.openapi.models import (
     StatusQuery,
     StopRequest,
 )
-from uploader.web.wire import answer, problem, query, read
+from uploader.web.wire import answer, no_query, problem, query, read
 
+log = logging.getLogger(__name__)
 POLL = 0.5  # seconds between two questions to the shards while a client watches
 
 
@@ -43,6 +48,7 @@ class Router:
         shards = Shards(self._client, settings.shard_url)
         self._forward = Forward(shards)
         self._gather = Gather(shards)
+        self._rates = Rates()
         self.events = Events(self._latest, interval=POLL)
 
     async def start(self, request: Request) -> Response:
@@ -84,6 +90,22 @@ class Router:
         """GET /v1/watch/results."""
         return _passed(await self._forward.results(_given(query(request, PageQuery)), await self._at_least_one()))
 
+    async def rates(self, request: Request) -> Response:
+        """GET /v1/watch/rates."""
+        no_query(request)
+        return answer(self._rates.told())
+
+    async def look(self) -> None:
+        """Ask the shards every STEP seconds: rates, and what a shard last knew, are there before anybody asks."""
+        while True:
+            try:
+                self._rates.note((await self._gather.latest(await self._count())).sessions)  # type: ignore[arg-type]
+            except NotReady as error:
+                log.debug("the number of shards is not known: %s", error)
+            except Exception as error:  # noqa: BLE001 the one broad catch of this task: the next look may succeed
+                log.warning(names.SNAPSHOT_FAILED, extra={"error": f"{type(error).__name__}: {error}"})
+            await asyncio.sleep(STEP)
+
     async def readyz(self, _: Request) -> Response:
         """GET /readyz: ready once the number of shards is known, even when no shard answers."""
         try:
@@ -121,7 +143,9 @@ def app(settings: Settings, replicas: Replicas) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        looking = asyncio.create_task(router.look())
         yield
+        looking.cancel()
         await router.close()
 
     own = {
@@ -132,6 +156,7 @@ def app(settings: Settings, replicas: Replicas) -> Starlette:
         "status": router.status,
         "files": router.files,
         "results": router.results,
+        "rates": router.rates,
         "readyz": router.readyz,
     }
     return application(own, router.events, names_of(settings), router=True, lifespan=lifespan)

@@ -16,6 +16,7 @@ from uploader.version import VERSION
 from uploader.web.openapi.models import (
     Ended,
     Problem,
+    Rates,
     Retried,
     RetryRequest,
     Started,
@@ -34,6 +35,7 @@ MODELS: tuple[type[BaseModel], ...] = (
     Ended,
     Retried,
     Status,
+    Rates,
     FilePage,
     ResultPage,
     Problem,
@@ -48,7 +50,8 @@ def document(*, router: bool) -> dict[str, Any]:
     contract["info"]["version"] = VERSION
     contract["info"]["description"] = "\n".join(contract["info"]["description"])
     if not router:
-        del contract["paths"]["/"]
+        for path in ("/", "/v1/watch/rates"):
+            del contract["paths"][path]
     problems = contract.pop("problems")
     for operation in [operation for path in contract["paths"].values() for operation in path.values()]:
         codes = [code for code in operation.pop("errors", []) if router or code != BadShard.code] + [Foreign.code]

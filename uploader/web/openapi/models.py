@@ -233,6 +233,22 @@ class Status(BaseModel):
     error: str | None = Field(default=None, description="events only: why no shard can be asked")
 
 
+class SessionRates(BaseModel):
+    """The rates of one session."""
+
+    session: str
+    shard: int
+    rates: list[int] = Field(description="bytes per second, oldest first; 0 where its shard was away")
+
+
+class Rates(BaseModel):
+    """The last 15 minutes, as the router saw them."""
+
+    step_s: float = Field(description="seconds from one rate to the next")
+    age_s: float = Field(description="seconds since the last rate")
+    sessions: list[SessionRates]
+
+
 class Problem(BaseModel):
     """An error (RFC 9457)."""
 
