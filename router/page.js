@@ -90,6 +90,7 @@ function fileRow(node, file) {
 function outlook(file) {
   if (file.state === "kept") return " (it stays on the share until somebody deals with it)";
   if (file.state !== "failed") return "";
+  if (file.old) return "";
   const tries = file.attempts === 1 ? "tried once" : `tried ${number(file.attempts)} times`;
   if (file.ended) return ` (${tries}; the session has stopped, and tries nothing again)`;
   if (!file.next_try) return ` (${tries}; it is not tried again by itself)`;
@@ -152,8 +153,8 @@ function sessionCard(card, session) {
   const { files: count, bytes: size } = session;
   const total = count.waiting + count.uploading + count.completed + count.failed;
   say(is(card, "name"), session.session);
-  is(card, "state").dataset.state = session.state;
-  say(is(card, "state"), STATES[session.state] || session.state);
+  is(card, "state").dataset.state = session.as_of ? "lost" : session.state;
+  say(is(card, "state"), session.as_of ? "shard not reachable" : STATES[session.state] || session.state);
   card.started = Date.parse(session.started_at);
   card.shard = session.shard;
   card.key = keyOf(session);
@@ -183,11 +184,12 @@ function sessionCard(card, session) {
   card.querySelector("[data-alarm]").classList.toggle("on", count.failed > 0);
   say(is(card, "rate"), session.as_of ? "not known now" : `${bytes(session.rate_bytes_per_s)}/s`);
   const failing = session.current.filter((file) => file.state === "failed" || file.state === "kept");
-  for (const file of failing) file.ended = over;
+  for (const file of failing) Object.assign(file, { ended: over, old: Boolean(session.as_of) });
   show(is(card, "last"), Boolean(session.last_error) && failing.length === 0);
   say(is(card, "last"), session.last_error ? `Last error: ${session.last_error.error}` : "");
   fileList(card, "failing", "Failed", failing, count.failed, SHOWN);
   show(is(card, "all"), count.failed > 0);
+  is(card, "all").disabled = Boolean(session.as_of);
   is(card, "all").onclick = () => showFailed(session, over);
   is(card, "all").setAttribute("aria-label", `Show every failed file of ${session.session}`);
   const flying = session.current.filter((file) => file.state === "uploading");
@@ -205,7 +207,7 @@ function age(card) {
 let stores = new Map(); // shard -> where its files go
 
 function goal(session) {
-  const to = stores.get(session.shard);
+  const to = stores.get(session.shard) || [...stores.values()][0]; // one share has one destination
   return to ? `to ${to.endpoint}/${to.container}/${to.prefix}${session.session}/` : "";
 }
 
