@@ -19,7 +19,7 @@ from router.shard import Reply, Shards, client
 from uploader.cluster.replicas import Replicas, ReplicasUnknown
 from uploader.errors import BadRequest, NotReady
 from uploader.session import new_name
-from uploader.telemetry import names
+from uploader.telemetry import instruments, names
 from uploader.web.application import application
 from uploader.web.events import Events
 from uploader.web.foreign import names_of
@@ -99,12 +99,19 @@ class Router:
         """Ask the shards every STEP seconds: rates, and what a shard last knew, are there before anybody asks."""
         while True:
             try:
-                self._rates.note((await self._gather.latest(await self._count())).sessions)  # type: ignore[arg-type]
+                seen = await self._gather.latest(await self._count())
+                self._rates.note(seen.sessions)  # type: ignore[arg-type]
+                self._rates.shards = len(seen.shards), sum(shard.reachable for shard in seen.shards)
             except NotReady as error:
                 log.debug("the number of shards is not known: %s", error)
             except Exception as error:  # noqa: BLE001 the one broad catch of this task: the next look may succeed
                 log.warning(names.SNAPSHOT_FAILED, extra={"error": f"{type(error).__name__}: {error}"})
             await asyncio.sleep(STEP)
+
+    def gauges(self) -> dict[str, float]:
+        """Return the gauges' values by metric name, from memory."""
+        known = self._rates.shards
+        return dict(zip(instruments.ROUTERS, known, strict=True)) if known else {}
 
     async def readyz(self, _: Request) -> Response:
         """GET /readyz: ready once the number of shards is known, even when no shard answers."""
@@ -143,6 +150,7 @@ def app(settings: Settings, replicas: Replicas) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        instruments.gauges(instruments.ROUTERS, router.gauges)
         looking = asyncio.create_task(router.look())
         yield
         looking.cancel()

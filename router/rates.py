@@ -19,6 +19,7 @@ class Rates:
     def __init__(self) -> None:
         self._rates: dict[tuple[str, int], array[float]] = {}
         self._at = time.monotonic()
+        self.shards: tuple[int, int] | None = None  # known and reachable, at the last look
 
     def note(self, sessions: Iterable[dict[str, Any]]) -> None:
         """Note the sessions of one status. One that is away, or gone, has the rate 0."""

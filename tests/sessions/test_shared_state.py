@@ -90,6 +90,7 @@ def use(files: Inventory) -> Iterator[str]:
         "describe": ("f",),
         "knows": ("x",),
         "remembers": ("x",),
+        "oldest": (),
         "uploading": (),
         "pending": (),
         "drained": (0,),

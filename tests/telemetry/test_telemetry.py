@@ -236,7 +236,7 @@ def test_the_resource_says_who_it_is_and_no_metric_names_a_session_or_file(
     for resource in resources:
         assert resource == resources[0]
     expected = {
-        "service.name": "uploader",
+        "service.name": "nfs-watch-uploader",
         "service.namespace": "nfs-watch",
         "service.instance.id": "mine",
         "service.version": VERSION,
@@ -272,7 +272,7 @@ def test_the_router_says_who_it_is_too(tmp_path: Path, stack: ExitStack) -> None
     stack.callback(router.kill)
     router.start()
     wait_for(lambda: names.PROCESS_STARTED in [record.event_name for record in got.logs()], "its first words")
-    assert {"service.name": "router", "service.namespace": "nfs-watch"}.items() <= got.resources()[0].items()
+    assert {"service.name": "nfs-watch-router", "service.namespace": "nfs-watch"}.items() <= got.resources()[0].items()
     assert f"-{router.pid}" in got.resources()[0]["service.instance.id"]
 
 

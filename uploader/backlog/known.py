@@ -16,11 +16,12 @@ from uploader.web.openapi.results import FileState, FileStatus
 
 
 class Ready(Protocol):
-    """A file that is queued or busy. `size`, `uploaded`: bytes; `attempts`: failed ones."""
+    """A file that is queued or busy. `size`, `uploaded`: bytes; `attempts`: failed ones; `since`: monotonic seconds."""
 
     size: int
     uploaded: int
     attempts: int
+    since: float
 
 
 class Known:

@@ -277,8 +277,10 @@ class Service:
             names.FILES_WAITING: sum(one.waiting for one in files),
             names.FILES_UPLOADING: sum(one.uploading for one in files),
             names.FILES_FAILING: sum(one.failed for one in files),
+            names.FILES_OLDEST: max((run.files.oldest() for run in runs), default=0.0),
             names.SHARE_AGE: self.share.age(),
-        }
+            names.STORE_REACHABLE: float(self.waits_for() is None),
+        } | ({} if self.share.free is None else {names.SHARE_FREE: self.share.free})
 
     def _loop(self) -> None:
         while True:
