@@ -25,6 +25,7 @@ from uploader.errors import NameRefused, StoreAway, StoreRefused
 from uploader.session import Session, State
 from uploader.sessions import status
 from uploader.share import fingerprint
+from uploader.telemetry import names
 from uploader.web.openapi.models import Current, ShardStatus
 from uploader.web.openapi.results import FileState
 
@@ -239,3 +240,14 @@ def test_a_failed_file_goes_at_once_when_somebody_asks_for_it(bed: Bed) -> None:
     bed.work()
     assert bed.store.writes == ["run/name", "run/bad"]
     assert bed.files.retry() == 0
+
+
+def test_the_same_reason_of_a_file_is_logged_once_until_it_changes(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:
+    """Thousands of hopeless files do not fill the log; an id of the request that differs is no other reason."""
+    for number in range(3):
+        bed.files.fail("x", StoreRefused(f"the store said no (x-ms-request-id {number})"))
+    bed.files.fail("x", StoreAway("not now"))
+    bed.files.fail("x", StoreAway("not now"))
+    bed.files.fail("y", StoreAway("not now"))
+    told = [(record.path, record.attempt) for record in caplog.records if record.message == names.FILE_FAILED]  # type: ignore[attr-defined]
+    assert told == [("x", 1), ("x", 4), ("y", 1)]

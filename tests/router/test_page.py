@@ -416,6 +416,25 @@ def test_a_session_that_has_ended_is_shown_with_its_result_and_starts_again(page
     assert json.loads((site.root / ".nfs-watch/sessions/over.json").read_text())["extensions"] == [".bin"]
 
 
+def test_what_was_replaced_is_shown_in_status_page_and_receipt(page: Chrome, site: Cluster) -> None:
+    """Other content under a blob's name never vanishes unseen."""
+    folder = site.start("twice")
+    for number, content in enumerate((b"first", b"second")):
+        (folder / ".x.bin").write_bytes(content)
+        (folder / ".x.bin").rename(folder / "x.bin")
+        wait_for(lambda number=number: text(page, card("twice", "completed")) == str(number + 1), "the file")
+        wait_for(lambda: not list(folder.iterdir()), "it to be deleted")
+    wait_for(lambda: text(page, card("twice", "replaced")).startswith("1 file took the place"), "the page to say so")
+    (session,) = httpx.get(f"{site.router.url}/v1/watch/status?session=twice", timeout=60).json()["sessions"]
+    assert session["files"]["replaced"] == 1
+    done = httpx.get(f"{site.router.url}/v1/watch/files?session=twice&path=x.bin", timeout=60).json()["files"][0]
+    assert done["receipt"]["replaced"]["etag"]
+    assert done["receipt"]["replaced"]["snapshot"]
+    httpx.post(f"{site.router.url}/v1/watch/stop", json={"session": "twice"}, timeout=60).raise_for_status()
+    counts = "#ended > li:has([aria-label='Start twice again']) [data-is=counts]"
+    wait_for(lambda: "1 took the place of other content" in text(page, counts), "the result to say so")
+
+
 def test_where_files_go_and_the_rates_before_the_page_was_opened_are_shown(page: Chrome, site: Cluster) -> None:
     """The router keeps the rates of 15 minutes, and the page begins with them."""
     assert "/uploads/" in text(page, "#facts")
