@@ -14,13 +14,13 @@ from router.gather import Gather
 from router.settings import Settings
 from router.shard import Reply, Shards, client
 from uploader.cluster.replicas import Replicas, ReplicasUnknown
-from uploader.errors import NotReady
+from uploader.errors import BadRequest, NotReady
 from uploader.session import new_name
 from uploader.web.application import application
 from uploader.web.events import Events
 from uploader.web.foreign import names_of
-from uploader.web.openapi.models import StartRequest, Status, StopRequest
-from uploader.web.wire import answer, problem, read, session_of
+from uploader.web.openapi.models import FilesQuery, PageQuery, Query, StartRequest, Status, StatusQuery, StopRequest
+from uploader.web.wire import answer, problem, query, read
 
 POLL = 0.5  # seconds between two questions to the shards while a client watches
 
@@ -53,10 +53,21 @@ class Router:
 
     async def status(self, request: Request) -> Response:
         """GET /v1/watch/status."""
-        name = session_of(request)
-        if name is None:
+        asked = query(request, StatusQuery)
+        if asked.session is None and asked.wait:
+            raise BadRequest("wait: it needs a session to wait for")
+        if asked.session is None:
             return answer(await self._gather.now(await self._count()))
-        return _passed(await self._forward.status(name, await self._at_least_one()))
+        return _passed(await self._forward.status(asked.session, await self._at_least_one(), asked.wait))
+
+    async def files(self, request: Request) -> Response:
+        """GET /v1/watch/files."""
+        asked = query(request, FilesQuery)
+        return _passed(await self._forward.files(asked.session, _given(asked), await self._at_least_one()))
+
+    async def results(self, request: Request) -> Response:
+        """GET /v1/watch/results."""
+        return _passed(await self._forward.results(_given(query(request, PageQuery)), await self._at_least_one()))
 
     async def readyz(self, _: Request) -> Response:
         """GET /readyz: ready once the number of shards is known, even when no shard answers."""
@@ -103,9 +114,15 @@ def app(settings: Settings, replicas: Replicas) -> Starlette:
         "start": router.start,
         "stop": router.stop,
         "status": router.status,
+        "files": router.files,
+        "results": router.results,
         "readyz": router.readyz,
     }
     return application(own, router.events, names_of(settings), router=True, lifespan=lifespan)
+
+
+def _given(asked: Query) -> dict[str, str]:
+    return {name: str(value) for name, value in asked.model_dump(exclude_unset=True).items()}
 
 
 def _passed(reply: Reply) -> Response:

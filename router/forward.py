@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from router.shard import START, STATUS, STOP, Reply, ShardAway, Shards
+from router.shard import FILES, PATIENCE, RESULTS, START, STATUS, STOP, Reply, ShardAway, Shards
 from uploader.cluster.placement import rank
 from uploader.errors import BadRequest, BadShard, NotReady, ShardFull
 
@@ -77,9 +77,22 @@ class Forward:
 
         return await _walked(rank(name, n), send, _Walk())
 
-    async def status(self, name: str, n: int) -> Reply:
-        """Ask for the status of one session; any shard that answers knows the owner."""
-        return await _walked(rank(name, n), lambda shard: self._shards.get(shard, STATUS, session=name), _Walk())
+    async def status(self, name: str, n: int, wait: int = 0) -> Reply:
+        """Ask for the status of one session; any shard that answers knows the owner. `wait`: seconds for its end."""
+        query = {"session": name} | ({"wait": str(wait)} if wait else {})
+
+        async def send(shard: int) -> Reply:
+            return await self._shards.get(shard, STATUS, PATIENCE + wait, query)
+
+        return await _walked(rank(name, n), send, _Walk(), DEADLINE + wait)
+
+    async def files(self, name: str, query: dict[str, str], n: int) -> Reply:
+        """Ask the owner for a page of a session's files."""
+        return await _walked(rank(name, n), lambda shard: self._shards.get(shard, FILES, PATIENCE, query), _Walk())
+
+    async def results(self, query: dict[str, str], n: int) -> Reply:
+        """Ask for a page of the results: they lie on the share, so that every shard that answers knows them all."""
+        return await _walked(list(range(n)), lambda shard: self._shards.get(shard, RESULTS, PATIENCE, query), _Walk())
 
     async def _started(self, name: str, refusal: Reply, n: int) -> Reply:
         found = (await self.status(name, n)).body.get("sessions")
@@ -89,16 +102,16 @@ class Forward:
         return Reply(refusal.shard, 201, {**session, "folder": name})
 
 
-async def _walked(order: list[int], send: Send, walk: _Walk) -> Reply:
+async def _walked(order: list[int], send: Send, walk: _Walk, deadline: float = DEADLINE) -> Reply:
     """Ask the shards in this order until one decides; a 421 is followed once.
 
     Raises NotReady when no shard could, ShardFull when no shard has room, BadShard when shards do not agree.
     """
     try:
-        async with asyncio.timeout(DEADLINE):
+        async with asyncio.timeout(deadline):
             return await _decided(deque(order), send, walk)
     except TimeoutError as error:
-        raise NotReady(f"no shard answered within {DEADLINE:.0f} s. {_reasons(walk)}") from error
+        raise NotReady(f"no shard answered within {deadline:.0f} s. {_reasons(walk)}") from error
 
 
 async def _decided(todo: deque[int], send: Send, walk: _Walk) -> Reply:

@@ -1,11 +1,12 @@
 """The status of all shards, asked in parallel and merged into one."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from router.shard import STATUS, ShardAway, Shards
 from uploader.errors import BadShard
+from uploader.session import now
 from uploader.web.openapi.models import ShardStatus, Status
 
 LIMIT = 1.5  # seconds that one shard may take; the whole answer stays below 2
@@ -17,6 +18,7 @@ class Part:
 
     shard: ShardStatus
     sessions: list[dict[str, Any]]
+    at: str = field(default_factory=now)
 
 
 class Gather:
@@ -26,10 +28,12 @@ class Gather:
         self._shards = shards
         self._asking: dict[int, asyncio.Task[Part]] = {}
         self._last: dict[int, Part] = {}
+        self._known: dict[int, Part] = {}  # the last answer of each shard that has answered
+        self._since: dict[int, str] = {}  # when a shard that is away was first seen to be
 
     async def now(self, n: int) -> Status:
         """Ask all `n` shards and return their status as one; takes at most LIMIT seconds."""
-        return _merged(await asyncio.gather(*(self._one(shard) for shard in range(n))))
+        return _merged(await asyncio.gather(*(self._seen(shard) for shard in range(n))))
 
     async def latest(self, n: int) -> Status:
         """Return the status for the event stream, without waiting for a shard that did not answer the last time.
@@ -47,10 +51,25 @@ class Gather:
 
     async def _refresh(self, shard: int) -> Part:
         try:
-            self._last[shard] = await self._one(shard)
+            self._last[shard] = await self._seen(shard)
         finally:
             del self._asking[shard]
         return self._last[shard]
+
+    async def _seen(self, shard: int) -> Part:
+        """Ask a shard; of one that is away, return what was last known of its sessions, and since when it is."""
+        part = await self._one(shard)
+        if part.shard.reachable:
+            self._known[shard] = part
+            self._since.pop(shard, None)
+            return part
+        since = self._since.setdefault(shard, part.at)
+        before = self._known.get(shard)
+        part.shard.since = since
+        if before is None:
+            return part
+        part.shard.sessions = before.shard.sessions
+        return replace(part, sessions=[one | {"as_of": before.at} for one in before.sessions])
 
     async def _one(self, shard: int) -> Part:
         try:
@@ -81,5 +100,8 @@ def _away(shard: int, error: str) -> Part:
 
 
 def _merged(parts: list[Part]) -> Status:
-    sessions = [session for part in parts for session in part.sessions]
+    here = {one["session"] for part in parts if part.shard.reachable for one in part.sessions}
+    sessions = [
+        one for part in parts for one in part.sessions if part.shard.reachable or one["session"] not in here
+    ]  # a session that another shard has adopted is told as that one knows it
     return Status.model_construct(sessions=sessions, shards=[part.shard for part in parts])

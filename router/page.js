@@ -149,7 +149,7 @@ function sessionCard(card, session) {
   say(is(card, "rate"), `${bytes(session.rate_bytes_per_s)}/s`);
   const failing = session.current.filter((file) => file.error);
   show(is(card, "last"), Boolean(session.last_error) && failing.length === 0);
-  say(is(card, "last"), session.last_error ? `Last error: ${session.last_error}` : "");
+  say(is(card, "last"), session.last_error ? `Last error: ${session.last_error.error}` : "");
   fileList(card, "failing", failing);
   fileList(card, "flying", session.current.filter((file) => !file.error));
   age(card);

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import orjson
 from uploader.errors import BadShard
 
 START, STOP, STATUS = "/v1/watch/start", "/v1/watch/stop", "/v1/watch/status"
+FILES, RESULTS = "/v1/watch/files", "/v1/watch/results"
 CONNECT = 1.0  # seconds: a living pod accepts within milliseconds
 PATIENCE = 10.0  # seconds for a whole answer: a start fsyncs a record over NFS
 ANSWER_LIMIT = 8 * 1024 * 1024  # bytes: a status with a thousand files in flight is below 1 MiB
@@ -64,9 +66,11 @@ class Shards:
         """Send a JSON object; `patience`: seconds for the whole answer. Raises ShardAway, BadShard."""
         return await self._ask(ordinal, patience, "POST", path, json=fields)
 
-    async def get(self, ordinal: int, path: str, patience: float = PATIENCE, **query: str) -> Reply:
+    async def get(
+        self, ordinal: int, path: str, patience: float = PATIENCE, query: Mapping[str, str] | None = None
+    ) -> Reply:
         """Ask for a JSON object; `patience`: seconds for the whole answer. Raises ShardAway, BadShard."""
-        return await self._ask(ordinal, patience, "GET", path, params=query)
+        return await self._ask(ordinal, patience, "GET", path, params=query or {})
 
     async def _ask(self, ordinal: int, patience: float, method: str, path: str, **what: Any) -> Reply:  # noqa: ANN401
         url = self._url.format(ordinal=ordinal) + path

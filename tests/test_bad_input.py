@@ -167,6 +167,7 @@ WRONG: dict[str, dict[str, str]] = {  # by variable: wrong values, and a word of
     "CONTENT_MD5": {"perhaps": "boolean"},
     "MAX_UPLOAD_RATE": {"-1": "0", "10M": "integer"},
     "RETENTION": {"-1": "0", "x": "number", "inf": "31622400", "nan": "31622400"},
+    "RESULT_RETENTION": {"-1": "0", "x": "number"},
     "SWEEP_INTERVAL": {"0": "0.05", "x": "number"},
     "MAX_SESSIONS": {"0": "1", "x": "integer"},
     "NFS_TIMEOUT": {"0": "1", "x": "number"},

@@ -102,8 +102,8 @@ def end(site: Site, name: str) -> None:
     wait_for(lambda: f"{name}.json" not in site.records(), "the record to go", 240)
     assert files_in(site.share / name) == []
     # The record goes first: for a moment the shard still knows the session.
-    wait_for(lambda: site.ask(f"status?session={name}").status_code == 404, "the session to be forgotten")
-    assert site.ask("stop", session=name).status_code == 404
+    wait_for(lambda: site.session(name)["state"] == "ended", "the session to end")
+    assert site.call("stop", session=name)["state"] == "ended"
 
 
 def test_every_blob_in_azurite_is_its_source_and_the_share_is_empty(tmp_path: Path, stack: ExitStack) -> None:

@@ -60,7 +60,7 @@ def build(settings: Settings) -> Service:
     share.watch()
     staging = Staging(settings.staging, settings.staging_size) if settings.staging else None
     backlog = Queues(settings.block_size)
-    completed = Completed(settings, share.tells, blobs)
+    completed = Completed(settings, share, blobs)
     memory = Memory(settings.memory, settings.block_size)
     transfer = Transfer(
         blobs,
@@ -69,10 +69,10 @@ def build(settings: Settings) -> Service:
         content_md5=settings.content_md5,
         on_conflict=settings.on_conflict,
     )
-    service = Service(settings, share, records, count, Watch(closes=settings.close_write), backlog, blobs.reach)
+    service = Service(settings, share, records, count, Watch(closes=settings.close_write), backlog, completed)
     Workers(settings, share, backlog, transfer, completed, staging).start(blobs.reach.open)
     Sweeper(settings, share, completed, service, staging).start()
-    service.begin()
+    service.begin(blobs.reach)
     blobs.reach.begin()  # no network stands between the start and the first answer to a request
     until = certificate.expires()
     fixed = {} if until is None else {names.CERTIFICATE_EXPIRES: until}

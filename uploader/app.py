@@ -1,17 +1,29 @@
 """A shard's HTTP interface. Handlers parse, call the service in a thread, and answer; none calls the share itself."""
 
+import asyncio
+
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from uploader.session import State
+from uploader.errors import BadRequest
 from uploader.sessions.service import Service
 from uploader.web.application import application
 from uploader.web.events import Events
 from uploader.web.foreign import names_of
-from uploader.web.openapi.models import StartRequest, Status, StopRequest
-from uploader.web.wire import answer, read, session_of
+from uploader.web.openapi.models import (
+    FilesQuery,
+    PageQuery,
+    SessionState,
+    StartRequest,
+    Status,
+    StatusQuery,
+    StopRequest,
+)
+from uploader.web.wire import answer, query, read
+
+LOOK = 0.25  # seconds between two looks at a session for whose end somebody waits
 
 
 class Api:
@@ -31,11 +43,32 @@ class Api:
         """POST /v1/watch/stop."""
         wanted = await read(request, StopRequest)
         ended = await run_in_threadpool(self._service.stop, wanted.session, drain=wanted.drain)
-        return answer(ended, 200 if ended.state is State.STOPPED else 202)
+        return answer(ended, 202 if ended.state is SessionState.DRAINING else 200)
 
     async def status(self, request: Request) -> Response:
         """GET /v1/watch/status."""
-        return answer(await run_in_threadpool(self._service.status, session_of(request)))
+        asked = query(request, StatusQuery)
+        if asked.wait and asked.session is None:
+            raise BadRequest("wait: it needs a session to wait for")
+        end = asyncio.get_running_loop().time() + asked.wait
+        while True:
+            found = self._service.status_now(asked.session)
+            if found is None and asked.session:  # only what is not in memory is looked for on the share, in a thread
+                found = await run_in_threadpool(self._service.status, asked.session)
+            left = end - asyncio.get_running_loop().time()
+            if left <= 0 or not found or found.sessions[0].state is SessionState.ENDED:
+                return answer(found)
+            await asyncio.sleep(min(LOOK, left))
+
+    async def files(self, request: Request) -> Response:
+        """GET /v1/watch/files."""
+        asked = query(request, FilesQuery)
+        return answer(await run_in_threadpool(self._service.files, asked.session, asked))
+
+    async def results(self, request: Request) -> Response:
+        """GET /v1/watch/results."""
+        asked = query(request, PageQuery)
+        return answer(await run_in_threadpool(self._service.ended, asked.limit, asked.after))
 
     async def readyz(self, _: Request) -> Response:
         """GET /readyz: the records were read, the share answers, and the store has answered once.
@@ -50,12 +83,19 @@ class Api:
             return PlainTextResponse(f"not ready: {waits_for}\n", 503)
         return PlainTextResponse(f"ready, but {waits_for}\n" if waits_for else "ready\n")
 
-    async def _snapshot(self) -> Status:
-        return self._service.status()
+    async def _snapshot(self) -> Status | None:
+        return self._service.status_now()
 
 
 def app(service: Service) -> Starlette:
     """Return the application."""
     api = Api(service)
-    own = {"start": api.start, "stop": api.stop, "status": api.status, "readyz": api.readyz}
+    own = {
+        "start": api.start,
+        "stop": api.stop,
+        "status": api.status,
+        "files": api.files,
+        "results": api.results,
+        "readyz": api.readyz,
+    }
     return application(own, api.events, names_of(service.settings), router=False)

@@ -29,6 +29,7 @@ UploaderError
     ├── ShardFull         409
     ├── NotOwner          421
     ├── UnknownSession    404
+    ├── UnknownFile       404
     ├── NotReady          503
     ├── BadShard          502: only from the router
     └── Unexpected        500
@@ -99,7 +100,9 @@ class StoreAway(StoreError):
 
 
 class StoreRefused(StoreError):
-    """The store refused the request."""
+    """The store refused the request. `status`: of its answer, 0 when there was none."""
+
+    status = 0
 
 
 class NameRefused(StoreRefused):
@@ -182,6 +185,13 @@ class UnknownSession(Refused):
 
     status = 404
     code = "unknown-session"
+
+
+class UnknownFile(Refused):
+    """The session has no such file, and no receipt of one."""
+
+    status = 404
+    code = "unknown-file"
 
 
 class NotReady(Refused):

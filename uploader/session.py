@@ -1,6 +1,7 @@
 """A session as its record on the share describes it: name, state, owner, extensions."""
 
 import re
+import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -91,4 +92,9 @@ def new_name() -> str:
 
 def now() -> str:
     """Return the time as records and answers write it: RFC 3339, UTC, milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return at(time.time())
+
+
+def at(seconds: float) -> str:
+    """Return a time, in seconds since the epoch, as records and answers write it."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -47,6 +47,7 @@ class Settings(Environment):
     max_upload_rate: int = Field(default=0, ge=0)
     retention: float = Field(default=60, ge=0, le=366 * 86400)
     sweep_interval: float = Field(default=5, ge=0.05, le=3600)
+    result_retention: float = Field(default=30 * 86400, ge=0, le=3660 * 86400)
     max_sessions: int = Field(default=1, ge=1, le=10_000)
     nfs_timeout: float = Field(default=30, ge=1, le=3600)
     ordinal: int = Field(default=-1, ge=0)

@@ -66,11 +66,15 @@ class _Counter:
 
 
 def _arm(step: Step) -> None:
-    counter = _Counter(step)
+    counter, renaming = _Counter(step), os.rename
 
     def named(call: Callable[..., Any], kinds: Mapping[str, str], argument: int) -> Callable[..., Any]:
         def counted(*args: Any, **options: Any) -> Any:
             name = os.fspath(args[argument])
+            if "/.nfs-watch/ended/" in name:
+                return counter.around("result" if call is renaming else "", lambda: call(*args, **options))
+            if "/.nfs-watch/receipts/" in name:
+                return counter.around("journals' removal" if call is renaming else "", lambda: call(*args, **options))
             kind = next((kind for end, kind in kinds.items() if name.endswith(end)), "")
             return counter.around(kind, lambda: call(*args, **options))
 
@@ -84,6 +88,26 @@ def _arm(step: Step) -> None:
     os.unlink = named(os.unlink, UNLINKS, 0)
     for kind in ("put", "stage", "commit", "annotate", "snapshot"):
         setattr(AzureBlobs, kind, request(getattr(AzureBlobs, kind), kind))
+    _arm_receipts(counter)
+
+
+def _arm_receipts(counter: _Counter) -> None:
+    def receipts(call: Callable[..., None]) -> Callable[..., None]:
+        def counted(fd: int) -> None:
+            ours = os.readlink(f"/proc/self/fd/{fd}").endswith(".jsonl")
+            counter.around("receipts on disk" if ours else "", lambda: call(fd))
+
+        return counted
+
+    def sealing(call: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(store: AzureBlobs, name: str, *args: Any) -> Any:
+            kind = "receipts' commit" if "/.receipts/" in name else ""
+            return counter.around(kind, lambda: call(store, name, *args))
+
+        return counted
+
+    os.fsync = receipts(os.fsync)
+    AzureBlobs.commit = sealing(AzureBlobs.commit)  # type: ignore[method-assign]
 
 
 def _note_stops(flag: Path) -> None:

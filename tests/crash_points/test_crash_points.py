@@ -1,5 +1,6 @@
 """Killed at each step of docs/design.md's table ("What a crash leaves"), the next start comes to the same end."""
 
+import gzip
 import signal
 import threading
 import time
@@ -10,8 +11,10 @@ from dataclasses import replace
 from itertools import pairwise
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 
 import httpx
+import orjson
 import pytest
 
 from tests.crash_points.dying import STOPPING, Step, ended, start
@@ -24,6 +27,7 @@ from tests.support.programs import shard, wait_for
 BLOCK = 64 * 1024
 SIZES = {"a/small.bin": 1000, "large.bin": 5 * BLOCK + 7, "empty.bin": 0}
 FILES = {name: b"".join(pieces(name, 0, size)) for name, size in SIZES.items()}
+RECEIPTS = "/.receipts/"
 LONG = 200.0  # seconds; bounds a hang only
 SETTLE = 6.0  # seconds, where a file has to settle
 STEPS = [
@@ -42,8 +46,16 @@ STEPS = [
     Step("commit", "after"),
     Step("complete", "before", 1),
     Step("complete", "after", 3),
+    Step("receipts on disk", "before", 1),
+    Step("receipts on disk", "after", 1),
     Step("deletion", "before", 1),
     Step("deletion", "after", 3),
+    Step("receipts' commit", "before"),
+    Step("receipts' commit", "after"),
+    Step("result", "before"),
+    Step("result", "after"),
+    Step("journals' removal", "before"),
+    Step("journals' removal", "after"),
     Step("record's change", "after", 1),
     Step("record's change", "before", 2),
     Step("record's change", "after", 2),
@@ -74,6 +86,11 @@ CONFLICT = [
 ]
 
 
+def lines_of(blob: bytes) -> list[dict[str, Any]]:
+    """Return the receipts in a blob."""
+    return [orjson.loads(line) for line in gzip.decompress(blob).splitlines()]
+
+
 class Scene:
     """A share and an endpoint that outlive their shards."""
 
@@ -94,6 +111,7 @@ class Scene:
         )  # fmt: skip
         self.env = {name: value for name, value in self.server.env.items() if name.startswith(("NFS_WATCH_", "AZURE_"))}
         self.files = dict(files)
+        self.earlier: list[str] = []  # names of files that were sent before others of these names
         for name, content in files.items():
             (self.root / "run" / name).parent.mkdir(parents=True, exist_ok=True)
             (self.root / "run" / name).write_bytes(content)
@@ -139,9 +157,35 @@ class Scene:
             process.kill()
             wait_for(lambda: ended(process) is not None, "the process to end", LONG)
         blobs = self.endpoint.store.blobs("uploads")
-        assert {name: blob.content for name, blob in blobs.items()} == {
+        assert {name: blob.content for name, blob in blobs.items() if RECEIPTS not in name} == {
             f"run/{name}": content for name, content in self.files.items()
         }
+        self.receipted()
+
+    def receipted(self) -> None:
+        """Each file that left the share has one receipt in the store, and the result counts it once.
+
+        The dead process's session may have ended before this one started it again: then its receipts are a blob apart.
+        Started again after the sealing and before the journals went, it goes on with them, so that its own blob holds
+        them all: then the other blob is part of this one, and no result counts from both.
+        """
+        result = orjson.loads((self.root / ".nfs-watch/ended/run.json").read_bytes())
+        blobs = self.endpoint.store.blobs("uploads")
+        packed = {name: lines_of(blob.content) for name, blob in blobs.items() if RECEIPTS in name}
+        keys = {name: [(line["path"], line["inode"], line["mtime"]) for line in ours] for name, ours in packed.items()}
+        assert all(len(set(ours)) == len(ours) for ours in keys.values())
+        newest = set(keys.get(result["receipts"], []))
+        assert all(set(ours) <= newest or not set(ours) & newest for ours in keys.values())
+        lines = [line for ours in packed.values() for line in ours]
+        once = {one for ours in keys.values() for one in ours}
+        assert sorted(path for path, _, _ in once) == sorted([*self.files, *self.earlier])
+        there = {(line["blob"], line["size"], line["etag"]) for line in lines}
+        for name, content in self.files.items():
+            assert (f"run/{name}", len(content), blobs[f"run/{name}"].etag) in there
+        replaced = len(self.earlier)  # the next of its name took its place
+        assert result["files"] == {"sent": len(newest), "replaced": replaced, "failed": 0, "left_behind": 0}
+        assert result["bytes"] == sum(line["size"] for line in packed.get(result["receipts"], []))
+        assert not (self.root / ".nfs-watch/receipts/run").exists()
 
     def left(self) -> list[str]:
         records = list((self.root / ".nfs-watch/sessions").iterdir())
@@ -152,7 +196,7 @@ class Scene:
         """List the blocks and blobs that the store had before the death and that were sent once more."""
         taken: dict[tuple[str, str], list[Request]] = {}
         for request in self.endpoint.log.of(Operation.PUT_BLOCK) + self.endpoint.log.of(Operation.PUT_BLOB):
-            if request.status == 201:
+            if request.status == 201 and RECEIPTS not in request.blob:
                 taken.setdefault((request.blob, request.block), []).append(request)
         return [
             f"{blob} {block}"
@@ -197,6 +241,7 @@ def die_while_taking_back(scene: Scene, step: Step, successor: bytes = b"") -> N
     changed = scene.files[path.name] + b" and end"
     scene.files[path.name] = successor or changed
     if successor:
+        scene.earlier.append(path.name)
         path.with_name(".arriving").write_bytes(successor)
         path.with_name(".arriving").rename(path)
     scene.killed(scene.start(step))
@@ -226,6 +271,7 @@ def test_killed_in_a_conflict_it_leaves_one_snapshot_of_the_old_content(
     with Endpoint() as endpoint:
         scene = Scene(tmp_path, endpoint, {"x.bin": first})
         scene.finish()
+        scene.earlier.append("x.bin")  # it has its receipt in the session that has ended
         scene.files["x.bin"] = second
         (scene.root / "run").mkdir(exist_ok=True)
         (scene.root / "run/x.bin").write_bytes(second)

@@ -144,7 +144,7 @@ def test_a_burst_of_thousands_is_taken_whole_and_sent_once(
     assert len(sent) == 2000
     status = at.session(name)
     assert (status["files"], status["last_error"]) == (
-        {"waiting": 0, "uploading": 0, "completed": 2000, "failed": 0},
+        {"waiting": 0, "uploading": 0, "completed": 2000, "failed": 0, "replaced": 0},
         None,
     )
 

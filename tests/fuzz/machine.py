@@ -40,15 +40,17 @@ class Checked(Hooked):
         super().__init__()
         self.took = took
 
-    def put(self, name: str, data: bytes, label: Label, etag: str | None) -> None:
-        super().put(name, data, label, etag)
+    def put(self, name: str, data: bytes, label: Label, etag: str | None) -> str:
+        now = super().put(name, data, label, etag)
         self.took(name, self.content(name))
         self._call("after put", name)
+        return now
 
-    def commit(self, name: str, block_ids: list[str], label: Label, etag: str | None) -> None:
-        super().commit(name, block_ids, label, etag)
+    def commit(self, name: str, block_ids: list[str], label: Label, etag: str | None) -> str:
+        now = super().commit(name, block_ids, label, etag)
         self.took(name, self.content(name))
         self._call("after commit", name)
+        return now
 
 
 class Machine(Recorded):

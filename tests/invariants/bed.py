@@ -14,6 +14,7 @@ from uploader.backlog.queues import Queues
 from uploader.blob.store import BlobStore, Label, Stored
 from uploader.discovery.discover import Discovery
 from uploader.discovery.watch import Listener, Watch
+from uploader.session import Session, State
 from uploader.sessions.give_back import give_back
 from uploader.settings import Settings
 from uploader.share.filesystem import FileSystem
@@ -22,11 +23,13 @@ from uploader.share.mount import Share
 from uploader.share.paths import opened, split
 from uploader.share.scan import Rule
 from uploader.sweep.completed import Completed
+from uploader.sweep.seal import Sealed
 from uploader.sweep.sweeper import Owned, Sessions, Sweeper
 from uploader.upload.memory import Memory
 from uploader.upload.transfer import Transfer
 from uploader.upload.worker import Workers
 
+STARTED = "2026-03-01T12:00:00.000Z"
 BLOCK = 64 * 1024
 NFS = FileSystem("nfs4", leases=False, births=False)
 CONNECTION = "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=YQ==;BlobEndpoint=http://127.0.0.1:9/a;"
@@ -43,17 +46,17 @@ class Hooked(FakeStore):
         self._call("head", name)
         return super().head(name, snapshot)
 
-    def put(self, name: str, data: bytes, label: Label, etag: str | None) -> None:
+    def put(self, name: str, data: bytes, label: Label, etag: str | None) -> str:
         self._call("put", name)
-        super().put(name, data, label, etag)
+        return super().put(name, data, label, etag)
 
     def stage(self, name: str, block_id: str, data: memoryview, crc: int) -> None:
         self._call("stage", name)
         super().stage(name, block_id, data, crc)
 
-    def commit(self, name: str, block_ids: list[str], label: Label, etag: str | None) -> None:
+    def commit(self, name: str, block_ids: list[str], label: Label, etag: str | None) -> str:
         self._call("commit", name)
-        super().commit(name, block_ids, label, etag)
+        return super().commit(name, block_ids, label, etag)
 
     def _call(self, what: str, name: str) -> None:
         if hook := self.before.get(what):
@@ -80,12 +83,15 @@ class One:
         self.files = files
         self.stopped = False
         self.ended: list[str] = []
+        self.sealed: Sealed | None = None
 
     def owned(self) -> dict[str, Owned]:
-        return {self.files.session: Owned(self.files.session, self.files, self.stopped)}
+        state = State.STOPPED if self.stopped else State.ACTIVE
+        return {self.files.session: Owned(Session(self.files.session, state, 0, STARTED), self.files)}
 
-    def swept(self, name: str) -> None:
+    def swept(self, name: str, sealed: Sealed) -> None:
         self.ended.append(name)
+        self.sealed = sealed
 
     @contextmanager
     def reopen(self, name: str) -> Iterator[Inventory | None]:
@@ -116,7 +122,7 @@ class Bed:
         self.share = Share(root, 0, 5)
         self.share.tells = tells or self.share.tells
         self.backlog = Queues(BLOCK)
-        self.completed = Completed(self.settings, self.share.tells, self.store)
+        self.completed = Completed(self.settings, self.share, self.store)
         self.memory = Memory(self.settings.memory, BLOCK)
         self.transfer = Transfer(
             self.store,

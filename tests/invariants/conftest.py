@@ -49,7 +49,7 @@ def pair(make: Callable[..., Bed]) -> tuple[Bed, Bed]:
 def service(bed: Bed) -> Iterator[Service]:
     records = Records(bed.root / OWN / "sessions", 0)
     bed.backlog.remove(bed.files)
-    service = Service(bed.settings, bed.share, records, FixedReplicas(1), Deaf(), bed.backlog)
+    service = Service(bed.settings, bed.share, records, FixedReplicas(1), Deaf(), bed.backlog, bed.completed)
     bed.serve(service)
     service.start("run", None, None)
     yield service

@@ -56,11 +56,12 @@ class Site:
         wait_for(lambda: not record.exists(), f"{name} to be swept: {self.status(name)}", timeout)
 
     def blobs(self, name: str) -> dict[str, bytes]:
-        """Return the blobs of a session by their path."""
+        """Return the blobs of a session by their path, without its receipts."""
         found = self.endpoint.store.blobs("uploads")
-        return {
+        blobs = {
             path.removeprefix(f"{name}/"): one.content for path, one in found.items() if path.startswith(f"{name}/")
         }
+        return {path: content for path, content in blobs.items() if not path.startswith(".receipts/")}
 
 
 def arrive(folder: Path, path: str, content: bytes) -> None:

@@ -8,6 +8,7 @@ from tests.invariants.bed import Bed
 from uploader.discovery import discover
 from uploader.session import Session, State
 from uploader.sessions import status
+from uploader.share.fingerprint import Fingerprint
 from uploader.web.openapi.models import Bytes
 
 SESSION = Session("run", State.ACTIVE, 0, "2026-03-01T12:00:00.000Z")
@@ -28,11 +29,11 @@ def test_files_that_were_done_before_are_counted_with_their_bytes(bed: Bed) -> N
 def test_one_that_cannot_be_looked_at_ends_nothing(bed: Bed, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sweeper may delete a file under the count, and ESTALE of one file is not the end of the share."""
 
-    def failing(folder: int, name: str) -> int:
+    def failing(folder: int, name: str) -> Fingerprint:
         raise OSError(number, f"{name} in {folder}")
 
     bed.write("x.completed", b"content")
-    monkeypatch.setattr(discover, "size", failing)
+    monkeypatch.setattr(discover, "stamp", failing)
     bed.discovery.count_completed()
     counted = bed.files.snapshot()
     assert counted.completed == counted.bytes_uploaded == 0

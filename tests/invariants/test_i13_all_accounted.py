@@ -184,3 +184,6 @@ def test_a_refusal_of_the_name_is_final(bed: Bed) -> None:
     failure = bed.files.failure("x")
     assert failure
     assert failure.due == float("inf")
+    shown = bed.files.describe("x")
+    assert shown
+    assert (shown.state, shown.next_try) == ("failed", None)

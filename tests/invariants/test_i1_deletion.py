@@ -108,14 +108,14 @@ def test_the_last_look_is_after_the_comparison(bed: Bed, monkeypatch: pytest.Mon
     """A file that is overwritten with the same length while the sweeper compares it is sent again, not deleted."""
     path = bed.write("x.completed", b"content")
     blob(bed, "x", b"content")
-    matches = verdict._matches
+    matches = verdict._matching
 
-    def slow(file: Handle, stored: Stored) -> bool:
+    def slow(file: Handle, stored: Stored) -> int | None:
         same = matches(file, stored)
         path.write_bytes(b"CONTENT")
         return same
 
-    monkeypatch.setattr(verdict, "_matches", slow)
+    monkeypatch.setattr(verdict, "_matching", slow)
     bed.walk()
     assert bed.names() == ["x"]
 

@@ -147,7 +147,7 @@ def test_a_file_may_bear_any_time(bed: Bed, seconds: int, said: str) -> None:
 
 def test_backoff_doubles_and_is_bounded(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first wait is about 5 s, and no wait is longer than about 5 minutes, however often a file fails."""
-    monkeypatch.setattr("uploader.backlog.failures.time", SimpleNamespace(monotonic=lambda: 1000.0))
+    monkeypatch.setattr("uploader.backlog.failures.time", SimpleNamespace(monotonic=lambda: 1000.0, time=lambda: 0.0))
     waits = []
     for _ in range(12):
         before = bed.files.failure("x")

@@ -11,6 +11,8 @@ from uploader.cluster.replicas import FixedReplicas
 from uploader.errors import NotOwner, ShareLost
 from uploader.session import State
 from uploader.sessions.service import Service
+from uploader.sweep.seal import Sealed
+from uploader.web.openapi.models import SessionState
 
 
 def test_a_record_that_is_gone_ends_the_process(service: Service) -> None:
@@ -87,7 +89,7 @@ def test_a_claim_that_cannot_be_given_back_does_not_hold_the_stop(
     with monkeypatch.context() as patch:
         patch.setattr("os.link", _refused)
         ended = service.stop("run", drain=False)
-    assert ended.state is State.STOPPED
+    assert ended.state is SessionState.STOPPED
     assert run.files.failure("x")
     assert bed.names() == ["x.processing"]
 
@@ -114,11 +116,11 @@ def test_a_session_that_is_started_or_adopted_while_it_is_swept_is_not_forgotten
     run = service.runs["run"]
     changed = replace(run.session, **change)
     service.records.replace(changed)
-    service.swept("run")
+    service.swept("run", Sealed({}))
     assert service.records.get("run") == changed
     assert service.runs["run"] is run
     service.records.replace(run.session)
-    service.swept("run")
+    service.swept("run", Sealed({}))
     assert service.records.get("run") is None
     assert service.runs == {}
 

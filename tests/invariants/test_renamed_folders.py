@@ -37,6 +37,46 @@ def test_another_file_in_the_renamed_folder_is_no_proof(bed: Bed) -> None:
     assert list(bed.files.kept()) == ["new/y.completed"]
 
 
+def _receipts(bed: Bed) -> list[tuple[str, str]]:
+    return sorted((one["path"], one["blob"]) for one in bed.completed.receipts.read("run"))
+
+
+def test_the_receipt_names_the_path_under_which_the_file_was_sent(bed: Bed) -> None:
+    """That is where its blob is."""
+    bed.write("old/x", b"x")
+    bed.upload("old/x")
+    (bed.folder / "old").rename(bed.folder / "new")
+    bed.due()
+    bed.walk()
+    assert (bed.names(), _receipts(bed)) == ([], [("old/x", "run/old/x")])
+    assert bed.files.snapshot().completed == 1
+
+
+def test_folders_that_exchange_their_names_lose_no_proof(bed: Bed) -> None:
+    for folder in "a", "b", "c":
+        bed.write(f"{folder}/x", folder.encode())
+        bed.upload(f"{folder}/x")
+    for old, new in ("a", "t"), ("b", "a"), ("c", "b"), ("t", "c"):
+        (bed.folder / old).rename(bed.folder / new)
+    bed.walk()
+    assert (bed.names(), bed.files.kept()) == ([], {})
+    assert _receipts(bed) == [(f"{one}/x", f"run/{one}/x") for one in "abc"]
+
+
+def test_a_moved_file_that_goes_on_growing_is_not_counted_by_its_first_receipt(bed: Bed) -> None:
+    """It is sent again under its new name, where it has its own."""
+    bed.write("old/x", b"x")
+    bed.upload("old/x")
+    bed.completed.write_receipts(bed.files, ["old/x"])
+    (bed.folder / "old").rename(bed.folder / "new")
+    bed.tick()
+    bed.append("new/x.completed", b"more")
+    bed.walk()
+    assert (bed.names(), _receipts(bed), bed.files.snapshot().completed) == (["new/x"], [], 0)
+    bed.settle()
+    assert (bed.names(), _receipts(bed), bed.files.snapshot().completed) == ([], [("new/x", "run/new/x")], 1)
+
+
 def test_a_renamed_folder_holds_up_no_other_deletion(bed: Bed) -> None:
     """Its files wait for a walk, for minutes perhaps; all others go when they are due."""
     bed.write("old/x", b"x")

@@ -17,6 +17,7 @@ from uploader.sessions.runs import Run
 from uploader.sessions.service import Service
 from uploader.share.mark import Mark
 from uploader.share.mount import OWN
+from uploader.sweep.seal import Sealed
 from uploader.telemetry import names
 
 
@@ -25,7 +26,7 @@ def slow(make: Callable[..., Bed]) -> Iterator[tuple[Bed, Service]]:
     """A shard on which nothing settles within the test."""
     bed = make(settle=3600)
     records = Records(bed.root / OWN / "sessions", 0)
-    service = Service(bed.settings, bed.share, records, FixedReplicas(1), Deaf(), Queues(BLOCK))
+    service = Service(bed.settings, bed.share, records, FixedReplicas(1), Deaf(), Queues(BLOCK), bed.completed)
     yield bed, service
     for run in service.runs.values():
         if run.discovery:
@@ -66,7 +67,7 @@ def test_what_lies_in_a_folder_that_was_there_before_has_to_settle(slow: tuple[B
     bed, service = slow
     service.start("run", None, None)
     service.stop("run", drain=False)
-    service.swept("run")
+    service.swept("run", Sealed({}))
     assert service.records.get("run") is None
     signed(bed)
     service.start("run", None, None)
@@ -218,7 +219,7 @@ def test_a_mark_is_never_shortened_and_goes_with_its_record(bed: Bed, service: S
     assert mark.until() == first
     bed.share.timeout = timeout
     service.stop("run", drain=False)
-    service.swept("run")
+    service.swept("run", Sealed({}))
     assert mark.until() == 0
 
 
@@ -252,7 +253,7 @@ def test_killed_between_the_mark_and_its_record_a_swept_session_is_forgotten_by_
     with monkeypatch.context() as patch:
         patch.setattr(service.records, "remove", killed)
         with pytest.raises(Killed):
-            service.swept("run")
+            service.swept("run", Sealed({}))
     assert service.records.get("run")
     bed.walk()
     assert service.records.get("run") is None

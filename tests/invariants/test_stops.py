@@ -14,6 +14,7 @@ from uploader.errors import NotReady
 from uploader.session import Session, State
 from uploader.sessions.service import Service
 from uploader.sweep import sweeper
+from uploader.web.openapi.models import SessionState
 
 
 def full(*_: object) -> None:
@@ -75,7 +76,7 @@ def test_a_stop_that_cannot_be_written_down_leaves_the_session_running(
     assert discovery.thread
     assert discovery.thread.is_alive()
     assert record(service).state is State.ACTIVE
-    assert service.stop("run", drain=False).state is State.STOPPED
+    assert service.stop("run", drain=False).state is SessionState.STOPPED
 
 
 def test_a_stop_that_cannot_read_the_record_at_its_end_leaves_the_session_running(

@@ -36,7 +36,7 @@ class Shards:
             "state": "active",
             "shard": ordinal,
             "started_at": "2026-02-15T00:00:00.000Z",
-            "files": {"waiting": 1000, "uploading": self.uploading, "completed": 5000, "failed": 0},
+            "files": {"waiting": 1000, "uploading": self.uploading, "completed": 5000, "failed": 0, "replaced": 0},
             "bytes": {"uploaded": 40_000_000_000, "total": 48_000_000_000 + len(self.asked)},
             "rate_bytes_per_s": 100_000_000,
             "eta_s": 80,

@@ -28,7 +28,8 @@ def service(folder: Path, ordinal: int, shards: int) -> Service:
     """Make the loop of a shard that owns none of the sessions."""
     none: Any = SimpleNamespace()
     settings: Any = SimpleNamespace(ordinal=ordinal)
-    return Service(settings, none, Records(folder, ordinal), FixedReplicas(shards), none, none)
+    some: Any = SimpleNamespace(root=folder, receipts=none)
+    return Service(settings, some, Records(folder, ordinal), FixedReplicas(shards), none, none, some)
 
 
 def looks(folder: Path, shards: int) -> dict[str, int]:

@@ -249,10 +249,10 @@ def test_a_record_replaced_while_it_is_read_is_read_again(records: Records, monk
     records.create(ONE)
     read, failures = entry._read, [116, 116]
 
-    def stale(path: str) -> bytes:
+    def stale(path: str, most: int) -> bytes:
         if failures:
             raise OSError(failures.pop(), "Stale file handle")
-        return read(path)
+        return read(path, most)
 
     monkeypatch.setattr(entry, "_read", stale)
     assert records.get("run-1") == ONE

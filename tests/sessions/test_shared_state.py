@@ -11,6 +11,7 @@ from uploader.errors import StoreAway
 from uploader.session import Session, State
 from uploader.sessions import status
 from uploader.share.fingerprint import Fingerprint
+from uploader.web.openapi.results import FileState
 
 SESSION = Session("run", State.ACTIVE, 0, "2026-01-01T00:00:00.000Z")
 FAILING = 3000
@@ -76,7 +77,14 @@ def use(files: Inventory) -> Iterator[str]:
         "skip": ("f", 0.0),
         "count_beyond": (3,),
         "end_scan": (0,),
-        "count_earlier": (7,),
+        "count_receipts": (1, 7, 0),
+        "count_replaced": (1,),
+        "count_earlier": ("g", 7),
+        "uncount": ("g", None),
+        "forget_earlier": ("g",),
+        "clear_error": ("folder",),
+        "paths": (FileState.FAILED,),
+        "describe": ("f",),
         "knows": ("x",),
         "remembers": ("x",),
         "uploading": (),

@@ -57,13 +57,13 @@ class FakeStore:
                 return None
             return blob.stored()
 
-    def put(self, name: str, data: bytes, label: Label, etag: str | None) -> None:
+    def put(self, name: str, data: bytes, label: Label, etag: str | None) -> str:
         _verify(data, label.crc64)
         if label.md5 not in {None, md5(data).digest()}:
             raise StoreRefused("the MD5 is not that of the body")
         with self._lock:
             blob = self._conditional(name, etag)
-            self._write(name, blob, [("", data)], label, md5(data).digest())
+            return self._write(name, blob, [("", data)], label, md5(data).digest())
 
     def blocks(self, name: str) -> Blocks:
         with self._lock:
@@ -80,18 +80,19 @@ class FakeStore:
                 raise LeftoverBlocks("ids of another length wait")
             blob.waiting[block_id] = bytes(data)
 
-    def commit(self, name: str, block_ids: list[str], label: Label, etag: str | None) -> None:
+    def commit(self, name: str, block_ids: list[str], label: Label, etag: str | None) -> str:
         with self._lock:
             blob = self._conditional(name, etag)
             known = dict(blob.parts or []) | blob.waiting
             if missing := [block_id for block_id in block_ids if block_id not in known]:
                 raise ExpiredBlocks(f"{len(missing)} blocks are not there")
-            self._write(name, blob, [(block_id, known[block_id]) for block_id in block_ids], label, label.md5)
+            return self._write(name, blob, [(block_id, known[block_id]) for block_id in block_ids], label, label.md5)
 
-    def relabel(self, name: str, label: Label, etag: str) -> None:
+    def relabel(self, name: str, label: Label, etag: str) -> str:
         with self._lock:
             blob = self._conditional(name, etag)
             blob.metadata, blob.etag = label.metadata(), f'"{next(self._etags)}"'
+            return blob.etag
 
     def annotate(self, name: str, metadata: Mapping[str, str], etag: str) -> str:
         with self._lock:
@@ -125,11 +126,12 @@ class FakeStore:
             raise Overtaken(f"{name} is not what the condition says")
         return blob
 
-    def _write(self, name: str, blob: Blob, parts: list[tuple[str, bytes]], label: Label, digest: bytes | None) -> None:
+    def _write(self, name: str, blob: Blob, parts: list[tuple[str, bytes]], label: Label, digest: bytes | None) -> str:
         blob.parts, blob.metadata, blob.md5 = parts, label.metadata(), digest
         blob.waiting.clear()
         blob.etag = f'"{next(self._etags)}"'
         self.writes.append(name)
+        return blob.etag
 
 
 def _verify(data: bytes | memoryview, crc: int) -> None:

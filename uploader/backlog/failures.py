@@ -19,7 +19,10 @@ FIRST_BACKOFF, LAST_BACKOFF = 5.0, 300.0  # seconds
 
 @dataclass(slots=True)
 class Failure:
-    """A file that could not be sent. `due`: next try, monotonic seconds; `seen`: number of the last scan to see it."""
+    """A file that could not be sent. `due`: next try, monotonic seconds; `when`: the last one, seconds since the epoch.
+
+    `seen`: number of the last scan to see it.
+    """
 
     error: str
     attempts: int
@@ -27,6 +30,7 @@ class Failure:
     size: int = 0
     eligible: bool = True
     seen: int = 0
+    when: float = 0.0
 
 
 class Failures(Remembered[Failure]):
@@ -48,7 +52,7 @@ class Failures(Remembered[Failure]):
         attempts = before.attempts + 1 if before else 1
         wait = min(FIRST_BACKOFF * 2 ** min(attempts - 1, 10), LAST_BACKOFF) * random.uniform(0.8, 1.2)  # noqa: S311
         due = inf if final else time.monotonic() + wait
-        failure = Failure(self._share(text), attempts, due, size, eligible)
+        failure = Failure(self._share(text), attempts, due, size, eligible, when=time.time())
         self.put(path, failure, scan)
         self.eligible += eligible
         return failure

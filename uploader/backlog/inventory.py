@@ -3,13 +3,13 @@
 All of it is a cache of the share: losing it costs a scan. A file is queued, busy, settling or failed; the sweeper's
 paths are reserved. Lock order: a lane's lock (lane.py) before this one; with this one held, no other lock is taken.
 
-Memory: the queued files (lane.py), MAX_KEPT times about 500 bytes, and what settling.py and failures.py say.
+Memory: the queued files (lane.py), twice MAX_KEPT times about 500 bytes, and what settling.py and failures.py say.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -22,9 +22,11 @@ from uploader.errors import FileError, NameRefused, NotEligible
 from uploader.share.fingerprint import Fingerprint
 from uploader.telemetry import instruments, names
 from uploader.telemetry.text import shown
+from uploader.web.openapi.results import FileState, FileStatus
 
 log = logging.getLogger(__name__)
 MAX_KEPT = 100_000
+FOLDER = "folder"  # the part of a session's work that an error is of
 UNREMEMBERED = 100  # files a second that a scan queues on average while more fail than can be remembered
 
 
@@ -51,11 +53,13 @@ class Inventory:
         """`limit`: files that may wait in each queue.
 
         `fresh`: the session's folder was made just now, so that no earlier run can have given a claim back.
+        `receipted`, set by who knows: which of these files have a receipt on the share; may raise OSError.
         """
         self.session = session
         self.limit = limit
         self.fresh = fresh
         self.meter = Throughput()
+        self.receipted: Callable[[Mapping[str, Fingerprint]], set[str]] = lambda _: set()
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)  # notified when the session ends, and when its last upload has
         self._cancelled = False
@@ -131,10 +135,39 @@ class Inventory:
             for item in items:
                 self._known.queued.pop(item.path, None)
 
-    def count_earlier(self, size: int) -> None:
-        """Count a file of `size` bytes that was completed before this run."""
+    def count_receipts(self, files: int, size: int, replaced: int) -> None:
+        """Count the files, their bytes, and what they replaced, that were sent and deleted before this run."""
         with self._lock:
-            self._known.count(size)
+            self._known.completed += files
+            self._known.completed_bytes += size
+            self._known.replaced += replaced
+
+    def count_replaced(self, times: int) -> None:
+        """Count files in the store that took the place of other content; negative: they are sent again."""
+        with self._lock:
+            self._known.replaced += times
+
+    def count_earlier(self, path: str, size: int, *, receipted: bool = False) -> None:
+        """Count once a file of `size` bytes that was completed before this run; `receipted`: it is counted already."""
+        with self._lock:
+            if path not in self._known.earlier and len(self._known.earlier) < MAX_KEPT:
+                self._known.earlier[path] = None if receipted else size
+                self._known.count(size, 0 if receipted else 1)
+
+    def uncount(self, path: str, size: int | None) -> None:
+        """Stop counting a file: that it was sent cannot be proven, or it is sent again.
+
+        `size`: of a file that is counted in any case; None: only one of an earlier run may be.
+        """
+        with self._lock:
+            earlier = self._known.earlier.pop(path, None)
+            if (counted := earlier if size is None else size) is not None:
+                self._known.count(counted, -1)
+
+    def forget_earlier(self, path: str) -> None:
+        """Forget a counted file that is gone."""
+        with self._lock:
+            self._known.earlier.pop(path, None)
 
     # Files that failed, that settle, or that are kept
 
@@ -147,7 +180,6 @@ class Inventory:
         with self._lock:
             eligible, final = not isinstance(error, NotEligible | NameRefused), isinstance(error, NameRefused)
             failure = self._known.failures.add(path, text, size, self._scans, eligible=eligible, final=final)
-            self._known.last_error = text
             if failure is None and path in self._known.busy:
                 self._pace = max(self._pace, time.monotonic()) + 1 / UNREMEMBERED
         instruments.failed(error)
@@ -171,11 +203,18 @@ class Inventory:
                 self._idle.wait_for(lambda: self._cancelled, self._pace - began)
             return time.monotonic() - began
 
-    def note_error(self, text: str) -> bool:
-        """Show an error of the whole session; True when the text differs from the last error."""
+    def note_error(self, text: str, part: str = FOLDER) -> bool:
+        """Show an error of a part of the session's work until it has passed; False when it is shown already."""
         with self._lock:
-            new, self._known.last_error = self._known.last_error != text, text
+            before = self._known.errors.get(part)
+            if new := before is None or before[0] != text:
+                self._known.errors[part] = text, time.time()
             return new
+
+    def clear_error(self, part: str = FOLDER) -> None:
+        """Show no longer an error that has passed."""
+        with self._lock:
+            self._known.errors.pop(part, None)
 
     def settle(self, path: str, settling: Settling) -> bool:
         """Remember a file that may still be written; False when too many are remembered already."""
@@ -228,6 +267,7 @@ class Inventory:
         """Forget the files that a whole scan did not see. `beyond`: files that it saw and that found no room."""
         with self._lock:
             self._known.beyond = beyond
+            self._known.errors.pop(FOLDER, None)
             self._known.drop_unseen(self._scans)
 
     def skip(self, path: str, now: float) -> bool:
@@ -268,6 +308,16 @@ class Inventory:
         """Tell whether a file counts already: it waits, is under way, settles or has failed."""
         with self._lock:
             return self._known.held(path) or bool(self._known.settling.get(path) or self._known.failures.get(path))
+
+    def paths(self, state: FileState) -> list[str]:
+        """Return the paths of the files in a state, in no order."""
+        with self._lock:
+            return self._known.paths(state)
+
+    def describe(self, path: str) -> FileStatus | None:
+        """Return what is remembered of one file."""
+        with self._lock:
+            return self._known.describe(path)
 
     def uploading(self) -> int:
         """Return how many files are under way."""

@@ -1,14 +1,18 @@
 """What is known of the files of one session, and what the counts of a status make of it."""
 
+import time
 from collections.abc import Iterator
 from itertools import islice
+from math import inf
 from typing import Protocol
 
 from uploader.backlog.failures import Failure, Failures
 from uploader.backlog.settling import SettlingFiles
 from uploader.backlog.snapshot import Snapshot
+from uploader.session import at
 from uploader.telemetry.text import shown
-from uploader.web.openapi.models import Current
+from uploader.web.openapi.models import Current, LastError
+from uploader.web.openapi.results import FileState, FileStatus
 
 
 class Ready(Protocol):
@@ -33,16 +37,18 @@ class Known:
         self.passed_over = False  # the last scan left out a reserved path, where a new file may be
         self.completed = 0
         self.completed_bytes = 0
-        self.last_error: str | None = None
+        self.replaced = 0  # of those completed: other content was under the blob's name
+        self.earlier: dict[str, int | None] = {}  # bytes of `.completed` files of earlier runs; None: has a receipt
+        self.errors: dict[str, tuple[str, float]] = {}  # of the whole session, by part, and since when
 
     def held(self, path: str) -> bool:
         """Tell whether a path is queued, busy or reserved."""
         return path in self.queued or path in self.busy or path in self.reserved
 
-    def count(self, size: int) -> None:
-        """Count a file of `size` bytes that is in the store and has become `.completed`."""
-        self.completed += 1
-        self.completed_bytes += size
+    def count(self, size: int, times: int = 1) -> None:
+        """Count a file of `size` bytes that is in the store and has become `.completed`; -1: no longer."""
+        self.completed += times
+        self.completed_bytes += times * size
 
     def drop_unseen(self, scan: int) -> None:
         """Forget the files that failed or settle and that this scan did not see, unless they are held."""
@@ -82,12 +88,22 @@ class Known:
             uploading=len(self.busy),
             completed=self.completed,
             failed=len(self.failures) + len(self.kept),
+            replaced=self.replaced,
             bytes_uploaded=uploaded,
             bytes_total=max(uploaded, self._total()),
             rate=rate,
             current=list(islice(self._shown(), most)),
-            last_error=self.last_error,
+            last_error=self._last_error(),
         )
+
+    def _last_error(self) -> LastError | None:
+        """Return the last error that has not passed: of the whole session, else of the file that failed last."""
+        if self.errors:
+            text, when = max(self.errors.values(), key=lambda one: one[1])
+            return LastError(None, at(when), text)
+        if last := self.failures.last():
+            return LastError(shown(last[0]), at(last[1].when), last[1].error)
+        return None
 
     def _total(self) -> int:
         known = [item.size for item in (*self.queued.values(), *self.busy.values())]
@@ -96,6 +112,37 @@ class Known:
         if self.beyond and (met := self.completed + len(known)):
             total += self.beyond * (total // met)  # not looked at yet: assumed to be as large as the others
         return total
+
+    def paths(self, state: FileState) -> list[str]:
+        """Return the paths of the files in a state; those that are done are not remembered here."""
+        if state is FileState.UPLOADING:
+            return list(self.busy)
+        if state is FileState.FAILED:
+            return [path for path, _ in self.failures if path not in self.busy]
+        if state is FileState.KEPT:
+            return list(self.kept)
+        if state is FileState.WAITING:
+            new = [path for path in self.queued if not self.failures.get(path)]
+            return new + [path for path, _ in self.settling if path not in self.queued and path not in self.busy]
+        return []
+
+    def describe(self, path: str) -> FileStatus | None:
+        """Return what is remembered of one file, None when nothing is."""
+        failure, settling = self.failures.get(path), self.settling.get(path)
+        tries, error = (failure.attempts, failure.error) if failure else (0, None)
+        if item := self.busy.get(path):
+            size, sent, tries = item.size, item.uploaded, item.attempts + 1
+            return FileStatus(shown(path), FileState.UPLOADING, size, sent, tries, error)
+        if failure:
+            return FileStatus(shown(path), FileState.FAILED, failure.size, 0, tries, error, _time(failure.due))
+        if path in self.kept:
+            return FileStatus(shown(path), FileState.KEPT, reason=self.kept[path])
+        if queued := self.queued.get(path):
+            return FileStatus(shown(path), FileState.WAITING, queued.size)
+        if settling:
+            reason, due = settling.reason or None, _time(settling.due)
+            return FileStatus(shown(path), FileState.WAITING, settling.size, reason=reason, next_try=due)
+        return None
 
     def _shown(self) -> Iterator[Current]:
         for path, item in self.busy.items():
@@ -109,3 +156,8 @@ class Known:
                 yield Current(shown(path), settling.size, 0, 0, settling.reason)
         for path, reason in self.kept.items():
             yield Current(shown(path), 0, 0, 0, reason)
+
+
+def _time(due: float) -> str | None:
+    """Return a time of the monotonic clock as answers write it; None: it never comes."""
+    return None if due == inf else at(time.time() + max(0.0, due - time.monotonic()))

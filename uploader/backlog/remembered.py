@@ -34,6 +34,11 @@ class Remembered(Generic[N]):
         """Return what is remembered of a file."""
         return self._known.get(path)
 
+    def last(self) -> tuple[str, N] | None:
+        """Return the file that was remembered last."""
+        path = next(reversed(self._known), None)
+        return None if path is None else (path, self._known[path])
+
     def put(self, path: str, note: N, scan: int) -> None:
         """Remember a file that this scan has seen, in place of what was remembered of it."""
         self.drop(path)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from uploader.web.openapi.models import Current
+from uploader.web.openapi.models import Current, LastError
 
 
 @dataclass(slots=True)
@@ -13,8 +13,9 @@ class Snapshot:
     uploading: int
     completed: int
     failed: int
+    replaced: int
     bytes_uploaded: int
     bytes_total: int
     rate: float
     current: list[Current]
-    last_error: str | None
+    last_error: LastError | None

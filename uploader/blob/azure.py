@@ -148,13 +148,14 @@ class AzureBlobs:
         reply = self._send("HEAD", name, query, b"", {})
         return replies.stored(reply.headers) if reply else None
 
-    def put(self, name: str, data: bytes, label: Label, etag: str | None) -> None:
+    def put(self, name: str, data: bytes, label: Label, etag: str | None) -> str:
         """Write a whole blob."""
         headers = {"x-ms-blob-type": "BlockBlob"} | _labelled(label) | _condition(etag)
         # Put Blob takes one checksum, and the MD5 of the whole file is one. The service compares x-ms-blob-content-md5
         # with the body, or Content-MD5 where the first is missing; some endpoints verify only Content-MD5.
         headers |= {"Content-MD5": headers["x-ms-blob-content-md5"]} if label.md5 else self._verified(data, label.crc64)
-        self._send("PUT", name, "", data, headers)
+        reply = self._send("PUT", name, "", data, headers)
+        return replies.etag(cast("HttpResponse", reply).headers)
 
     def blocks(self, name: str) -> Blocks:
         """List the blob's blocks."""
@@ -172,14 +173,14 @@ class AzureBlobs:
         query = f"comp=block&blockid={quote(block_id, safe='')}"
         self._send("PUT", name, query, data, self._verified(data, crc))
 
-    def commit(self, name: str, block_ids: list[str], label: Label, etag: str | None) -> None:
+    def commit(self, name: str, block_ids: list[str], label: Label, etag: str | None) -> str:
         """Make the blob of these blocks."""
-        self._commit(name, block_ids, _labelled(label) | _condition(etag))
+        return replies.etag(self._commit(name, block_ids, _labelled(label) | _condition(etag)).headers)
 
-    def relabel(self, name: str, label: Label, etag: str) -> None:
+    def relabel(self, name: str, label: Label, etag: str) -> str:
         """Replace the blob's metadata."""
         reply = self._send("PUT", name, "comp=metadata", b"", _metadata(label) | _condition(etag), done=200)
-        replies.etag(cast("HttpResponse", reply).headers)  # a greeting on the way has none
+        return replies.etag(cast("HttpResponse", reply).headers)  # a greeting on the way has none
 
     def annotate(self, name: str, metadata: Mapping[str, str], etag: str) -> str:
         """Replace the blob's metadata; return the new etag."""

@@ -101,7 +101,11 @@ def refused(reply: HttpResponse) -> StoreError:
         return NameRefused(text)
     if status == 412:
         return Overtaken(text)
-    return StoreAway(text) if status >= 500 or status in {408, 429} else StoreRefused(text)
+    if status >= 500 or status in {408, 429}:
+        return StoreAway(text)
+    said = StoreRefused(text)
+    said.status = status
+    return said
 
 
 def fact(text: str) -> str:

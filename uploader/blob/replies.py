@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from xml.etree import ElementTree as ET
 
 from uploader.blob.checksum import decoded
@@ -23,6 +24,7 @@ def stored(headers: Mapping[str, str]) -> Stored:
         md5=md5,
         inode=headers.get("x-ms-meta-inode"),
         born=headers.get("x-ms-meta-born"),
+        modified=_time(headers.get("Last-Modified")),
         metadata={key[len(_META) :]: value for key, value in headers.items() if key.lower().startswith(_META)},
     )
 
@@ -72,6 +74,13 @@ def etag(headers: Mapping[str, str]) -> str:
 def length(headers: Mapping[str, str]) -> int:
     """Return the size of a blob in bytes. Raises StoreRefused."""
     return _number(headers.get("Content-Length"), "the Content-Length")
+
+
+def _time(text: str | None) -> str | None:
+    try:
+        return parsedate_to_datetime(text).isoformat(timespec="milliseconds").replace("+00:00", "Z") if text else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def _xml(content: bytes, root: str, what: str) -> ET.Element:

@@ -63,6 +63,7 @@ class Stored:
     """A committed blob or a snapshot, as the store describes it.
 
     What another tool wrote may lack crc64, md5, inode and born. `metadata`: all of it, to be written back as it was.
+    `modified`: RFC 3339 in UTC, None when the store does not tell.
     """
 
     size: int
@@ -72,6 +73,7 @@ class Stored:
     inode: str | None
     born: str | None
     metadata: Mapping[str, str] = field(default_factory=dict, compare=False)
+    modified: str | None = None
 
     @property
     def version(self) -> str:
@@ -106,9 +108,14 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What the store has confirmed of a file. `replaced`: other content that was under its name, None: none was."""
+    """What the store has confirmed of a file. `at`: when, RFC 3339 in UTC.
+
+    `replaced`: other content that was under its name, None: none was.
+    """
 
     label: Label
+    etag: str
+    at: str
     replaced: Replaced | None = None
 
 
@@ -138,8 +145,8 @@ class BlobStore(Protocol):
     def head(self, name: str, snapshot: str = "") -> Stored | None:
         """Describe a committed blob, or its snapshot of this id; None when there is none."""
 
-    def put(self, name: str, data: bytes, label: Label, etag: str | None) -> None:
-        """Write a whole blob; the service verifies its checksum."""
+    def put(self, name: str, data: bytes, label: Label, etag: str | None) -> str:
+        """Write a whole blob and return its etag; the service verifies its checksum."""
 
     def blocks(self, name: str) -> Blocks:
         """List the blob's blocks; no blocks when the blob does not exist."""
@@ -147,11 +154,11 @@ class BlobStore(Protocol):
     def stage(self, name: str, block_id: str, data: memoryview, crc: int) -> None:
         """Write one block; the service verifies its checksum."""
 
-    def commit(self, name: str, block_ids: list[str], label: Label, etag: str | None) -> None:
-        """Make the blob of these blocks, and drop all other blocks."""
+    def commit(self, name: str, block_ids: list[str], label: Label, etag: str | None) -> str:
+        """Make the blob of these blocks and return its etag; drop all other blocks."""
 
-    def relabel(self, name: str, label: Label, etag: str) -> None:
-        """Write what is kept beside the content of a committed blob anew: the metadata, and nothing else."""
+    def relabel(self, name: str, label: Label, etag: str) -> str:
+        """Write what is kept beside a committed blob's content anew: the metadata only. Return the new etag."""
 
     def annotate(self, name: str, metadata: Mapping[str, str], etag: str) -> str:
         """Write a committed blob's metadata anew, and return the new etag."""

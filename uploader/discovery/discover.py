@@ -13,7 +13,7 @@ from uploader.discovery.readiness import Pass, Readiness
 from uploader.discovery.watch import Watch
 from uploader.errors import Cancelled, FileError, NotEligible
 from uploader.settings import Settings
-from uploader.share.fingerprint import Fingerprint, size
+from uploader.share.fingerprint import Fingerprint, stamp
 from uploader.share.mark import Mark
 from uploader.share.mount import Share
 from uploader.share.paths import join, opened
@@ -23,6 +23,7 @@ from uploader.thread import spawn
 
 log = logging.getLogger(__name__)
 MAX_HINTS = 10_000
+COUNTED_AT_ONCE = 50_000  # files, about 500 bytes each
 IDLE_LOOK = 0.5  # seconds between two checks whether workers have nothing to do
 PAUSE = 3  # the next scan waits at least this many times the work of the last
 
@@ -120,14 +121,29 @@ class Discovery:
 
     def count_completed(self) -> None:
         """Count the `.completed` files still on the share: a restart forgets what was done before."""
+        met: dict[str, Fingerprint] = {}
         for found in self.walk():
             if self.files.cancelled:
                 return
             if found.kind is Kind.COMPLETED:
                 try:
-                    self.files.count_earlier(size(found.folder, found.name))
+                    met[found.path] = stamp(found.folder, found.name)
                 except OSError as error:  # mostly the sweeper has deleted the file
                     self.share.judge(error)
+            if len(met) >= COUNTED_AT_ONCE:
+                self._count_earlier(met)
+        self._count_earlier(met)
+
+    def _count_earlier(self, met: dict[str, Fingerprint]) -> None:
+        """Count those that have no receipt: the others are counted by it."""
+        try:
+            receipted = self.files.receipted(met) if met else set()
+        except OSError as error:
+            self.share.judge(error)
+            receipted = set()
+        for path, look in met.items():
+            self.files.count_earlier(path, look.size, receipted=path in receipted)
+        met.clear()
 
     def walk(self) -> Iterator[Found]:
         """Yield every name of the session's folder without watching; none when the folder is missing."""

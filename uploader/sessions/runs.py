@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from uploader.backlog.inventory import Inventory
 from uploader.backlog.queues import Queues
@@ -16,6 +17,7 @@ from uploader.settings import Settings
 from uploader.share.mark import Mark
 from uploader.share.mount import Share
 from uploader.share.scan import Rule
+from uploader.sweep.receipts import Receipts
 from uploader.telemetry import names
 
 log = logging.getLogger(__name__)
@@ -37,7 +39,9 @@ class Run:
 class Runs(dict[str, Run]):
     """The runs by session name. Changed only with the service's lock held; read without that lock through `now`."""
 
-    def __init__(self, settings: Settings, share: Share, records: Records, watch: Watch, backlog: Queues) -> None:
+    def __init__(
+        self, settings: Settings, share: Share, records: Records, watch: Watch, backlog: Queues, receipts: Receipts
+    ) -> None:
         super().__init__()
         self.wake = threading.Event()  # set when a session has drained
         self._settings = settings
@@ -45,6 +49,7 @@ class Runs(dict[str, Run]):
         self._records = records
         self._watch = watch
         self._backlog = backlog
+        self._receipts = receipts
 
     def now(self) -> list[Run]:
         """Return the present runs. Copying a dict is safe while other threads change it, iterating over it is not."""
@@ -58,14 +63,21 @@ class Runs(dict[str, Run]):
 
     def _prepared(self, session: Session, *, fresh: bool) -> Run:
         files = Inventory(session.name, self._settings.queue_size, fresh=fresh)
+        files.count_receipts(*self._receipts.count(session.name))
+        files.receipted = partial(self._receipts.among, session.name)
         if session.state is State.STOPPED:
             return Run(session, files)
-        extensions = self._settings.extensions if session.extensions is None else session.extensions
-        rule = Rule(extensions, f"{self._settings.blob_prefix}{session.name}/", self._settings.temporary)
-        discovery = Discovery(files, rule, self._settings, self._share, self._watch, self._backlog, self.wake)
+        discovery = Discovery(
+            files, self.rule(session), self._settings, self._share, self._watch, self._backlog, self.wake
+        )
         if session.state is State.DRAINING:
             discovery.drain()
         return Run(session, files, discovery)
+
+    def rule(self, session: Session) -> Rule:
+        """Return which names are eligible in a session."""
+        extensions = self._settings.extensions if session.extensions is None else session.extensions
+        return Rule(extensions, f"{self._settings.blob_prefix}{session.name}/", self._settings.temporary)
 
     def _begin(self, run: Run, event: str) -> None:
         if run.discovery:
@@ -119,7 +131,7 @@ class Runs(dict[str, Run]):
         log.warning(names.SESSION_LEFT, extra={"session": run.session.name})
 
     def forget(self, name: str) -> None:
-        """Remove a stopped session and its record: its folder holds no claim and no `.completed`. Raises OSError."""
+        """Remove a stopped session and its record: its result is on the share. Raises OSError."""
         Mark(self._share, name).remove()
         self._records.remove(name)
         del self[name]

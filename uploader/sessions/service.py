@@ -5,7 +5,9 @@ brought to the state there (level-triggered, as Kubernetes' controllers are).
 """
 
 import logging
+import stat
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,18 +22,26 @@ from uploader.discovery.watch import Watch
 from uploader.errors import AlreadyActive, BadRequest, NotOwner, NotReady, ShardFull, ShareLost, UnknownSession
 from uploader.naming import check_sendable
 from uploader.session import Session, State, new_name, now
-from uploader.sessions import status
+from uploader.sessions import ending, files, status
 from uploader.sessions.give_back import give_back
 from uploader.sessions.records import Records
+from uploader.sessions.results import Place, Results
 from uploader.sessions.runs import Run, Runs
 from uploader.settings import Settings
 from uploader.share.mount import Share
+from uploader.share.paths import opened
+from uploader.share.scan import scan
+from uploader.sweep.completed import Completed
+from uploader.sweep.seal import Sealed
 from uploader.sweep.sweeper import Owned
 from uploader.telemetry import names
 from uploader.thread import spawn
-from uploader.web.openapi.models import Ended, Started, Status
+from uploader.web.openapi.models import Ended, FilesQuery, Started, Status
+from uploader.web.openapi.results import FilePage, Result, ResultPage
 
 log = logging.getLogger(__name__)
+CLEAN = 600.0  # seconds between two looks for results that are too old
+UNREAD = "the records of the sessions have not been read yet"
 RECONCILE = 2.0  # seconds between two readings of the records
 GIVE_BACK = 20.0  # seconds that a stop waits for uploads in progress
 
@@ -56,19 +66,23 @@ class Service:
         replicas: Replicas,
         watch: Watch,
         backlog: Queues,
-        store: Store | None = None,
+        completed: Completed,
     ) -> None:
         self.settings = settings
         self.share = share
         self.records = records
         self.replicas = replicas
-        self.runs = Runs(settings, share, records, watch, backlog)
+        self.completed = completed
+        self.results = Results(share)
+        self.runs = Runs(settings, share, records, watch, backlog, completed.receipts)
+        self._clean = 0.0  # when old results are looked for again, monotonic seconds
         self.reconciled = False
-        self.store = store
+        self.store: Store | None = None
         self._lock = threading.RLock()
 
-    def begin(self) -> None:
-        """Start the loop."""
+    def begin(self, store: Store | None = None) -> None:
+        """Start the loop. `store`: what tells whether the store can be reached."""
+        self.store = store
         spawn("reconcile", self._loop)
 
     def start(self, name: str | None, extensions: list[str] | None, shard: int | None) -> Started:
@@ -122,9 +136,11 @@ class Service:
     def stop(self, name: str, *, drain: bool) -> Ended:
         """Stop a session; return its state after that. Raises UnknownSession, NotOwner, NotReady."""
         with self._share_or_503(), self._lock:
-            record = self._own_record(name)
-            if record.state is State.STOPPED:
+            record = self._own(name)
+            if isinstance(record, Result):
                 return status.ended(record)
+            if record.state is State.STOPPED:
+                return status.stopped(record)
             run = self.runs.get(name) or self.runs.launch(record, names.SESSION_RESUMED)
             if drain:
                 self.runs.drain(run)
@@ -141,7 +157,9 @@ class Service:
                 give_back(discovery.walk(), self.share, run.files)
             with self._lock:
                 try:
-                    record = self._own_record(run.session.name)  # another shard may have adopted it
+                    record = self._own(run.session.name)  # another shard may have adopted it
+                    if isinstance(record, Result):
+                        return status.ended(record)
                     if self.runs.get(record.name) is run and run.discovery:
                         self.runs.stopped(run)
                 except OSError:
@@ -149,28 +167,67 @@ class Service:
                     raise
             return _ended(run, State.STOPPED)
 
-    def _own_record(self, name: str) -> Session:
+    def _own(self, name: str) -> Session | Result:
+        """Return the record of a session of this shard, or the result of one that has ended.
+
+        The result is written before the record goes: so it is looked for last.
+        """
         record = self.records.get(name)
+        if record is None and (result := self.results.get(name)):
+            return result
         if record is None:
             raise UnknownSession(f"there is no session {name}")
         if record.owner != self.settings.ordinal:
             raise NotOwner(f"shard {record.owner} owns {name}", shard=record.owner)
         return record
 
-    def status(self, name: str | None = None) -> Status:
-        """Return the status of one session, or of all of this shard. Raises UnknownSession, NotOwner, NotReady."""
+    def status_now(self, name: str | None = None) -> Status | None:
+        """Return the status of one session, or of all of this shard, from memory. None: ask `status`.
+
+        Raises NotReady: as long as the records have not been read, no session is no answer.
+        """
         runs = self.runs.now()
         if name is not None:
             runs = [run for run in runs if run.session.name == name]
             if not runs:
-                with self._share_or_503():
-                    self._own_record(name)
-                raise NotReady(f"{name} is about to be resumed")
+                return None
+        elif not self.reconciled:
+            raise NotReady(UNREAD)
         return status.answer(self.settings.ordinal, [(run.session, run.files) for run in runs], self.waits_for())
 
     def waits_for(self) -> str | None:
         """Return what keeps the store from being reached, None when nothing does. From memory."""
         return self.store.waits_for if self.store else None
+
+    def status(self, name: str) -> Status:
+        """Return the status of one session; asks the share. Raises UnknownSession, NotOwner, NotReady."""
+        if found := self.status_now(name):
+            return found
+        with self._share_or_503():
+            there = self._own(name)
+        if isinstance(there, Result):
+            return status.of_result(self.settings.ordinal, there)
+        raise NotReady(f"{name} is about to be resumed")
+
+    def files(self, name: str, asked: FilesQuery) -> FilePage:
+        """Return a page of a session's files. Raises BadRequest, UnknownFile, UnknownSession, NotOwner, NotReady."""
+        run = self.runs.get(name)
+        with self._share_or_503():
+            if run and asked.path is not None:
+                return files.one(run.files, self.completed, self.share, asked.path)
+            if run:
+                return files.page(run.files, self.completed, asked.state, asked.after, asked.limit)
+            there = self._own(name)
+        if isinstance(there, Result):
+            return files.left_behind(there, asked.path, asked.state, asked.after, asked.limit)
+        raise NotReady(f"{name} is about to be resumed")
+
+    def ended(self, limit: int, after: str | None) -> ResultPage:
+        """Return a page of the results of all shards, newest first. Raises BadRequest, NotReady."""
+        place = None if after is None else Place.read(after)
+        with self._share_or_503():
+            page = self.results.page(limit, place)
+        return ResultPage(results=page.results, next=page.next.text() if page.next else None)
 
     def gauges(self) -> dict[str, float]:
         """Return the gauges' values by metric name, from memory."""
@@ -190,6 +247,7 @@ class Service:
                 with self._lock:
                     self._reconcile()
                 self.reconciled = True
+                self._remove_old_results()
             except ShareLost:
                 self.share.probe()  # names the cause when another share is mounted
                 raise
@@ -198,6 +256,11 @@ class Service:
                 log.warning(names.RECONCILE_FAILED, extra={"error": str(error)})
             self.runs.wake.wait(RECONCILE)
             self.runs.wake.clear()
+
+    def _remove_old_results(self) -> None:
+        if time.monotonic() >= self._clean:
+            self.results.remove_old(self.settings.result_retention)
+            self._clean = time.monotonic() + CLEAN
 
     def _reconcile(self) -> None:
         records = self.records.all()
@@ -213,15 +276,15 @@ class Service:
             count = None
         for record in records.sessions.values():
             if record.owner == self.settings.ordinal:
-                self._own(record, names.SESSION_RESUMED)
+                self._follow(record, names.SESSION_RESUMED)
             elif count and record.owner >= count and rank(record.name, count)[0] == self.settings.ordinal:
                 adopted = replace(record, owner=self.settings.ordinal)
                 self.records.replace(adopted)
-                self._own(adopted, names.SESSION_ADOPTED)
+                self._follow(adopted, names.SESSION_ADOPTED)
             elif record.name in self.runs:
                 self.runs.leave(self.runs[record.name])
 
-    def _own(self, record: Session, event: str) -> None:
+    def _follow(self, record: Session, event: str) -> None:
         """Reconcile one session of this shard with its record."""
         run = self.runs.get(record.name)
         if run and run.session != record:  # another process changed the record, which decides
@@ -234,17 +297,27 @@ class Service:
 
     def owned(self) -> dict[str, Owned]:
         """Return the sessions of this shard, from memory; for the sweeper."""
-        return {
-            run.session.name: Owned(run.session.name, run.files, run.session.state is State.STOPPED)
-            for run in self.runs.now()
-        }
+        return {run.session.name: Owned(run.session, run.files) for run in self.runs.now()}
 
-    def swept(self, name: str) -> None:
-        """Remove a stopped session of which nothing is left, if the record says stopped too. Raises OSError."""
+    def swept(self, name: str, sealed: Sealed) -> None:
+        """End a stopped session of which nothing is left, if the record says stopped too. Raises OSError.
+
+        Its result first, then its journals, then its record: whoever is killed in between leaves a stopped session,
+        and whoever comes next finds the journals, or the result, and writes none that knows less.
+        """
         with self._lock:
             run, record = self.runs.get(name), self.records.get(name)
-            if run and record and record.state is State.STOPPED and record.owner == self.settings.ordinal:
+            if not run or not record or record.state is not State.STOPPED or record.owner != self.settings.ordinal:
+                return
+            before = self.results.get(name)
+            if before is None or before.began != record.started_at or sealed.sizes:
+                self.results.write(self._result(run, sealed))
+            if self.completed.receipts.forget(name, sealed.sizes):  # else more were written: the next walk seals anew
                 self.runs.forget(name)
+
+    def _result(self, run: Run, sealed: Sealed) -> Result:
+        with opened(self.share.fd, run.session.name) as top:
+            return ending.result(run.session, sealed, run.files, scan(top, self.runs.rule(run.session)))
 
     @contextmanager
     def reopen(self, name: str) -> Iterator[Inventory | None]:
@@ -274,8 +347,8 @@ def _made(folder: Path) -> bool:
     try:
         folder.mkdir()
     except FileExistsError:
-        if not folder.is_dir():
-            raise
+        if not stat.S_ISDIR(folder.lstat().st_mode):
+            raise BadRequest(f"{folder.name} on the share is not a folder; it has to be one, or absent") from None
         return False
     return True
 
@@ -284,4 +357,4 @@ def _ended(run: Run, wanted: State) -> Ended:
     """Return the answer to a stop. Raises NotReady when another process changed the record first."""
     if run.session.state is not wanted:
         raise NotReady(f"the record of {run.session.name} was changed elsewhere at the same moment")
-    return status.ended(run.session)
+    return status.stopped(run.session)

@@ -1,10 +1,13 @@
-"""The answers about sessions. Counters begin when a process takes a session up, with the `.completed` files there."""
+"""The answers about sessions. Counters are those of the whole session: receipts, and what lies on the share."""
 
 from uploader.backlog.inventory import Inventory
 from uploader.session import Session
 from uploader.web.openapi import models
+from uploader.web.openapi.models import SessionState
+from uploader.web.openapi.results import Result
 
 SHOWN = 50  # files in flight or failed that one answer names
+LARGEST = 2**63 - 1  # the largest number that every reader of JSON has room for
 
 
 def started(session: Session) -> models.Started:
@@ -18,9 +21,14 @@ def started(session: Session) -> models.Started:
     )
 
 
-def ended(session: Session) -> models.Ended:
+def stopped(session: Session) -> models.Ended:
     """Return the answer to stop."""
-    return models.Ended(session=session.name, state=session.state, shard=session.owner)
+    return models.Ended(session=session.name, state=SessionState(session.state), shard=session.owner)
+
+
+def ended(result: Result) -> models.Ended:
+    """Return the answer to the stop of a session that has ended."""
+    return models.Ended(session=result.session, state=SessionState.ENDED, shard=result.shard)
 
 
 def answer(shard: int, sessions: list[tuple[Session, Inventory]], waits_for: str | None = None) -> models.Status:
@@ -34,18 +42,41 @@ def answer(shard: int, sessions: list[tuple[Session, Inventory]], waits_for: str
     return models.Status(sessions=[_session(session, files) for session, files in sessions], shards=[asked])
 
 
+def of_result(shard: int, result: Result) -> models.Status:
+    """Return the answer about a session that has ended."""
+    asked = models.ShardStatus(shard=shard, reachable=True, sessions=[])
+    return models.Status(
+        sessions=[
+            models.SessionStatus(
+                session=result.session,
+                state=SessionState.ENDED,
+                shard=result.shard,
+                started_at=result.began,
+                files=models.Files(0, 0, result.files.sent, result.files.left_behind, result.files.replaced),
+                bytes=models.Bytes(result.bytes, result.bytes),
+                rate_bytes_per_s=0,
+                eta_s=None,
+                current=[],
+                last_error=None,
+                result=result,
+            )
+        ],
+        shards=[asked],
+    )
+
+
 def _session(session: Session, files: Inventory) -> models.SessionStatus:
     now = files.snapshot(SHOWN)
     left = now.bytes_total - now.bytes_uploaded
     return models.SessionStatus(
         session=session.name,
-        state=session.state,
+        state=SessionState(session.state),
         shard=session.owner,
         started_at=session.started_at,
-        files=models.Files(now.waiting, now.uploading, now.completed, now.failed),
-        bytes=models.Bytes(now.bytes_uploaded, now.bytes_total),
+        files=models.Files(now.waiting, now.uploading, now.completed, now.failed, now.replaced),
+        bytes=models.Bytes(min(now.bytes_uploaded, LARGEST), min(now.bytes_total, LARGEST)),
         rate_bytes_per_s=round(now.rate),
-        eta_s=round(left / now.rate) if now.rate > 0 and left > 0 else None,
+        eta_s=min(round(left / now.rate), LARGEST) if now.rate > 0 and left > 0 else None,
         current=now.current,
         last_error=now.last_error,
     )

@@ -14,14 +14,14 @@ UNFIT = frozenset({errno.EINVAL, errno.EFBIG, errno.EACCES, errno.EPERM})
 _STALE_TRIES = 5
 
 
-def read(path: str) -> bytes | None:
+def read(path: str, most: int = MOST) -> bytes | None:
     """Return a file's bytes, None when there is none. Follows no link in the last part, never waits for a writer.
 
-    Raises OSError: EINVAL when it is no regular file, EFBIG when it has more than MOST bytes.
+    Raises OSError: EINVAL when it is no regular file, EFBIG when it has more than `most` bytes.
     """
     for last in range(_STALE_TRIES, -1, -1):
         try:
-            return _read(path)
+            return _read(path, most)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -31,15 +31,15 @@ def read(path: str) -> bytes | None:
     return None
 
 
-def _read(path: str) -> bytes:
+def _read(path: str, most: int) -> bytes:
     try:
         fd, _ = opened(None, path)
     except NotEligible as error:
         raise OSError(errno.EINVAL, str(error), path) from None
     with os.fdopen(fd, "rb") as file:
-        data = file.read(MOST + 1)
-    if len(data) > MOST:
-        raise OSError(errno.EFBIG, f"larger than {MOST} bytes", path)
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"larger than {most} bytes", path)
     return data
 
 

@@ -95,6 +95,6 @@ def inode(folder: int, name: str) -> int | None:
         return None
 
 
-def size(folder: int, name: str) -> int:
-    """Return the size in bytes of the file under a name, as this client has it in its cache. Raises OSError."""
-    return os.stat(name, dir_fd=folder, follow_symlinks=False).st_size
+def stamp(folder: int, name: str) -> Fingerprint:
+    """Return the fingerprint of the file under a name, as this client has it in its cache. Raises OSError."""
+    return _look(os.stat(name, dir_fd=folder, follow_symlinks=False))

@@ -2,12 +2,13 @@
 
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from uploader.share.fingerprint import Fingerprint
 from uploader.share.handle import Handle
 
-MAX_PROOFS = 100_000  # about 500 bytes each; about any other file the store is asked
+MAX_PROOFS = 100_000  # about 900 bytes each; about any other file the store is asked
 Key = tuple[str, str]
 """A session, and a path below its folder."""
 
@@ -17,12 +18,17 @@ class Proof:
     """A file whose content the store has confirmed. `file`: what it was after our last step; `crc64`: of its content.
 
     `certain`: the times of `file` are enough; otherwise the content is compared once more before the deletion.
+    `receipt`: the line that has to be on the share's disk before the deletion. `replaced`: other content was under
+    the blob's name; `seen`: this process sent the file.
     """
 
     file: Fingerprint
     born: int | None
     crc64: int
     certain: bool
+    receipt: bytes
+    replaced: bool
+    seen: bool
 
     @property
     def inode(self) -> int:
@@ -40,6 +46,7 @@ class Proofs:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: dict[Key, tuple[Proof, float]] = {}  # and when it is due; the oldest first
+        self._written: dict[Key, Proof] = {}  # those of them whose receipt is on the share's disk
         self._paths: dict[tuple[str, int], str] = {}  # by session and inode: a folder may be renamed
 
     def add(self, key: Key, proof: Proof, wait: float) -> None:
@@ -48,16 +55,39 @@ class Proofs:
             self._add(key, proof, time.monotonic() + wait)
 
     def _add(self, key: Key, proof: Proof, due: float) -> None:
+        written = self._written.get(key)
         self._forget(key)  # the newest stand last, even of a name that comes again
         self._known[key] = (proof, due)
+        if written is proof:
+            self._written[key] = proof
         self._paths[key[0], proof.inode] = key[1]
         if len(self._known) > MAX_PROOFS:
             self._forget(next(iter(self._known)))
 
     def _forget(self, key: Key) -> None:
         known = self._known.pop(key, None)
+        self._written.pop(key, None)
         if known and self._paths.get(at := (key[0], known[0].inode)) == key[1]:
             del self._paths[at]
+
+    def unwritten(self, key: Key) -> Proof | None:
+        """Return the proof of a file whose receipt is not on the share's disk yet."""
+        with self._lock:
+            proof = known[0] if (known := self._known.get(key)) else None
+            return None if proof is self._written.get(key) else proof
+
+    def written(self, proofs: Iterable[tuple[Key, Proof]]) -> None:
+        """Note that the receipts of these files are on the share's disk."""
+        with self._lock:
+            for key, proof in proofs:
+                if key in self._known and self._known[key][0] is proof:
+                    self._written[key] = proof
+
+    def receipted(self, key: Key) -> bool:
+        """Tell whether the file is known, and its receipt on the share's disk."""
+        with self._lock:
+            known = self._known.get(key)
+            return known is not None and known[0] is self._written.get(key)
 
     def put_off(self, key: Key, wait: float) -> None:
         """Make a known file due again in `wait` seconds."""
@@ -75,16 +105,31 @@ class Proofs:
         with self._lock:
             return known[0] if (known := self._known.get(key)) else None
 
-    def moved(self, key: Key, inode: int) -> Proof | None:
-        """Return what is known of a file of this inode under another path, which is this one from now on."""
+    def unwritten_paths(self, session: str) -> list[str]:
+        """Return the known files of a session whose receipts are not on the share's disk."""
         with self._lock:
-            before = (key[0], self._paths.get((key[0], inode), ""))
-            known = self._known.get(before)
-            if known is None:
+            known = self._known.items()
+            return [key[1] for key, one in known if key[0] == session and self._written.get(key) is not one[0]]
+
+    def moved(self, key: Key, file: Handle) -> Proof | None:
+        """Return what is known of this file under another name, and know it under this name from now on.
+
+        What was known under this name goes to the other one: folders may have exchanged theirs. Its receipt keeps the
+        name under which it was sent.
+        """
+        file.born()  # asks the share, once: not with the lock held
+        with self._lock:
+            other = (key[0], self._paths.get((key[0], file.now.inode), key[1]))
+            here, there = self._known.get(key), self._known.get(other)
+            if other == key or there is None or not there[0].of(file):
                 return None
-            self._forget(before)
-            self._add(key, *known)
-            return known[0]
+            written = {new: self._written.get(old) for new, old in ((key, other), (other, key))}
+            self._forget(other)
+            self._add(key, *there)
+            if here:
+                self._add(other, *here)
+            self._written.update({new: proof for new, proof in written.items() if proof})
+            return there[0]
 
     def waits(self, key: Key) -> bool:
         """Tell whether the file is known and may not be deleted yet."""

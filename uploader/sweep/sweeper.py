@@ -12,6 +12,7 @@ from typing import Protocol
 from uploader.backlog.inventory import Inventory
 from uploader.errors import FileError, StoreError
 from uploader.naming import COMPLETED, PROCESSING
+from uploader.session import Session, State
 from uploader.settings import Settings
 from uploader.share.claim import Claim
 from uploader.share.fingerprint import Fingerprint, inode, look
@@ -19,7 +20,8 @@ from uploader.share.mark import Mark
 from uploader.share.mount import Share
 from uploader.share.paths import join, opened, split
 from uploader.share.scan import Found, Kind, Rule, scan
-from uploader.sweep.completed import RECHECK, Completed
+from uploader.sweep.completed import RECEIPTS, RECHECK, Completed
+from uploader.sweep.seal import Sealed
 from uploader.sweep.verdict import KEPT, Verdict
 from uploader.telemetry import names
 from uploader.telemetry.text import shown
@@ -27,6 +29,7 @@ from uploader.thread import spawn
 
 log = logging.getLogger(__name__)
 WALK = 12  # sweeps between two walks for files that this process did not complete
+BATCH = 10_000  # files whose receipts are written at once
 PAUSE = 3  # the next walk waits at least this many times the duration of the last
 
 
@@ -34,9 +37,18 @@ PAUSE = 3  # the next walk waits at least this many times the duration of the la
 class Owned:
     """A session of this shard, as it is now."""
 
-    name: str
+    session: Session
     files: Inventory
-    stopped: bool
+
+    @property
+    def name(self) -> str:
+        """The session's name."""
+        return self.session.name
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it takes no files any more."""
+        return self.session.state is State.STOPPED
 
 
 class Sessions(Protocol):
@@ -45,8 +57,8 @@ class Sessions(Protocol):
     def owned(self) -> dict[str, Owned]:
         """Return the sessions of this shard by name, stopped ones too. From memory."""
 
-    def swept(self, name: str) -> None:
-        """Remove the record of a stopped session of which nothing is left."""
+    def swept(self, name: str, sealed: Sealed) -> None:
+        """End a stopped session of which nothing is left: write its result, remove its journals and its record."""
 
     def reopen(self, name: str) -> AbstractContextManager[Inventory | None]:
         """Let a stopped session take a file back: yield the inventory of the run that does, None when there is none.
@@ -98,11 +110,29 @@ class Sweeper:
 
     def collect_due(self, now: float) -> None:
         """Sweep the files that this process completed and whose retention is over at `now`, monotonic seconds."""
+        due: dict[str, list[str]] = {}
         for session, path in self.completed.proofs.due(now):
+            due.setdefault(session, []).append(path)
+        for session, paths in due.items():
             if owned := self.sessions.owned().get(session):
-                self._attempt(owned, path)
-            else:
+                self._collect_all(owned, paths)
+                continue
+            for path in paths:
                 self.completed.proofs.forget((session, path))  # another shard owns the session now
+
+    def _collect_all(self, session: Owned, paths: list[str]) -> None:
+        """Write the receipts of these files, with one fsync for BATCH of them, and delete each file after that."""
+        for begin in range(0, len(paths), BATCH):
+            batch = paths[begin : begin + BATCH]
+            try:
+                self.completed.write_receipts(session.files, batch)
+            except OSError as error:  # the share is full, say
+                self.share.judge(error)
+                for path in batch:
+                    self.completed.proofs.put_off((session.name, path), self.settings.sweep_interval)
+                continue
+            for path in batch:
+                self._attempt(session, path)
 
     def _attempt(self, session: Owned, path: str) -> None:
         folder, name = split(path)
@@ -136,34 +166,51 @@ class Sweeper:
         if inode(claim.folder, claim.completed) not in {None, known.inode}:
             self.completed.proofs.forget(key)  # another shard completed this file; the walk sees when it is due
             return True
-        return self._collect(session, path, claim) is not None
+        verdict = self._collect(session, path, claim)
+        return verdict is not None and not self.completed.proofs.unwritten(key)
 
     def walk_once(self, session: Owned) -> None:
         """Sweep the `.completed` files that this process did not complete: of an earlier run, or of another shard."""
-        began = time.monotonic()
-        if not self._walked(session) and session.stopped:
-            self._swept(session.name)
+        began, proven = time.monotonic(), list[str]()
+        left = self._walked(session, proven)
+        if proven:
+            self._collect_proven(session, proven)
+            left = self._walked(session, []) if session.stopped else left
+        if not left and session.stopped:
+            self._swept(session)
         pause = max(PAUSE * (time.monotonic() - began), (1 if session.stopped else WALK) * self.settings.sweep_interval)
         self._next_walk[session.name, session.stopped] = time.monotonic() + pause
 
-    def _walked(self, session: Owned) -> int:
-        """Sweep one session's folder; return how many files are left."""
+    def _collect_proven(self, session: Owned, paths: list[str]) -> None:
+        """Delete files that were found proven, without a second receipt for those that have one."""
+        try:
+            self.completed.know_receipts(session.files, paths)
+        except OSError as error:
+            self._cannot(session.name, error)
+            return
+        self._collect_all(session, paths)
+        paths.clear()
+
+    def _walked(self, session: Owned, proven: list[str]) -> int:
+        """Sweep one session's folder; return how many files are left. `proven`: those that may be deleted now."""
         left = session.files.uploading()  # an upload in progress will leave a file
         try:
             oldest = self.share.server_time() - int(self.settings.retention * 1e9)
             with opened(self.share.fd, session.name) as top:
                 for found in scan(top, Rule((), ""), everywhere=True):
-                    left += self._meet(session, found, oldest)
+                    left += self._meet(session, found, oldest, proven)
+                    if len(proven) >= BATCH:
+                        self._collect_proven(session, proven)
         except OSError as error:
             self.share.judge(error)
             self.share.probe()  # a lost share is not an empty folder (I6)
             left += not isinstance(error, FileNotFoundError)
         return left
 
-    def _meet(self, session: Owned, found: Found, oldest: int) -> bool:
-        """Sweep a `.completed` file whose retention is over; tell whether a file stays."""
+    def _meet(self, session: Owned, found: Found, oldest: int, proven: list[str]) -> bool:
+        """Judge a `.completed` file whose retention is over; tell whether a file stays."""
         if found.kind is Kind.COMPLETED:
-            return self._leftover(session, found, oldest)
+            return self._leftover(session, found, oldest, proven)
         if found.kind is Kind.PROCESSING:
             return not session.stopped or self._claimed(session, found)
         if found.error:
@@ -183,7 +230,7 @@ class Sweeper:
         session.files.keep(found.path + PROCESSING, "its claim could not be undone; the next start sends the file")
         return True
 
-    def _leftover(self, session: Owned, found: Found, oldest: int) -> bool:
+    def _leftover(self, session: Owned, found: Found, oldest: int, proven: list[str]) -> bool:
         if self.completed.waits(session.files, found.path):
             return True
         claim = self._claim(session, found.folder, found.name.removesuffix(COMPLETED))
@@ -192,7 +239,11 @@ class Sweeper:
             if current.ctime_ns > oldest or self.completed.rests(session.files, found.path, current):
                 return True
             with session.files.reserve(found.path) as mine:
-                return not mine or self._collect(session, found.path, claim) in {None, *KEPT}
+                verdict = self._collect(session, found.path, claim) if mine else None
+                if verdict is Verdict.PROVEN and self.completed.proofs.get((session.name, found.path)):
+                    proven.append(found.path)
+                    return True
+                return verdict in {None, *KEPT}
         except FileNotFoundError:
             self.completed.gone(session.files, found.path)
             return False
@@ -208,6 +259,8 @@ class Sweeper:
         if self.sessions.owned().get(session.name) != session:
             return None  # the session was started again: the next walk sees that
         verdict, current = self.completed.judge(session.files, path, claim)
+        if verdict is Verdict.PROVEN and not self.completed.proofs.receipted((session.name, path)):
+            return verdict  # it stays until its receipt is on the share
         if verdict is Verdict.PROVEN:
             self.completed.delete(session.files, path, claim)
         elif why := KEPT.get(verdict):
@@ -237,12 +290,16 @@ class Sweeper:
     def _claim(self, session: Owned, folder: int, name: str) -> Claim:
         return Claim(folder, name, Mark(self.share, session.name).set)
 
-    def _swept(self, name: str) -> None:
-        """Ask for the session's record to be removed; when that fails, the next walk tries again."""
+    def _swept(self, session: Owned) -> None:
+        """End the session, whose receipts go into the store first; when that fails, the next walk tries again."""
         try:
-            self.sessions.swept(name)
+            self.sessions.swept(session.name, self.completed.seal(session.session))
+            session.files.clear_error(RECEIPTS)
         except OSError as error:
-            self._cannot(name, error)
+            self._cannot(session.name, error)
+        except StoreError as error:
+            if session.files.note_error(text := f"the receipts are not in the store yet: {error}", RECEIPTS):
+                log.warning(names.RECEIPTS_FAILED, extra={"session": session.name, "error": text})
 
     def _cannot(self, name: str, error: OSError) -> None:
         self.share.judge(error)

@@ -1,6 +1,7 @@
 """Whether a `.completed` file is in the store: a file that cannot be proven to be there is kept (I1)."""
 
 import os
+from dataclasses import dataclass
 from enum import Enum, auto
 from hashlib import md5
 
@@ -34,21 +35,30 @@ KEPT = {
 """Why a file is kept, and what to do."""
 
 
-def judge(file: Handle, proof: Proof | None, store: BlobStore, blob: str | None) -> Verdict:
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A verdict; `blob` is what it was compared with, where it was not known from memory; `crc64`: of its content."""
+
+    verdict: Verdict
+    blob: Stored | None = None
+    crc64: int = 0
+
+
+def judge(file: Handle, proof: Proof | None, store: BlobStore, blob: str | None) -> Judged:
     """Compare the file with what this process saw committed, else with the blob; None: no blob can have its name.
 
     Raises OSError, FileError; HeldOpen when its content would have to be compared and somebody can write to it.
     """
     if proof and proof.of(file):
-        return _remembered(file, proof)
+        return Judged(_remembered(file, proof))
     stored = store.head(blob) if blob else None
     if stored is None:
-        return Verdict.ABSENT
+        return Judged(Verdict.ABSENT)
     if stored.size == file.now.size:
         file.begin()
-        if _matches(file, stored):
-            return Verdict.PROVEN
-    return Verdict.CHANGED if _very_file(file, stored) else Verdict.OTHER
+        if (crc := _matching(file, stored)) is not None:
+            return Judged(Verdict.PROVEN, stored, crc)
+    return Judged(Verdict.CHANGED if _very_file(file, stored) else Verdict.OTHER)
 
 
 def _remembered(file: Handle, proof: Proof) -> Verdict:
@@ -91,14 +101,15 @@ def _begins(fd: int, size: int, crc: int) -> bool:
     return offset == size and found == crc
 
 
-def _matches(file: Handle, stored: Stored) -> bool:
-    """Compare a file with the blob's size and CRC64, else with its MD5; without either it is no match."""
+def _matching(file: Handle, stored: Stored) -> int | None:
+    """Compare a file with the blob's size and CRC64, else with its MD5; return its CRC64, None when it is no match."""
     if stored.crc64 is not None:
-        return _is(file, stored.size, stored.crc64)
+        return stored.crc64 if _is(file, stored.size, stored.crc64) else None
     if stored.md5 is None:
-        return False
-    digest, offset = md5(usedforsecurity=False), 0
+        return None
+    digest, offset, crc = md5(usedforsecurity=False), 0, 0
     while data := os.pread(file.fd, CHUNK, offset):
         offset += len(data)
         digest.update(data)
-    return offset == stored.size and digest.digest() == stored.md5
+        crc = crc64(data, crc)
+    return crc if offset == stored.size and digest.digest() == stored.md5 else None

@@ -27,10 +27,13 @@ SESSION_STOPPED = "session.stopped"
 SESSION_REOPENED = "session.reopened"
 SESSION_SWEPT = "session.swept"
 SESSION_LEFT = "session.left"
+RESULT_REMOVED = "result.removed"
 SESSION_FOLDER_MISSING = "session.folder_missing"
 
 WATCH_UNAVAILABLE = "watch.unavailable"
 WATCH_OVERFLOW = "watch.overflow"
+
+RECEIPTS_FAILED = "receipts.failed"
 
 FILE_COMPLETED = "file.completed"
 FILE_FAILED = "file.failed"

@@ -16,6 +16,7 @@ from uploader.errors import (
     StoreRefused,
     TooManyBlocks,
 )
+from uploader.session import now
 from uploader.telemetry import instruments, names
 from uploader.upload.block import ID_LENGTH, MIB, SHORTEST_ID, block_id, block_size
 from uploader.upload.conflict import Place
@@ -118,17 +119,14 @@ class Blockwise:
             etag, label = room.etag, replace(label, replaced=room.replaced)
         source.last_look()
         try:
-            store.commit(source.blob, ids, label, etag)
+            etag = store.commit(source.blob, ids, label, etag)
         except Overtaken:
             # Either the reply to our own commit was lost, or another writer was first: the content decides.
             stored = store.head(source.blob)
             if stored is None or not stored.holds(label):
                 raise
-            if not stored.of(label):
-                store.relabel(source.blob, label, stored.etag)
-                return Committed(label)
-            return Committed(label, stored.replaced)
-        return Committed(label, label.replaced)
+            return self.place.confirmed(stored, label)
+        return Committed(label, etag, now(), label.replaced)
 
     def _stage_all(self) -> tuple[list[str], Label]:
         source = self.source

@@ -11,8 +11,9 @@ from hashlib import md5
 from typing import Literal
 
 from uploader.blob.checksum import Content, crc64
-from uploader.blob.store import KEPT, VERSION, BlobStore, Committed, Replaced, Stored
+from uploader.blob.store import KEPT, VERSION, BlobStore, Committed, Label, Replaced, Stored
 from uploader.errors import Cancelled, Conflict, StoreRefused
+from uploader.session import now
 from uploader.upload.block import MIB
 from uploader.upload.source import Source
 
@@ -73,11 +74,16 @@ class Place:
         What another tool wrote is left as it is. Raises StoreError.
         """
         label = self.source.label(self.crc64, stored.md5)
+        if stored.crc64 is None:
+            return Committed(label, stored.etag, stored.modified or now())
+        return self.confirmed(stored, label)
+
+    def confirmed(self, stored: Stored, label: Label) -> Committed:
+        """Return what the store has of a file whose content it holds; it names this file from now on."""
+        at = stored.modified or now()
         if stored.of(label):
-            return Committed(label, stored.replaced)
-        if stored.crc64 is not None:
-            self.store.relabel(self.source.blob, label, stored.etag)
-        return Committed(label)
+            return Committed(label, stored.etag, at, stored.replaced)
+        return Committed(label, self.store.relabel(self.source.blob, label, stored.etag), at)
 
     def _judged(self, stored: Stored, read: Read) -> Room:
         kind = self._compare(stored, read)

@@ -7,6 +7,7 @@ from hashlib import md5
 from uploader.blob.checksum import crc64
 from uploader.blob.store import BlobStore, Committed, Label
 from uploader.errors import Overtaken
+from uploader.session import now
 from uploader.telemetry import instruments, names
 from uploader.upload.block import ID_LENGTH, block_id
 from uploader.upload.blockwise import Blockwise, Pools
@@ -74,8 +75,7 @@ class Transfer:
             if source.copy:
                 source.copy.write(memoryview(data))
             try:
-                self.store.put(source.blob, data, label, None)
-                done = Committed(label)
+                done = Committed(label, self.store.put(source.blob, data, label, None), now())
             except Overtaken:
                 done = self._replaced(source, place, data, label)
         source.sent(size)
@@ -89,17 +89,15 @@ class Transfer:
         if room.same:
             return place.adopt(room.same)
         if room.etag is None:
-            self._put_as_block(source.blob, data, label)
-            return Committed(label)
+            return Committed(label, self._put_as_block(source.blob, data, label), now())
         source.last_look()
         label = replace(label, replaced=room.replaced)
-        self.store.put(source.blob, data, label, room.etag)
-        return Committed(label, room.replaced)
+        return Committed(label, self.store.put(source.blob, data, label, room.etag), now(), room.replaced)
 
-    def _put_as_block(self, name: str, data: bytes, label: Label) -> None:
+    def _put_as_block(self, name: str, data: bytes, label: Label) -> str:
         """Replace uncommitted blocks by a commit: Azurite takes such blocks for a blob that exists."""
         there = self.store.blocks(name)
         ids = [block_id(0, label.crc64, there.id_length(ID_LENGTH))] if data else []
         for each in ids:
             self.store.stage(name, each, memoryview(data), label.crc64)
-        self.store.commit(name, ids, label, None)
+        return self.store.commit(name, ids, label, None)

@@ -50,6 +50,11 @@ class Completed(Protocol):
         Raises InTheWay, StoreError, OSError.
         """
 
+    def proof(
+        self, files: Inventory, path: str, file: Handle, done: Committed, attempts: int | None, *, certain: bool
+    ) -> Proof:
+        """Return what is to be remembered of a file that the store has."""
+
     def remember(self, files: Inventory, path: str, proof: Proof) -> None:
         """Take note that the store has confirmed this file."""
 
@@ -197,11 +202,13 @@ class Workers:
             claim.complete(file.now.inode)
         with suppress(Unsettled):  # `now` stays what was committed, by which the sweeper finds out
             file.stepped()
-        self.completed.remember(item.files, item.path, Proof(file.now, file.born(), done.label.crc64, certain))
+        proof = self.completed.proof(item.files, item.path, file, done, item.attempts + 1, certain=certain)
+        self.completed.remember(item.files, item.path, proof)
         item.files.count_done(item)
         instruments.phase(names.COMPLETED)
         extra = {"session": item.files.session, "path": item.path}
         if before := done.replaced:
+            item.files.count_replaced(1)
             instruments.replaced(kept=before.snapshot is not None)
             log.warning(names.FILE_REPLACED, extra=extra | {"etag": before.etag, "snapshot": before.snapshot})
         log.info(names.FILE_COMPLETED, extra=extra | {"bytes": item.size})

@@ -14,7 +14,7 @@ from uploader.errors import Refused
 from uploader.web.events import Events
 from uploader.web.foreign import Guard, Names
 from uploader.web.openapi.document import document
-from uploader.web.wire import answer, failed, http_error, refused
+from uploader.web.wire import answer, failed, http_error, no_query, refused
 
 Call = Callable[[Request], Awaitable[Response]]
 
@@ -32,6 +32,7 @@ def application(
     text = answer(contract)
 
     async def stream(request: Request) -> Response:
+        no_query(request)
         return events.response(request)
 
     async def openapi(_: Request) -> Response:

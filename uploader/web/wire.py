@@ -10,18 +10,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from uploader.errors import BadRequest, Refused, TooLarge, Unexpected, sentence
-from uploader.session import check_name
-from uploader.web.openapi.models import Body, encoded
+from uploader.web.openapi.models import Body, Query, encoded
 
 BODY_LIMIT = 64 * 1024  # bytes; a request of every allowed field at its longest is far below
 BODY_TIME = 10.0  # seconds for a whole body
 RETRY_AFTER = 5  # seconds, for 503
 
 B = TypeVar("B", bound=Body)
+Q = TypeVar("Q", bound=Query)
 
 
 async def read(request: Request, model: type[B]) -> B:
     """Read and check a request's body. Raises BadRequest or TooLarge, saying what is allowed."""
+    no_query(request)
     try:
         async with asyncio.timeout(BODY_TIME):
             body = await _body(request)
@@ -39,13 +40,21 @@ async def read(request: Request, model: type[B]) -> B:
         raise BadRequest(_objection(error, model)) from error
 
 
-def session_of(request: Request) -> str | None:
-    """Return the session that a GET asks for, None for all. Raises BadRequest."""
-    name = request.query_params.get("session")
+def query(request: Request, model: type[Q]) -> Q:
+    """Read and check the parameters of a GET. Raises BadRequest, saying what is allowed."""
+    given = request.query_params.multi_items()
+    fields = dict(given)
+    if len(fields) < len(given):
+        raise BadRequest("a parameter is there twice")
     try:
-        return None if name is None else check_name(name)
-    except ValueError as error:
-        raise BadRequest(str(error)) from error
+        return model.model_validate(fields)
+    except ValidationError as error:
+        raise BadRequest(_objection(error, model, "query parameter")) from error
+
+
+def no_query(request: Request) -> None:
+    """Raise BadRequest when a call that knows no parameters has one."""
+    query(request, Query)
 
 
 async def _body(request: Request) -> bytes:
@@ -57,11 +66,11 @@ async def _body(request: Request) -> bytes:
     return body
 
 
-def _objection(error: ValidationError, model: type[BaseModel]) -> str:
+def _objection(error: ValidationError, model: type[BaseModel], kind: str = "field") -> str:
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"unknown field {field!r}; allowed are {', '.join(model.model_fields)}"
+        return f"unknown {kind} {field!r}; allowed are {', '.join(model.model_fields) or 'none'}"
     return sentence(first, field)
 
 

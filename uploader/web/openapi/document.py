@@ -14,9 +14,10 @@ from pydantic.json_schema import models_json_schema
 from uploader.errors import BadShard, Foreign, Refused
 from uploader.version import VERSION
 from uploader.web.openapi.models import Ended, Problem, Started, StartRequest, Status, StopRequest
+from uploader.web.openapi.results import FilePage, ResultPage
 
 CONTRACT = Path(__file__).with_name("contract.json")
-MODELS: tuple[type[BaseModel], ...] = (StartRequest, StopRequest, Started, Ended, Status, Problem)
+MODELS: tuple[type[BaseModel], ...] = (StartRequest, StopRequest, Started, Ended, Status, FilePage, ResultPage, Problem)
 ERRORS = {error.code: error for error in Refused.__subclasses__()}
 TEMPLATE = "#/components/schemas/{model}"
 

@@ -5,6 +5,7 @@ dicts; a pydantic model takes 5 times as long to build.
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated, Any
 
 import orjson
@@ -12,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from uploader.naming import check_sendable
 from uploader.session import EXTENSION_RULE, NAME_RULE, State, check_extensions, check_name
+from uploader.web.openapi.results import Count, FileState, Result, Size, Time
 
 MAX_EXTENSIONS = 64
 # The rule of session.NAME in words that need no look-around: a dot is always followed by something else.
@@ -28,9 +30,6 @@ Extensions = Annotated[
     Field(max_length=MAX_EXTENSIONS, description=EXTENSION_RULE),  # before equal ones become one
     AfterValidator(lambda value: list(check_sendable(check_extensions(value)))),
 ]
-Time = Annotated[str, Field(description="RFC 3339, UTC", json_schema_extra={"format": "date-time"})]
-Count = Annotated[int, Field(ge=0)]
-Size = Annotated[int, Field(ge=0, description="bytes")]
 
 
 def encoded(content: object) -> bytes:
@@ -66,6 +65,43 @@ class StopRequest(Body):
     drain: bool = True
 
 
+class Query(BaseModel):
+    """The parameters that a GET may have; any other is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StatusQuery(Query):
+    """Parameters of GET /v1/watch/status."""
+
+    session: Name | None = None
+    wait: int = Field(default=0, ge=0, le=60)
+
+
+class PageQuery(Query):
+    """Parameters of a call that answers in pages."""
+
+    after: str | None = Field(default=None, max_length=16384)
+    limit: int = Field(default=100, ge=1, le=1000)
+
+
+class FilesQuery(PageQuery):
+    """Parameters of GET /v1/watch/files."""
+
+    session: Name
+    state: FileState | None = None
+    path: str | None = Field(default=None, min_length=1, max_length=4096)
+
+
+class SessionState(StrEnum):
+    """active, draining; stopped: its files are still deleted; ended: nothing more will happen."""
+
+    ACTIVE = "active"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+    ENDED = "ended"
+
+
 class Started(BaseModel):
     """The session runs; its record is on disk and survives any crash."""
 
@@ -80,7 +116,7 @@ class Ended(BaseModel):
     """The session's state after a stop."""
 
     session: str
-    state: State
+    state: SessionState
     shard: int
 
 
@@ -92,6 +128,7 @@ class Files:
     uploading: Count
     completed: Count
     failed: Annotated[int, Field(ge=0, description="tried again for ever, or not proven to be in the store and kept")]
+    replaced: Annotated[int, Field(ge=0, description="of those completed: other content was under the blob's name")]
 
 
 @dataclass
@@ -114,11 +151,20 @@ class Current:
 
 
 @dataclass
+class LastError:
+    """An error that has not passed."""
+
+    path: Annotated[str | None, Field(description="relative to the session's folder; null: of the whole session")]
+    at: Time
+    error: str
+
+
+@dataclass
 class SessionStatus:
-    """One session."""
+    """One session. Its counts are those of the whole session, whatever restarted in between."""
 
     session: str
-    state: State
+    state: SessionState
     shard: int
     started_at: Time
     files: Files
@@ -126,7 +172,12 @@ class SessionStatus:
     rate_bytes_per_s: Annotated[float, Field(ge=0)]
     eta_s: Annotated[float | None, Field(description="seconds left; null when they cannot be estimated")]
     current: list[Current]
-    last_error: str | None
+    last_error: LastError | None
+    result: Annotated[Result | None, Field(description="of a session that has ended")] = None
+    as_of: Annotated[
+        str | None,
+        Field(description="its shard is away: this was known then", json_schema_extra={"format": "date-time"}),
+    ] = None
 
 
 class ShardStatus(BaseModel):
@@ -136,6 +187,7 @@ class ShardStatus(BaseModel):
     reachable: bool
     sessions: list[str]
     error: str | None = Field(default=None, description="why the shard is not reachable")
+    since: Time | None = Field(default=None, description="since when it has not been reachable")
     waits_for: str | None = Field(default=None, description="why the shard sends nothing now: the store is away")
 
 

@@ -1,0 +1,50 @@
+"""The result of a session that ends: what was sent, and what is left behind with its reason."""
+
+from collections.abc import Iterable
+
+from uploader.backlog.inventory import Inventory
+from uploader.session import Session, now
+from uploader.share.scan import Found, Kind
+from uploader.sweep.seal import Sealed
+from uploader.telemetry.text import shown
+from uploader.web.openapi.results import LeftBehind, Result, ResultFiles
+
+NAMED = 1000  # files left behind that a result names
+DRAINED = "it came when the session had drained"
+AT_ONCE = "the session was stopped before it was sent"
+
+
+def result(session: Session, sealed: Sealed, files: Inventory, found: Iterable[Found]) -> Result:
+    """Return the result; `found`: every name in the session's folder. Raises OSError."""
+    named: list[LeftBehind] = []
+    left = failed = 0
+    for one in found:
+        if one.kind is Kind.COMPLETED:
+            continue
+        left += 1
+        reason = _failure(files, one)
+        failed += bool(reason)
+        if len(named) < NAMED:
+            named.append(LeftBehind(shown(one.path), reason or _reason(session, one)))
+    return Result(
+        session=session.name,
+        shard=session.owner,
+        began=session.started_at,
+        ended=now(),
+        drained=session.drained,
+        files=ResultFiles(sent=sealed.files, replaced=sealed.replaced, failed=failed, left_behind=left),
+        bytes=sealed.bytes,
+        receipts=sealed.blob,
+        left_behind=named,
+    )
+
+
+def _failure(files: Inventory, found: Found) -> str | None:
+    known = files.failure(found.path)
+    return known.error if known else None
+
+
+def _reason(session: Session, found: Found) -> str:
+    if found.error:
+        return f"the folder cannot be read: {found.error.strerror}"
+    return found.reason or (DRAINED if session.drained else AT_ONCE)
