@@ -6,7 +6,7 @@ from hashlib import md5
 
 from uploader.blob.checksum import crc64
 from uploader.blob.store import BlobStore, Stored
-from uploader.share.handle import Handle
+from uploader.share.handle import Handle, spent
 from uploader.sweep.proofs import Proof
 
 CHUNK = 1024 * 1024  # bytes a read
@@ -88,6 +88,7 @@ def _begins(fd: int, size: int, crc: int) -> bool:
     while offset < size and (data := os.pread(fd, min(CHUNK, size - offset), offset)):
         offset += len(data)
         found = crc64(data, found)
+        spent(fd, offset)
     return offset == size and found == crc
 
 
@@ -101,4 +102,5 @@ def _matches(file: Handle, stored: Stored) -> bool:
     while data := os.pread(file.fd, CHUNK, offset):
         offset += len(data)
         digest.update(data)
+        spent(file.fd, offset)
     return offset == stored.size and digest.digest() == stored.md5
