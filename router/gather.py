@@ -4,11 +4,14 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pydantic import ValidationError
+
 from router.shard import STATUS, ShardAway, Shards
 from uploader.errors import BadShard
 from uploader.session import now
 from uploader.web.openapi.models import ShardStatus, Status
 
+SAID = ("waits_for", "store", "version", "room")  # what a shard says of itself
 LIMIT = 1.5  # seconds that one shard may take; the whole answer stays below 2
 
 
@@ -80,14 +83,18 @@ class Gather:
         if reply.status != 200 or not isinstance(sessions, list) or not all(map(_is_session, sessions)):
             return _away(shard, f"shard {shard} answered {reply.status} without a status")
         names = [one["session"] for one in sessions]
-        return Part(ShardStatus(shard=shard, reachable=True, sessions=names, **_waits(reply.body)), sessions)
+        try:
+            asked = ShardStatus(shard=shard, reachable=True, sessions=names, **_said(reply.body))
+        except ValidationError:
+            return _away(shard, f"shard {shard} says of itself what cannot be read")
+        return Part(asked, sessions)
 
 
-def _waits(body: dict[str, Any]) -> dict[str, str]:
+def _said(body: dict[str, Any]) -> dict[str, Any]:
     """Return what the shard says of itself."""
     match body.get("shards"):
-        case [{"waits_for": str(reason)}]:
-            return {"waits_for": reason}
+        case [dict(said)]:
+            return {name: said[name] for name in SAID if said.get(name) is not None}
     return {}
 
 

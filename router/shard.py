@@ -12,6 +12,7 @@ import orjson
 from uploader.errors import BadShard
 
 START, STOP, STATUS = "/v1/watch/start", "/v1/watch/stop", "/v1/watch/status"
+RETRY = "/v1/watch/retry"
 FILES, RESULTS = "/v1/watch/files", "/v1/watch/results"
 CONNECT = 1.0  # seconds: a living pod accepts within milliseconds
 PATIENCE = 10.0  # seconds for a whole answer: a start fsyncs a record over NFS

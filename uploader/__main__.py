@@ -56,7 +56,8 @@ def build(settings: Settings) -> Service:
     except OSError as error:
         raise _unusable(settings, error) from error
     blobs = AzureBlobs(settings)
-    _settle(settings, destination(blobs.account, settings.container, settings.blob_prefix))
+    goal = destination(blobs.account, settings.container, settings.blob_prefix)
+    _settle(settings, goal)
     share.watch()
     staging = Staging(settings.staging, settings.staging_size) if settings.staging else None
     backlog = Queues(settings.block_size)
@@ -72,7 +73,7 @@ def build(settings: Settings) -> Service:
     service = Service(settings, share, records, count, Watch(closes=settings.close_write), backlog, completed)
     Workers(settings, share, backlog, transfer, completed, staging).start(blobs.reach.open)
     Sweeper(settings, share, completed, service, staging).start()
-    service.begin(blobs.reach)
+    service.begin(blobs.reach, goal)
     blobs.reach.begin()  # no network stands between the start and the first answer to a request
     until = certificate.expires()
     fixed = {} if until is None else {names.CERTIFICATE_EXPIRES: until}

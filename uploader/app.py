@@ -15,6 +15,7 @@ from uploader.web.foreign import names_of
 from uploader.web.openapi.models import (
     FilesQuery,
     PageQuery,
+    RetryRequest,
     SessionState,
     StartRequest,
     Status,
@@ -44,6 +45,11 @@ class Api:
         wanted = await read(request, StopRequest)
         ended = await run_in_threadpool(self._service.stop, wanted.session, drain=wanted.drain)
         return answer(ended, 202 if ended.state is SessionState.DRAINING else 200)
+
+    async def retry(self, request: Request) -> Response:
+        """POST /v1/watch/retry."""
+        wanted = await read(request, RetryRequest)
+        return answer(await run_in_threadpool(self._service.retry, wanted.session, wanted.path), 202)
 
     async def status(self, request: Request) -> Response:
         """GET /v1/watch/status."""
@@ -93,6 +99,7 @@ def app(service: Service) -> Starlette:
     own = {
         "start": api.start,
         "stop": api.stop,
+        "retry": api.retry,
         "status": api.status,
         "files": api.files,
         "results": api.results,

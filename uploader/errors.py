@@ -27,6 +27,7 @@ UploaderError
     ├── TooLarge          413
     ├── AlreadyActive     409
     ├── ShardFull         409
+    ├── NotRunning        409
     ├── NotOwner          421
     ├── UnknownSession    404
     ├── UnknownFile       404
@@ -171,6 +172,13 @@ class ShardFull(Refused):
 
     status = 409
     code = "shard-full"
+
+
+class NotRunning(Refused):
+    """The session has stopped: none of its files is tried again."""
+
+    status = 409
+    code = "not-running"
 
 
 class NotOwner(Refused):

@@ -9,8 +9,9 @@ from uploader.discovery import discover
 from uploader.session import Session, State
 from uploader.sessions import status
 from uploader.share.fingerprint import Fingerprint
-from uploader.web.openapi.models import Bytes
+from uploader.web.openapi.models import Bytes, ShardStatus
 
+SHARD = ShardStatus(shard=0, reachable=True, sessions=[])
 SESSION = Session("run", State.ACTIVE, 0, "2026-03-01T12:00:00.000Z")
 
 
@@ -20,7 +21,7 @@ def test_files_that_were_done_before_are_counted_with_their_bytes(bed: Bed) -> N
     bed.write("y.completed", b"more")
     bed.write("z", b"waiting")
     bed.discovery.count_completed()
-    (one,) = status.answer(0, [(SESSION, bed.files)]).sessions
+    (one,) = status.answer(SHARD, [(SESSION, bed.files)]).sessions
     assert one.files.completed == 2
     assert one.bytes == Bytes(uploaded=11, total=11)
 

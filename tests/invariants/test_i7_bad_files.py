@@ -21,11 +21,13 @@ from tests.support.programs import free_port, wait_for
 from uploader.blob.rate_limit import RateLimit
 from uploader.blob.store import rfc3339
 from uploader.blob.transport import ThreadTransport
-from uploader.errors import StoreRefused
+from uploader.errors import NameRefused, StoreAway, StoreRefused
 from uploader.session import Session, State
 from uploader.sessions import status
 from uploader.share import fingerprint
-from uploader.web.openapi.models import Current
+from uploader.telemetry import names
+from uploader.web.openapi.models import Current, ShardStatus
+from uploader.web.openapi.results import FileState
 
 YEAR_20000 = 568_971_820_800
 
@@ -109,11 +111,11 @@ def test_a_fault_of_ours_in_one_file_is_shown_and_stops_no_other(bed: Bed) -> No
     bed.work()
     assert bed.store.writes == ["run/good"]
     session = Session("run", State.ACTIVE, 0, "2026-01-01T00:00:00.000Z")
-    (shown,) = status.answer(0, [(session, bed.files)]).sessions
+    (shown,) = status.answer(ShardStatus(shard=0, reachable=True, sessions=[]), [(session, bed.files)]).sessions
     assert shown.files.failed == 1
-    assert shown.current == [
-        Current(path="bad", size=3, uploaded=0, attempts=1, error="RuntimeError: nobody thought of this")
-    ]
+    (one,) = shown.current
+    assert one == Current("bad", 3, 0, 1, "RuntimeError: nobody thought of this", FileState.FAILED, one.next_try)
+    assert one.next_try
     assert bed.files.pending() == 1, "a drain waits for it"
     bed.store.before.clear()
     bed.settle()
@@ -209,3 +211,43 @@ def test_a_scan_passes_by_failing_files_when_enough_of_them_wait(
 
 def _refused(_: str) -> None:
     raise StoreRefused("no")
+
+
+def test_a_failed_file_goes_at_once_when_somebody_asks_for_it(bed: Bed) -> None:
+    """What was mended does not wait for minutes, and not for ever where nobody would have tried it again."""
+    faults = {"run/bad": StoreAway("not now"), "run/name": NameRefused("no such name")}
+
+    def fault(name: str) -> None:
+        if name in faults:
+            raise faults[name]
+
+    bed.store.before["put"] = fault
+    for name in ("bad", "name"):
+        bed.write(name, b"mended")
+    bed.scan()
+    bed.work()
+    assert {one.path: one.next_try is None for one in bed.files.snapshot(9).current} == {"bad": False, "name": True}
+    faults.clear()
+    bed.scan()
+    bed.work()
+    assert bed.store.writes == [], "not due yet"
+    assert bed.files.retry("name") == 1
+    bed.scan()
+    bed.work()
+    assert bed.store.writes == ["run/name"]
+    assert bed.files.retry() == 1
+    bed.scan()
+    bed.work()
+    assert bed.store.writes == ["run/name", "run/bad"]
+    assert bed.files.retry() == 0
+
+
+def test_the_same_reason_of_a_file_is_logged_once_until_it_changes(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:
+    """Thousands of hopeless files do not fill the log; an id of the request that differs is no other reason."""
+    for number in range(3):
+        bed.files.fail("x", StoreRefused(f"the store said no (x-ms-request-id {number})"))
+    bed.files.fail("x", StoreAway("not now"))
+    bed.files.fail("x", StoreAway("not now"))
+    bed.files.fail("y", StoreAway("not now"))
+    told = [(record.path, record.attempt) for record in caplog.records if record.message == names.FILE_FAILED]  # type: ignore[attr-defined]
+    assert told == [("x", 1), ("x", 4), ("y", 1)]

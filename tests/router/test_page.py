@@ -17,12 +17,14 @@ from selenium.webdriver.remote.webelement import WebElement
 from tests.endpoint.faults import Do
 from tests.endpoint.request import Operation
 from tests.endpoint.server import Endpoint
-from tests.need import need
+from tests.need import absent, need
 from tests.support.cluster import Cluster, cluster
 from tests.support.programs import wait_for
 
 EVIL = "<img src=x onerror=document.title='owned'>.bin"
 BLOCK = 64 * 1024
+ROOM = "takes the next start"
+AXE = Path(__file__).parents[2] / ".tools/axe/node_modules/axe-core/axe.min.js"
 OPTIONS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --window-size=1280,900"
@@ -239,6 +241,8 @@ def test_what_was_refused_says_why(page: Chrome, site: Cluster) -> None:
     one(page, "article button").click()
     site.router.kill()
     one(page, "button[value=now]").click()
+    assert text(page, "#stop-answer").startswith("What is not uploaded yet will stay")  # asked once more
+    one(page, "button[value=now]").click()
     wait_for(lambda: "did not answer" in text(page, "#stop-answer"), "the refusal in the dialog")
     assert ask(page, "document.getElementById('stop').open")
     site.router.up()
@@ -260,12 +264,12 @@ def test_the_page_comes_back_after_the_router_was_restarted(page: Chrome, site: 
 
 def test_a_dead_shard_is_shown_and_so_is_its_return(page: Chrome, site: Cluster) -> None:
     """The change is shown without a reload, and announced to screen readers."""
-    wait_for(lambda: texts(page, "#shards [data-is=state]") == ["free", "free"], "both shards")
+    wait_for(lambda: texts(page, "#shards [data-is=state]") == [ROOM, ROOM], "both shards")
     site.shards[1].kill()
-    wait_for(lambda: texts(page, "#shards [data-is=state]") == ["free", "not reachable"], "the loss")
+    wait_for(lambda: texts(page, "#shards [data-is=state]") == [ROOM, "not reachable"], "the loss")
     wait_for(lambda: text(page, "#news") == "Shard 1 is not reachable.", "it to be read out")
     site.shards[1].up()
-    wait_for(lambda: texts(page, "#shards [data-is=state]") == ["free", "free"], "the return")
+    wait_for(lambda: texts(page, "#shards [data-is=state]") == [ROOM, ROOM], "the return")
 
 
 @pytest.mark.usefixtures("turns")
@@ -332,6 +336,135 @@ def test_it_fits_every_screen_and_can_be_read_by_day_and_night(page: Chrome, sit
 
 
 SIZES = "[...document.querySelectorAll('button, input')].map(node => node.getBoundingClientRect().height)"
+
+
+def failing(site: Cluster, name: str, count: int) -> Path:
+    """Start a session in which `count` files cannot be sent, and one can."""
+    folder = site.start(name)
+    (folder / "good.bin").write_bytes(b"x" * 1000)
+    for number in range(count):
+        (folder / f"{number:03}.bin").symlink_to("nowhere")
+    return folder
+
+
+def objections(browser: Chrome) -> list[str]:
+    """Return what axe finds, each rule with the first element."""
+    if not AXE.exists():
+        absent("axe is not there: make .tools/axe/ready")
+    browser.execute_script(AXE.read_text(encoding="utf-8"))
+    found = browser.execute_async_script("axe.run().then(arguments[0])")
+    return [f"{rule['id']}: {rule['nodes'][0]['html']} {rule['nodes'][0]['any']}" for rule in found["violations"]]
+
+
+def test_every_failed_file_is_counted_and_can_be_seen_and_tried(page: Chrome, site: Cluster) -> None:
+    """The numbers are true at any size: not 40 of 50, and not 100% beside failures."""
+    failing(site, "many", 120)
+    wait_for(lambda: text(page, card("many", "failed")) == "120", "the failures", 120)
+    wait_for(lambda: text(page, card("many", "completed")) == "1", "the good file")
+    assert text(page, card("many", "failing-title")) == "Failed: 5 of 120"
+    wait_for(lambda: "99%" in text(page, card("many", "bytes")), "what is done")
+    assert "1 of 121 files" in text(page, card("many", "bytes"))
+    assert value(page, "article > progress") == 0.99
+    assert "next try at" in text(page, card("many", "error")) or "due now" in text(page, card("many", "error"))
+    one(page, card("many", "all")).click()
+    wait_for(lambda: text(page, "#failed-count") == "failed: 1 to 100", "the first page")
+    assert len(texts(page, "#failed-rows [data-is=path]")) == 100
+    assert objections(page) == []
+    one(page, "#failed-next").click()
+    wait_for(lambda: text(page, "#failed-count") == "failed: 101 to 120", "the second page")
+    one(page, "#failed-rows button").click()
+    wait_for(lambda: text(page, "#failed-answer") == "1 file will be tried now.", "one to be tried")
+    one(page, "#retry-all").click()
+    wait_for(lambda: text(page, "#failed-answer") == "120 files will be tried now.", "all to be tried")
+    one(page, "#failed-close").click()
+
+
+def test_a_session_of_a_shard_that_is_away_keeps_its_last_known_numbers(page: Chrome, site: Cluster) -> None:
+    """It neither vanishes nor looks alive."""
+    failing(site, "kept", 3)
+    wait_for(lambda: text(page, card("kept", "failed")) == "3", "the failures")
+    wait_for(lambda: text(page, card("kept", "completed")) == "1", "the good file")
+    owner = httpx.get(f"{site.router.url}/v1/watch/status?session=kept", timeout=60).json()["sessions"][0]["shard"]
+    site.shards[owner].kill()
+    wait_for(lambda: text(page, card("kept", "eta")).startswith("as of "), "the time of what is shown")
+    assert text(page, card("kept", "state")) == "shard not reachable"
+    assert (text(page, card("kept", "failed")), text(page, card("kept", "completed"))) == ("3", "1")
+    assert "last known to run kept" in texts(page, "#shards [data-is=about]")[owner]
+    assert ask(page, "[...document.querySelectorAll('article button:not([hidden])')].every(one => one.disabled)")
+    assert objections(page) == []
+    site.shards[owner].up()
+    wait_for(lambda: text(page, card("kept", "state")) == "taking files", "its return")
+
+
+def test_a_session_that_has_ended_is_shown_with_its_result_and_starts_again(page: Chrome, site: Cluster) -> None:
+    """What was sent, what was left behind and why; the next start takes the same file types."""
+    folder = site.start("over", extensions=[".bin"])
+    (folder / "good.bin").write_bytes(b"x" * 1000)
+    (folder / "bad.bin").symlink_to("nowhere")
+    wait_for(lambda: text(page, card("over", "completed")) == "1", "the good file")
+    httpx.post(f"{site.router.url}/v1/watch/stop", json={"session": "over"}, timeout=60).raise_for_status()
+    ended = "#ended > li:has([aria-label='Start over again'])"
+    wait_for(lambda: text(page, f"{ended} [data-is=counts]").startswith("1 file sent, 1.0 kB"), "the result")
+    assert "1 file left behind, of these 1 failed" in text(page, f"{ended} [data-is=counts]")
+    assert texts(page, f"{ended} [data-is=path]") == ["bad.bin"]
+    assert "over/.receipts/" in text(page, f"{ended} [data-is=receipts]")
+    assert objections(page) == []
+    one(page, f"{ended} [data-is=again]").click()
+    assert "It takes .bin only" in text(page, "#again-types")
+    one(page, "#again [value=start]").click()
+    wait_for(lambda: texts(page, card("", "name")) == ["over"], "it to run again")
+    assert json.loads((site.root / ".nfs-watch/sessions/over.json").read_text())["extensions"] == [".bin"]
+
+
+def test_what_was_replaced_is_shown_in_status_page_and_receipt(page: Chrome, site: Cluster) -> None:
+    """Other content under a blob's name never vanishes unseen."""
+    folder = site.start("twice")
+    for number, content in enumerate((b"first", b"second")):
+        (folder / ".x.bin").write_bytes(content)
+        (folder / ".x.bin").rename(folder / "x.bin")
+        wait_for(lambda number=number: text(page, card("twice", "completed")) == str(number + 1), "the file")
+        wait_for(lambda: not list(folder.iterdir()), "it to be deleted")
+    wait_for(lambda: text(page, card("twice", "replaced")).startswith("1 file took the place"), "the page to say so")
+    (session,) = httpx.get(f"{site.router.url}/v1/watch/status?session=twice", timeout=60).json()["sessions"]
+    assert session["files"]["replaced"] == 1
+    done = httpx.get(f"{site.router.url}/v1/watch/files?session=twice&path=x.bin", timeout=60).json()["files"][0]
+    assert done["receipt"]["replaced"]["etag"]
+    assert done["receipt"]["replaced"]["snapshot"]
+    httpx.post(f"{site.router.url}/v1/watch/stop", json={"session": "twice"}, timeout=60).raise_for_status()
+    counts = "#ended > li:has([aria-label='Start twice again']) [data-is=counts]"
+    wait_for(lambda: "1 took the place of other content" in text(page, counts), "the result to say so")
+
+
+def test_where_files_go_and_the_rates_before_the_page_was_opened_are_shown(page: Chrome, site: Cluster) -> None:
+    """The router keeps the rates of 15 minutes, and the page begins with them."""
+    assert "/uploads/" in text(page, "#facts")
+    assert "version " in text(page, "#facts")
+    folder = site.start("before")
+    (folder / "some.bin").write_bytes(b"x" * 1000)
+
+    def rates() -> list[int]:
+        told = httpx.get(f"{site.router.url}/v1/watch/rates", timeout=60).json()["sessions"]
+        return [rate for one in told if one["session"] == "before" for rate in one["rates"]]
+
+    wait_for(lambda: len(rates()) >= 2, "the router to have looked twice")
+    page.refresh()
+    wait_for(lambda: "before" in texts(page, card("", "name")), "the session")
+    first = "document.querySelector('.edge').getAttribute('d').slice(1).split(' ')[0]"
+    wait_for(lambda: 0 < float(ask(page, first) or 300) < 290, "a line that began before")
+    assert text(page, card("before", "where")).endswith("/uploads/before/")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(page: Chrome, site: Cluster, scheme: str) -> None:
+    """A full page, and the dialog that asks."""
+    name = f"by-{scheme}"
+    failing(site, name, 3)
+    wait_for(lambda: text(page, card(name, "failed")) == "3", "the failures")
+    for width in (360, 1280):
+        emulate(page, width, 900, scheme)
+        assert objections(page) == []
+    one(page, card(name, "stop")).click()
+    assert objections(page) == []
 
 
 def test_the_screenshot_in_the_documentation_is_small() -> None:

@@ -11,6 +11,7 @@ import pytest
 from tests.endpoint.server import Endpoint
 from tests.support.cluster import Cluster, cluster
 from tests.support.programs import wait_for
+from uploader.version import VERSION
 
 LONG = 200.0  # seconds; bounds a hang only
 
@@ -111,3 +112,40 @@ def test_a_shard_that_is_away_keeps_its_last_known_sessions(site: Cluster) -> No
     assert gone["sessions"][0]["as_of"]
     assert gone["shards"][0]["since"]
     assert not gone["shards"][0]["reachable"]
+
+
+def post(site: Cluster, call: str, **fields: Any) -> httpx.Response:
+    return httpx.post(f"{site.router.url}/v1/watch/{call}", json=fields, timeout=LONG, trust_env=False)
+
+
+def test_a_shard_tells_where_its_files_go_its_version_and_whether_it_takes_another_session(site: Cluster) -> None:
+    """Whoever looks at the status sees store, container and prefix, and is not told that a shard with room is busy."""
+    (shard,) = get(site.router.url, "status").json()["shards"]
+    assert shard["room"] == 1
+    assert shard["version"] == VERSION
+    assert shard["store"]["endpoint"].startswith("http://")
+    assert (shard["store"]["container"], shard["store"]["prefix"]) == ("uploads", "")
+    folder = site.start("run", extensions=[".bin"])
+    status = get(site.router.url, "status").json()
+    assert status["shards"][0]["room"] == 0
+    assert status["sessions"][0]["extensions"] == [".bin"]
+    (folder / "kept.bin.completed").write_bytes(b"it was never sent")  # keeps the stopped session there
+    assert post(site, "stop", session="run").status_code == 202
+    wait_for(lambda: get(site.router.url, "status").json()["shards"][0]["room"] == 1, "room for another", LONG)
+    assert get(site.router.url, "status?session=run").json()["sessions"][0]["state"] == "stopped"
+
+
+def test_failed_files_are_tried_again_when_somebody_asks_for_it(site: Cluster) -> None:
+    """All of them or one; what is not there, or has stopped, is refused with the reason."""
+    folder = site.start("run")
+    for number in range(3):
+        (folder / f"{number}.bin").symlink_to("nowhere")
+    page = f"{site.router.url}/v1/watch/files?session=run&state=failed"
+    wait_for(lambda: len(httpx.get(page, timeout=LONG).json()["files"]) == 3, "the failures", LONG)
+    answer = post(site, "retry", session="run", path="1.bin")
+    assert (answer.status_code, answer.json()) == (202, {"session": "run", "shard": 0, "files": 1})
+    assert post(site, "retry", session="run").json()["files"] == 3
+    assert post(site, "retry", session="run", path="no.bin").json()["code"] == "unknown-file"
+    assert post(site, "retry", session="other").json()["code"] == "unknown-session"
+    assert post(site, "stop", session="run", drain=False).status_code == 200
+    assert post(site, "retry", session="run").json()["code"] == "not-running"

@@ -11,8 +11,10 @@ from uploader.errors import StoreAway
 from uploader.session import Session, State
 from uploader.sessions import status
 from uploader.share.fingerprint import Fingerprint
+from uploader.web.openapi.models import ShardStatus
 from uploader.web.openapi.results import FileState
 
+SHARD = ShardStatus(shard=0, reachable=True, sessions=[])
 SESSION = Session("run", State.ACTIVE, 0, "2026-01-01T00:00:00.000Z")
 FAILING = 3000
 LOOK = Fingerprint(1, 1, 1, 1)
@@ -41,9 +43,9 @@ def test_status_is_read_while_thousands_of_files_fail_at_once() -> None:
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
-        status.answer(0, [(SESSION, files)])
+        status.answer(SHARD, [(SESSION, files)])
         files.pending()
-    (one,) = status.answer(0, [(SESSION, files)]).sessions
+    (one,) = status.answer(SHARD, [(SESSION, files)]).sessions
     assert one.files.failed == 3 * FAILING + 1
 
 
@@ -68,6 +70,7 @@ def use(files: Inventory) -> Iterator[str]:
         "settling": ("s",),
         "fail": ("f", StoreAway("not now")),
         "failure": ("f",),
+        "retry": (),
         "pace": (),
         "note_error": ("text",),
         "keep": ("k", "reason"),
@@ -87,6 +90,7 @@ def use(files: Inventory) -> Iterator[str]:
         "describe": ("f",),
         "knows": ("x",),
         "remembers": ("x",),
+        "oldest": (),
         "uploading": (),
         "pending": (),
         "drained": (0,),

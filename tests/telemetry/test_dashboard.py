@@ -34,6 +34,7 @@ for instrument in vars(telemetry).values():
     if isinstance(instrument, Histogram): instrument.record(1.0)
 telemetry.failed(ValueError("x"))
 telemetry.observe(lambda: dict.fromkeys(telemetry.GAUGES, 1.0))
+telemetry.gauges(telemetry.ROUTERS, lambda: dict.fromkeys(telemetry.ROUTERS, 1.0))
 metrics.get_meter_provider().force_flush(60_000)
 """
 SHARDS = ("nfs-watch-0", "nfs-watch-1")
@@ -112,7 +113,7 @@ def samples(series: dict[str, set[str]], end: int) -> str:
     text = []
     for name, labels in sorted(series.items()):
         for shard, bound in itertools.product(SHARDS, ("0.5", "1.0", "+Inf") if "le" in labels else ("",)):
-            marks = [f'instance="{shard}"', 'job="nfs-watch/uploader"']
+            marks = [f'instance="{shard}"', 'job="nfs-watch/nfs-watch-uploader"']
             marks += [f'le="{bound}"'] if bound else []
             marks += ['error_type="StoreAway"'] if "error_type" in labels else []
             for number in range(SAMPLES):
@@ -200,6 +201,9 @@ W, U, S, F = (
     "nfs_watch_files_uploaded_total",
 )
 AGE = "nfs_watch_share_age_seconds"
+FREE = "nfs_watch_share_free_bytes"
+STORE = "nfs_watch_store_reachable"
+KNOWN, REACHABLE = "nfs_watch_shards_known", "nfs_watch_shards_reachable"
 ENDS = "nfs_watch_certificate_expires_seconds"
 CASES: list[tuple[str, dict[str, str], int, bool]] = [
     ("NfsWatchNoProgress", {W: "5+0x60", U: "0+0x60", S: "100+0x60", F: "1+0x60"}, 40, True),
@@ -217,6 +221,12 @@ CASES: list[tuple[str, dict[str, str], int, bool]] = [
     ("NfsWatchShareSlow", {AGE: "1+0x30"}, 12, False),
     ("NfsWatchCertificateExpires", {ENDS: f"{30 * 86400 + 1000}+0x30"}, 30, True),  # promtool's time begins at 0
     ("NfsWatchCertificateExpires", {ENDS: f"{30 * 86400 + 1000}+0x30"}, 15, False),
+    ("NfsWatchShareFull", {FREE: "100000000+0x90"}, 90, True),  # as long as it lasts
+    ("NfsWatchShareFull", {FREE: "2000000000+0x30"}, 30, False),
+    ("NfsWatchStoreAway", {STORE: "0+0x90"}, 90, True),
+    ("NfsWatchStoreAway", {STORE: "0+0x5 1+0x30"}, 20, False),
+    ("NfsWatchShardNotReachable", {KNOWN: "2+0x200", REACHABLE: "2+0x10 1+0x190"}, 190, True),  # for hours
+    ("NfsWatchShardNotReachable", {KNOWN: "2+0x90", REACHABLE: "2+0x10 1+0x5 2+0x60"}, 40, False),
     ("NfsWatchShardGone", {AGE: "1+0x20 _x60"}, 45, True),
     ("NfsWatchShardGone", {AGE: "1+0x90"}, 45, False),
     ("NfsWatchAllGone", {}, 15, True),
@@ -230,7 +240,7 @@ def test_an_alert_fires_when_it_should_and_only_then(
 ) -> None:
     """Each alert against series of both kinds, as promtool evaluates them."""
     need("promtool")
-    labels = {"instance": SHARDS[0], "job": "nfs-watch/uploader"}
+    labels = {"instance": SHARDS[0], "job": "nfs-watch/nfs-watch-uploader"}
     rule = {"alertname": alert, "alertstate": "firing", "severity": RULES[alert]["labels"]["severity"]}
     kept = {} if alert == "NfsWatchAllGone" else labels
     expected = [{"labels": shown("ALERTS", rule | kept), "value": 1}] if fires else []

@@ -101,7 +101,7 @@ def test_every_line_of_both_programs_is_json_in_good_days_and_bad_ones(tmp_path:
         if one["event"] == names.FILE_FAILED:
             assert {"session", "path", "attempt", "error"} <= one.keys()
         if one["event"] == names.FILE_COMPLETED:
-            assert {"session", "path", "bytes"} <= one.keys()
+            assert {"session", "path", "bytes", "blob", "crc64", "etag", "attempts"} <= one.keys()
 
 
 @pytest.mark.parametrize(

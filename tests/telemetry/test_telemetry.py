@@ -236,7 +236,7 @@ def test_the_resource_says_who_it_is_and_no_metric_names_a_session_or_file(
     for resource in resources:
         assert resource == resources[0]
     expected = {
-        "service.name": "uploader",
+        "service.name": "nfs-watch-uploader",
         "service.namespace": "nfs-watch",
         "service.instance.id": "mine",
         "service.version": VERSION,
@@ -262,6 +262,9 @@ def test_the_gauges_show_what_waits_and_what_is_under_way(tmp_path: Path, share:
     ask(server, "start", session="run-1")
     gauges = names.FILES_WAITING, names.FILES_UPLOADING, names.FILES_FAILING
     wait_for(lambda: [got.value(gauge) for gauge in gauges] == [len(SMALL) - 2, 2, 0], "the rest to wait")
+    wait_for(lambda: got.value(names.FILES_OLDEST) > 0, "the age of the oldest")
+    assert got.value(names.STORE_REACHABLE) == 1
+    assert got.value(names.SHARE_FREE) > 0
 
 
 def test_the_router_says_who_it_is_too(tmp_path: Path, stack: ExitStack) -> None:
@@ -272,8 +275,10 @@ def test_the_router_says_who_it_is_too(tmp_path: Path, stack: ExitStack) -> None
     stack.callback(router.kill)
     router.start()
     wait_for(lambda: names.PROCESS_STARTED in [record.event_name for record in got.logs()], "its first words")
-    assert {"service.name": "router", "service.namespace": "nfs-watch"}.items() <= got.resources()[0].items()
+    assert {"service.name": "nfs-watch-router", "service.namespace": "nfs-watch"}.items() <= got.resources()[0].items()
     assert f"-{router.pid}" in got.resources()[0]["service.instance.id"]
+    gauges = names.SHARDS_KNOWN, names.SHARDS_REACHABLE
+    wait_for(lambda: [got.value(gauge) for gauge in gauges] == [1, 0], "the shard that does not answer to be told")
 
 
 def test_a_failed_upload_is_counted_by_its_class_and_marks_its_span(

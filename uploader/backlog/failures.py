@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import inf
 
 from uploader.backlog.remembered import Remembered
+from uploader.telemetry.text import shown
 
 MAX_FAILURES = 100_000
 MAX_TEXT = 250  # characters
@@ -56,6 +57,13 @@ class Failures(Remembered[Failure]):
         self.put(path, failure, scan)
         self.eligible += eligible
         return failure
+
+    def retry(self, path: str | None) -> int:
+        """Make every file, or one of them, due now, whether or not it would have been tried again; return how many."""
+        some = [failure for name, failure in self if path is None or shown(name) == path]
+        for failure in some:
+            failure.due = 0.0
+        return len(some)
 
     def drop(self, path: str) -> Failure | None:
         """Forget a file; return what was remembered of it."""

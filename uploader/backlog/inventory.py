@@ -11,9 +11,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from uploader.backlog.failures import Failure
+from uploader.backlog.failures import MAX_TEXT, Failure
 from uploader.backlog.known import Known
 from uploader.backlog.settling import Settling
 from uploader.backlog.snapshot import Snapshot
@@ -21,7 +21,7 @@ from uploader.backlog.throughput import Throughput
 from uploader.errors import FileError, NameRefused, NotEligible
 from uploader.share.fingerprint import Fingerprint
 from uploader.telemetry import instruments, names
-from uploader.telemetry.text import shown
+from uploader.telemetry.text import fact, shown
 from uploader.web.openapi.results import FileState, FileStatus
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,10 @@ UNREMEMBERED = 100  # files a second that a scan queues on average while more fa
 
 @dataclass(slots=True)
 class Item:
-    """One file that is ready. `found`: its fingerprint then; `attempts`: failed ones; `size`, `uploaded`: bytes."""
+    """One file that is ready. `found`: its fingerprint then; `attempts`: failed ones; `size`, `uploaded`: bytes.
+
+    `since`: when it was queued, monotonic seconds.
+    """
 
     files: "Inventory"
     path: str
@@ -40,6 +43,7 @@ class Item:
     attempts: int
     size: int
     uploaded: int = 0
+    since: float = field(default_factory=time.monotonic)
 
     def sent(self, size: int) -> None:
         """Count bytes that the store has confirmed; negative: bytes that the store has lost."""
@@ -172,18 +176,20 @@ class Inventory:
     # Files that failed, that settle, or that are kept
 
     def fail(self, path: str, error: Exception, size: int = 0) -> None:
-        """Remember and log a failure, and when to try again.
+        """Remember a failure, and when to try again; log it when it is not the one that was logged before.
 
         When MAX_FAILURES are remembered already, the next scan finds this file again, and `pace` slows that scan down.
         """
         text = str(error) if isinstance(error, FileError) else f"{type(error).__name__}: {error}"
         with self._lock:
+            before = self._known.failures.get(path)
+            told = before is not None and fact(before.error) == fact(text[:MAX_TEXT])
             eligible, final = not isinstance(error, NotEligible | NameRefused), isinstance(error, NameRefused)
             failure = self._known.failures.add(path, text, size, self._scans, eligible=eligible, final=final)
             if failure is None and path in self._known.busy:
                 self._pace = max(self._pace, time.monotonic()) + 1 / UNREMEMBERED
         instruments.failed(error)
-        if failure:
+        if failure and not told:
             extra = {"session": self.session, "path": shown(path), "attempt": failure.attempts, "error": text}
             log.warning(names.FILE_FAILED, extra=extra)
 
@@ -191,6 +197,11 @@ class Inventory:
         """Return what is remembered of a file that failed."""
         with self._lock:
             return self._known.failures.get(path)
+
+    def retry(self, path: str | None = None) -> int:
+        """Make the failed files, or one of them, due at once; return how many they are."""
+        with self._lock:
+            return self._known.failures.retry(path)
 
     def pace(self) -> float:
         """Slow a scan down to UNREMEMBERED files a second while more files fail than can be remembered.
@@ -318,6 +329,12 @@ class Inventory:
         """Return what is remembered of one file."""
         with self._lock:
             return self._known.describe(path)
+
+    def oldest(self) -> float:
+        """Return for how many seconds a file has been queued that no worker has taken; 0 when there is none."""
+        with self._lock:
+            first = next(iter(self._known.queued.values()), None)
+            return time.monotonic() - first.since if first else 0.0
 
     def uploading(self) -> int:
         """Return how many files are under way."""

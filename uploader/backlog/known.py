@@ -16,11 +16,12 @@ from uploader.web.openapi.results import FileState, FileStatus
 
 
 class Ready(Protocol):
-    """A file that is queued or busy. `size`, `uploaded`: bytes; `attempts`: failed ones."""
+    """A file that is queued or busy. `size`, `uploaded`: bytes; `attempts`: failed ones; `since`: monotonic seconds."""
 
     size: int
     uploaded: int
     attempts: int
+    since: float
 
 
 class Known:
@@ -150,14 +151,18 @@ class Known:
             yield Current(shown(path), item.size, item.uploaded, item.attempts + 1, before.error if before else None)
         for path, failure in self.failures:
             if path not in self.busy:
-                yield Current(shown(path), failure.size, 0, failure.attempts, failure.error)
+                due = _time(failure.due)
+                yield Current(shown(path), failure.size, 0, failure.attempts, failure.error, FileState.FAILED, due)
         for path, settling in self.settling.with_reason():
             if path not in self.busy:
-                yield Current(shown(path), settling.size, 0, 0, settling.reason)
+                yield Current(shown(path), settling.size, 0, 0, settling.reason, FileState.WAITING)
         for path, reason in self.kept.items():
-            yield Current(shown(path), 0, 0, 0, reason)
+            yield Current(shown(path), 0, 0, 0, reason, FileState.KEPT)
 
 
 def _time(due: float) -> str | None:
-    """Return a time of the monotonic clock as answers write it; None: it never comes."""
-    return None if due == inf else at(time.time() + max(0.0, due - time.monotonic()))
+    """Return a time of the monotonic clock as answers write it, in whole seconds; None: it never comes.
+
+    The clocks do not move in step: with milliseconds two looks would differ, and each would be an event.
+    """
+    return None if due == inf else at(round(time.time() + max(0.0, due - time.monotonic())))

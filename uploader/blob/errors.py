@@ -108,11 +108,6 @@ def refused(reply: HttpResponse) -> StoreError:
     return said
 
 
-def fact(text: str) -> str:
-    """Return what an error says, without what differs each time it is said."""
-    return re.sub(r"\(x-ms-request-id [^)]*\)|-?\d+ minutes|\d\d:\d\d", "", text)
-
-
 def _document(reply: HttpResponse) -> dict[str, str]:
     """Read the XML of an error; empty when it is none."""
     try:

@@ -5,9 +5,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from uploader.blob.errors import fact
 from uploader.errors import StoreAway
 from uploader.telemetry import names
+from uploader.telemetry.text import fact
 from uploader.thread import spawn
 
 log = logging.getLogger(__name__)

@@ -36,6 +36,7 @@ def result(session: Session, sealed: Sealed, files: Inventory, found: Iterable[F
         bytes=sealed.bytes,
         receipts=sealed.blob,
         left_behind=named,
+        extensions=None if session.extensions is None else list(session.extensions),
     )
 
 

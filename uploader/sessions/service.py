@@ -19,7 +19,17 @@ from uploader.backlog.queues import Queues
 from uploader.cluster.placement import rank
 from uploader.cluster.replicas import Replicas, ReplicasUnknown
 from uploader.discovery.watch import Watch
-from uploader.errors import AlreadyActive, BadRequest, NotOwner, NotReady, ShardFull, ShareLost, UnknownSession
+from uploader.errors import (
+    AlreadyActive,
+    BadRequest,
+    NotOwner,
+    NotReady,
+    NotRunning,
+    ShardFull,
+    ShareLost,
+    UnknownFile,
+    UnknownSession,
+)
 from uploader.naming import check_sendable
 from uploader.session import Session, State, new_name, now
 from uploader.sessions import ending, files, status
@@ -28,6 +38,7 @@ from uploader.sessions.records import Records
 from uploader.sessions.results import Place, Results
 from uploader.sessions.runs import Run, Runs
 from uploader.settings import Settings
+from uploader.share.destination import Destination
 from uploader.share.mount import Share
 from uploader.share.paths import opened
 from uploader.share.scan import scan
@@ -35,8 +46,9 @@ from uploader.sweep.completed import Completed
 from uploader.sweep.seal import Sealed
 from uploader.sweep.sweeper import Owned
 from uploader.telemetry import names
+from uploader.telemetry.text import shown
 from uploader.thread import spawn
-from uploader.web.openapi.models import Ended, FilesQuery, Started, Status
+from uploader.web.openapi.models import Ended, FilesQuery, Retried, ShardStatus, Started, Status
 from uploader.web.openapi.results import FilePage, Result, ResultPage
 
 log = logging.getLogger(__name__)
@@ -78,11 +90,13 @@ class Service:
         self._clean = 0.0  # when old results are looked for again, monotonic seconds
         self.reconciled = False
         self.store: Store | None = None
+        self.destination: Destination | None = None
         self._lock = threading.RLock()
 
-    def begin(self, store: Store | None = None) -> None:
-        """Start the loop. `store`: what tells whether the store can be reached."""
+    def begin(self, store: Store | None = None, destination: Destination | None = None) -> None:
+        """Start the loop. `store`: what tells whether the store can be reached; `destination`: where files go."""
         self.store = store
+        self.destination = destination
         spawn("reconcile", self._loop)
 
     def start(self, name: str | None, extensions: list[str] | None, shard: int | None) -> Started:
@@ -167,6 +181,25 @@ class Service:
                     raise
             return _ended(run, State.STOPPED)
 
+    def retry(self, name: str, path: str | None) -> Retried:
+        """Let a session's failed files, or one of them, be due at once.
+
+        Raises UnknownSession, UnknownFile, NotOwner, NotReady, and NotRunning: a stopped session tries nothing again.
+        """
+        run = self.runs.get(name)
+        if run is None:
+            with self._share_or_503():
+                there = self._own(name)
+            if isinstance(there, Session) and there.state is not State.STOPPED:
+                raise NotReady(f"{name} is about to be resumed")
+        if run is None or run.discovery is None:
+            raise NotRunning(f"{name} has stopped: start it again to have its files tried again")
+        due = run.files.retry(path)
+        if path is not None and not due:
+            raise UnknownFile(f"{name} has no failed file {shown(path)}")
+        run.discovery.rescan()
+        return Retried(session=name, shard=self.settings.ordinal, files=due)
+
     def _own(self, name: str) -> Session | Result:
         """Return the record of a session of this shard, or the result of one that has ended.
 
@@ -193,7 +226,13 @@ class Service:
                 return None
         elif not self.reconciled:
             raise NotReady(UNREAD)
-        return status.answer(self.settings.ordinal, [(run.session, run.files) for run in runs], self.waits_for())
+        return status.answer(
+            self._shard([run.session.name for run in runs]), [(run.session, run.files) for run in runs]
+        )
+
+    def _shard(self, running: list[str]) -> ShardStatus:
+        room = max(0, self.settings.max_sessions - sum(run.discovery is not None for run in self.runs.now()))
+        return status.shard(self.settings.ordinal, running, room, self.destination, self.waits_for())
 
     def waits_for(self) -> str | None:
         """Return what keeps the store from being reached, None when nothing does. From memory."""
@@ -206,7 +245,7 @@ class Service:
         with self._share_or_503():
             there = self._own(name)
         if isinstance(there, Result):
-            return status.of_result(self.settings.ordinal, there)
+            return status.of_result(self._shard([]), there)
         raise NotReady(f"{name} is about to be resumed")
 
     def files(self, name: str, asked: FilesQuery) -> FilePage:
@@ -238,8 +277,10 @@ class Service:
             names.FILES_WAITING: sum(one.waiting for one in files),
             names.FILES_UPLOADING: sum(one.uploading for one in files),
             names.FILES_FAILING: sum(one.failed for one in files),
+            names.FILES_OLDEST: max((run.files.oldest() for run in runs), default=0.0),
             names.SHARE_AGE: self.share.age(),
-        }
+            names.STORE_REACHABLE: float(self.waits_for() is None),
+        } | ({} if self.share.free is None else {names.SHARE_FREE: self.share.free})
 
     def _loop(self) -> None:
         while True:

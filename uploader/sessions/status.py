@@ -1,9 +1,13 @@
 """The answers about sessions. Counters are those of the whole session: receipts, and what lies on the share."""
 
+from typing import Any
+
 from uploader.backlog.inventory import Inventory
 from uploader.session import Session
+from uploader.share.destination import Destination
+from uploader.version import VERSION
 from uploader.web.openapi import models
-from uploader.web.openapi.models import SessionState
+from uploader.web.openapi.models import SessionState, ShardStatus
 from uploader.web.openapi.results import Result
 
 SHOWN = 50  # files in flight or failed that one answer names
@@ -31,20 +35,21 @@ def ended(result: Result) -> models.Ended:
     return models.Ended(session=result.session, state=SessionState.ENDED, shard=result.shard)
 
 
-def answer(shard: int, sessions: list[tuple[Session, Inventory]], waits_for: str | None = None) -> models.Status:
-    """Return the answer to status: these sessions, and this shard as the only shard that was asked.
-
-    `waits_for`: what keeps the store from being reached.
-    """
-    asked = models.ShardStatus(shard=shard, reachable=True, sessions=[session.name for session, _ in sessions])
-    if waits_for:
-        asked = models.ShardStatus(**asked.model_dump(exclude_unset=True), waits_for=waits_for)
+def answer(asked: models.ShardStatus, sessions: list[tuple[Session, Inventory]]) -> models.Status:
+    """Return the answer to status: these sessions, and this shard as the only shard that was asked."""
     return models.Status(sessions=[_session(session, files) for session, files in sessions], shards=[asked])
 
 
-def of_result(shard: int, result: Result) -> models.Status:
+def shard(ordinal: int, running: list[str], room: int, store: Destination | None, waits_for: str | None) -> ShardStatus:
+    """Return what a shard says of itself. `room`: sessions that may still be started; `waits_for`: why none is sent."""
+    given: dict[str, Any] = {"waits_for": waits_for} if waits_for else {}
+    if store:
+        given["store"] = models.Store(endpoint=store.endpoint, container=store.container, prefix=store.prefix)
+    return ShardStatus(shard=ordinal, reachable=True, sessions=running, version=VERSION, room=room, **given)
+
+
+def of_result(asked: models.ShardStatus, result: Result) -> models.Status:
     """Return the answer about a session that has ended."""
-    asked = models.ShardStatus(shard=shard, reachable=True, sessions=[])
     return models.Status(
         sessions=[
             models.SessionStatus(
@@ -59,6 +64,7 @@ def of_result(shard: int, result: Result) -> models.Status:
                 current=[],
                 last_error=None,
                 result=result,
+                extensions=result.extensions,
             )
         ],
         shards=[asked],
@@ -79,4 +85,5 @@ def _session(session: Session, files: Inventory) -> models.SessionStatus:
         eta_s=min(round(left / now.rate), LARGEST) if now.rate > 0 and left > 0 else None,
         current=now.current,
         last_error=now.last_error,
+        extensions=None if session.extensions is None else list(session.extensions),
     )

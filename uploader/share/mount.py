@@ -42,6 +42,7 @@ class Share:
         self._clock = f"{self.root}/{OWN}/clock-{ordinal}"
         self.server_time()  # fails here, not in each scan, when the share cannot be written
         self.tells = tried(f"{self.root}/{OWN}", ordinal)
+        self.free: int | None = None  # bytes that may still be written, by the watchdog's last look
         self._good = time.monotonic()
         self._reported: set[str] = set()
         self._lock = threading.Lock()  # of what was reported
@@ -64,12 +65,13 @@ class Share:
     def probe(self) -> None:
         """Ask the share for an answer. Raises ShareLost when it fails or is another share (I6)."""
         try:
-            os.statvfs(self.root)  # goes to the server, unlike stat: see docs/nfs.md
+            room = os.statvfs(self.root)  # goes to the server, unlike stat: see docs/nfs.md
             identity = self._look()
         except OSError as error:
             raise ShareLost(f"the share at {self.root} does not answer: {error.strerror}") from error
         if identity != self._identity:
             raise ShareLost(f"the share mounted at {self.root} is no longer the share that was there at the start")
+        self.free = room.f_bavail * room.f_frsize
         self._good = time.monotonic()
 
     def judge(self, error: OSError) -> None:

@@ -61,15 +61,22 @@ GAUGES = {
         "Files that failed and wait for the next try, or that cannot be proven to be in the store and are kept",
     ),
     names.SESSIONS_ACTIVE: ("{session}", "Sessions that take files or drain"),
+    names.FILES_OLDEST: ("s", "Time for which the oldest file has been ready that no worker has taken"),
     names.SHARE_AGE: ("s", "Time since the share last answered"),
+    names.SHARE_FREE: ("By", "Room on the share"),
+    names.STORE_REACHABLE: ("{store}", "1 while the store answers, else 0: nothing is sent meanwhile"),
     names.CERTIFICATE_EXPIRES: ("s", "End of the certificate for Azure that was read at the start, since 1970"),
+}
+ROUTERS = {
+    names.SHARDS_KNOWN: ("{shard}", "Shards that there should be"),
+    names.SHARDS_REACHABLE: ("{shard}", "Shards that answered the router's last look"),
 }
 
 
 def configure(service: str) -> None:
     """Write log records to stdout, and start OTLP when an endpoint is set."""
     json_log.write(service)
-    otlp.begin(service)
+    otlp.begin(f"nfs-watch-{service}")
 
 
 def observe(read: Callable[[], Mapping[str, float]]) -> None:
@@ -81,7 +88,12 @@ def observe(read: Callable[[], Mapping[str, float]]) -> None:
         counter.add(0)
     for outcome in ("snapshot", "replace"):
         FILES_REPLACED.add(0, {names.OUTCOME: outcome})
-    for name, (unit, description) in GAUGES.items():
+    gauges(GAUGES, read)
+
+
+def gauges(which: Mapping[str, tuple[str, str]], read: Callable[[], Mapping[str, float]]) -> None:
+    """Make these gauges show what `read` returns. `which`: unit and description by name."""
+    for name, (unit, description) in which.items():
 
         def callback(_: CallbackOptions, name: str = name) -> Iterable[Observation]:
             values = read()

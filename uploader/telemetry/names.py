@@ -68,6 +68,11 @@ DISCOVERY_DELAY = "nfs_watch.discovery.delay"
 SCAN_DURATION = "nfs_watch.scan.duration"
 SESSIONS_ACTIVE = "nfs_watch.sessions.active"
 SHARE_AGE = "nfs_watch.share.age"
+SHARE_FREE = "nfs_watch.share.free"
+STORE_REACHABLE = "nfs_watch.store.reachable"
+FILES_OLDEST = "nfs_watch.files.oldest"
+SHARDS_KNOWN = "nfs_watch.shards.known"
+SHARDS_REACHABLE = "nfs_watch.shards.reachable"
 CERTIFICATE_EXPIRES = "nfs_watch.certificate.expires"
 
 # A file's span, its phases in their order, and its attributes.

@@ -6,6 +6,8 @@ import time
 from contextlib import suppress
 from typing import Protocol
 
+import orjson
+
 from uploader.backlog.inventory import Inventory, Item
 from uploader.backlog.lane import Lane
 from uploader.backlog.queues import Queues
@@ -38,6 +40,7 @@ from uploader.upload.staging import Staging
 from uploader.upload.transfer import Transfer
 
 log = logging.getLogger(__name__)
+TOLD = ("blob", "crc64", "md5", "etag", "mtime", "inode", "committed", "attempts")  # of a receipt, in the log
 BLOCKS_A_FILE = 4  # blocks of memory that a large file needs to keep the connection busy
 
 
@@ -211,7 +214,8 @@ class Workers:
             item.files.count_replaced(1)
             instruments.replaced(kept=before.snapshot is not None)
             log.warning(names.FILE_REPLACED, extra=extra | {"etag": before.etag, "snapshot": before.snapshot})
-        log.info(names.FILE_COMPLETED, extra=extra | {"bytes": item.size})
+        written = orjson.loads(proof.receipt)
+        log.info(names.FILE_COMPLETED, extra=extra | {name: written[name] for name in TOLD} | {"bytes": item.size})
 
     def _give_back(self, item: Item, claim: Claim, reason: Exception) -> None:
         self._settles(item, look(claim.folder, claim.processing), OPEN if isinstance(reason, HeldOpen) else "")

@@ -13,11 +13,33 @@ from pydantic.json_schema import models_json_schema
 
 from uploader.errors import BadShard, Foreign, Refused
 from uploader.version import VERSION
-from uploader.web.openapi.models import Ended, Problem, Started, StartRequest, Status, StopRequest
+from uploader.web.openapi.models import (
+    Ended,
+    Problem,
+    Rates,
+    Retried,
+    RetryRequest,
+    Started,
+    StartRequest,
+    Status,
+    StopRequest,
+)
 from uploader.web.openapi.results import FilePage, ResultPage
 
 CONTRACT = Path(__file__).with_name("contract.json")
-MODELS: tuple[type[BaseModel], ...] = (StartRequest, StopRequest, Started, Ended, Status, FilePage, ResultPage, Problem)
+MODELS: tuple[type[BaseModel], ...] = (
+    StartRequest,
+    StopRequest,
+    RetryRequest,
+    Started,
+    Ended,
+    Retried,
+    Status,
+    Rates,
+    FilePage,
+    ResultPage,
+    Problem,
+)
 ERRORS = {error.code: error for error in Refused.__subclasses__()}
 TEMPLATE = "#/components/schemas/{model}"
 
@@ -28,7 +50,8 @@ def document(*, router: bool) -> dict[str, Any]:
     contract["info"]["version"] = VERSION
     contract["info"]["description"] = "\n".join(contract["info"]["description"])
     if not router:
-        del contract["paths"]["/"]
+        for path in ("/", "/v1/watch/rates"):
+            del contract["paths"][path]
     problems = contract.pop("problems")
     for operation in [operation for path in contract["paths"].values() for operation in path.values()]:
         codes = [code for code in operation.pop("errors", []) if router or code != BadShard.code] + [Foreign.code]

@@ -93,6 +93,15 @@ class FilesQuery(PageQuery):
     path: str | None = Field(default=None, min_length=1, max_length=4096)
 
 
+class RetryRequest(Body):
+    """Body of POST /v1/watch/retry."""
+
+    session: Name
+    path: str | None = Field(
+        default=None, min_length=1, max_length=4096, description="only this file; without it every one that failed"
+    )
+
+
 class SessionState(StrEnum):
     """active, draining; stopped: its files are still deleted; ended: nothing more will happen."""
 
@@ -118,6 +127,14 @@ class Ended(BaseModel):
     session: str
     state: SessionState
     shard: int
+
+
+class Retried(BaseModel):
+    """The failed files are due now; what becomes of them is told by status and files."""
+
+    session: str
+    shard: int
+    files: int = Field(ge=0, description="number of files that are due now")
 
 
 @dataclass
@@ -148,6 +165,11 @@ class Current:
     uploaded: Size
     attempts: Count
     error: Annotated[str | None, Field(description="why the last attempt failed, or what the file waits for")] = None
+    state: FileState = FileState.UPLOADING
+    next_try: Annotated[
+        str | None,
+        Field(description="of one that failed; null: there is none", json_schema_extra={"format": "date-time"}),
+    ] = None
 
 
 @dataclass
@@ -178,6 +200,15 @@ class SessionStatus:
         str | None,
         Field(description="its shard is away: this was known then", json_schema_extra={"format": "date-time"}),
     ] = None
+    extensions: Annotated[list[str] | None, Field(description="null: those of the service's settings")] = None
+
+
+class Store(BaseModel):
+    """Where the files of a share go: `<endpoint>/<container>/<prefix><session>/<path>`."""
+
+    endpoint: str
+    container: str
+    prefix: str
 
 
 class ShardStatus(BaseModel):
@@ -189,6 +220,9 @@ class ShardStatus(BaseModel):
     error: str | None = Field(default=None, description="why the shard is not reachable")
     since: Time | None = Field(default=None, description="since when it has not been reachable")
     waits_for: str | None = Field(default=None, description="why the shard sends nothing now: the store is away")
+    store: Store | None = Field(default=None, description="where its files go")
+    version: str | None = Field(default=None, description="of the program")
+    room: int | None = Field(default=None, ge=0, description="sessions that may still be started on it")
 
 
 class Status(BaseModel):
@@ -197,6 +231,22 @@ class Status(BaseModel):
     sessions: list[SessionStatus]
     shards: list[ShardStatus]
     error: str | None = Field(default=None, description="events only: why no shard can be asked")
+
+
+class SessionRates(BaseModel):
+    """The rates of one session."""
+
+    session: str
+    shard: int
+    rates: list[int] = Field(description="bytes per second, oldest first; 0 where its shard was away")
+
+
+class Rates(BaseModel):
+    """The last 15 minutes, as the router saw them."""
+
+    step_s: float = Field(description="seconds from one rate to the next")
+    age_s: float = Field(description="seconds since the last rate")
+    sessions: list[SessionRates]
 
 
 class Problem(BaseModel):

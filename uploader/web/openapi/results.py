@@ -105,6 +105,7 @@ class Result:
     bytes: Annotated[int, Field(ge=0, description="of the files sent")]
     receipts: Annotated[str | None, Field(description="the blob with a receipt for each file sent; null: no file was")]
     left_behind: list[LeftBehind] = field(default_factory=list)
+    extensions: Annotated[list[str] | None, Field(description="null: those of the service's settings")] = None
 
 
 class ResultPage(BaseModel):
