@@ -102,7 +102,7 @@ def end(site: Site, name: str) -> None:
     wait_for(lambda: f"{name}.json" not in site.records(), "the record to go", 240)
     assert files_in(site.share / name) == []
     # The record goes first: for a moment the shard still knows the session.
-    wait_for(lambda: site.session(name)["state"] == "ended", "the session to end")
+    wait_for(lambda: site.call(f"status?session={name}")["sessions"][0]["state"] == "ended", "the session to end")
     assert site.call("stop", session=name)["state"] == "ended"
 
 

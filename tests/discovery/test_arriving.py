@@ -45,9 +45,11 @@ def scanning(tmp_path_factory: pytest.TempPathFactory, endpoint: Endpoint) -> It
 
 
 def blobs(endpoint: Endpoint, session: str) -> dict[str, bytes]:
-    prefix = f"{session}/"
+    """Return what was sent of a session's files."""
+    prefix, receipts = f"{session}/", f"{session}/.receipts/"
     held = endpoint.store.blobs("uploads").items()
-    return {name.removeprefix(prefix): blob.content for name, blob in held if name.startswith(prefix)}
+    ours = {name: blob.content for name, blob in held if name.startswith(prefix) and not name.startswith(receipts)}
+    return {name.removeprefix(prefix): content for name, content in ours.items()}
 
 
 def begin(site: Site, name: str, **fields: object) -> Path:
