@@ -183,6 +183,59 @@ def test_a_file_written_to_after_its_drained_session_has_stopped_is_sent_again(b
     assert service.runs["run"].discovery
 
 
+def test_a_drain_that_has_finished_goes_on_for_a_file_that_is_taken_back(bed: Bed, service: Service) -> None:
+    """Its last scan saw the `.completed` of a file whose last bytes had not come: the session may not end without it."""
+    bed.write("x", b"half")
+    service.stop("run", drain=True)
+    bed.handle(bed.backlog.small.take())
+    assert service.runs.wake.wait(10)
+    bed.append("x.completed", b" and the rest")
+    bed.walk()
+    service._reconcile()
+    assert (record(service).state, bed.names()) == (State.DRAINING, ["x"])
+    discovery = service.runs["run"].discovery
+    assert discovery
+    assert not discovery.finished
+
+
+def test_a_file_that_is_taken_back_while_a_scan_passes_counts_as_pending(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scan finds it under neither name that it takes: it must not end a drain."""
+    bed.write("x", b"half")
+    bed.upload("x")
+    bed.append("x.completed", b" and the rest")
+    link = os.link
+
+    def scanned(*args: Any, **options: Any) -> None:
+        bed.scan()
+        link(*args, **options)
+
+    monkeypatch.setattr(os, "link", scanned)
+    bed.walk()
+    assert (bed.names(), bed.files.pending()) == (["x"], 1)
+
+
+def test_no_session_stops_while_a_file_of_it_is_taken_back(
+    bed: Bed, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would lie there under its plain name, in a session that nobody runs."""
+    bed.write("x", b"half")
+    bed.handle(bed.backlog.small.take())
+    bed.append("x.completed", b" and the rest")
+    link, free = os.link, []
+
+    def tried(*args: Any, **options: Any) -> None:
+        other = threading.Thread(target=lambda: free.append(service._lock.acquire(blocking=False)))
+        other.start()
+        other.join()
+        link(*args, **options)
+
+    monkeypatch.setattr(os, "link", tried)
+    bed.walk()
+    assert (bed.names(), free) == (["x"], [False])
+
+
 def test_a_session_whose_record_cannot_be_written_keeps_the_file_for_the_next_walk(
     bed: Bed, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

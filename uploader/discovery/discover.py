@@ -73,6 +73,13 @@ class Discovery:
         self._hurry = True
         self._woken.set()
 
+    def drained(self) -> bool:
+        """Tell whether the drain has finished; it goes on when the sweeper has given a file its name back since."""
+        if self.finished and self.files.pending():
+            self.finished = False
+            self.rescan()
+        return self.finished
+
     def stop(self) -> None:
         """End at once: queued files are dropped, uploads in progress give up. Returns when the thread has ended."""
         self._backlog.remove(self.files)

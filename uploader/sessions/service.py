@@ -332,7 +332,7 @@ class Service:
             self.runs.leave(run)
             run = None
         run = run or self.runs.launch(record, event)
-        if run.discovery and run.discovery.finished and run.session.state is State.DRAINING:
+        if run.discovery and run.session.state is State.DRAINING and run.discovery.drained():
             run.discovery.stop()
             self.runs.stopped(run)
 

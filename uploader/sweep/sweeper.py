@@ -265,16 +265,15 @@ class Sweeper:
             self.completed.delete(session.files, path, claim)
         elif why := KEPT.get(verdict):
             self.completed.keep(session.files, path, current, why)
-        elif not session.stopped:
-            self.completed.send_again(session.files, path, claim, current)
-        elif not self._reopened(session, path, claim, current):
+        elif not self._taken_back(session, path, claim, current):
             return None
         return verdict
 
-    def _reopened(self, session: Owned, path: str, claim: Claim, current: Fingerprint) -> bool:
-        """Let a stopped session send a file that was still being written; False when that has to wait.
+    def _taken_back(self, session: Owned, path: str, claim: Claim, current: Fingerprint) -> bool:
+        """Let a session send a file that was still being written; False when that has to wait.
 
-        Its record is written first: no shard would send a renamed file of a session that is stopped.
+        It does not stop meanwhile. The record of a stopped one is written first: no shard would send a renamed file of
+        a session that is stopped.
         """
         with ExitStack() as stack:
             try:
