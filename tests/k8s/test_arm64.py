@@ -1,0 +1,138 @@
+"""The programs on the device's architecture: a session from its start to the sweep, over a kill; qemu runs each process.
+
+The root file system is the image's, with Debian's and the locked wheels' files for arm64 (tests/k8s/arm64-root). The emulator
+is named at the start of each program, so nothing has to be registered in the kernel.
+"""
+
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.endpoint.faults import StallReply
+from tests.endpoint.request import Operation
+from tests.endpoint.server import Endpoint
+from tests.need import absent, need
+from tests.support.programs import TOP, Server, free_port, wait_for
+
+ROOT = TOP / ".tools/arm64/root"
+COMPILED = TOP / ".tools/arm64/compiled"  # modules as the first start compiled them, which takes half a start
+QEMU = "qemu-aarch64-static"
+EMULATED = platform.machine() != "aarch64"
+MIB = 1024 * 1024
+# A mount namespace of its own: the image's root, read-only, with the programs of this tree, the emulator and a share.
+SCRIPT = """
+set -e
+root=$1; share=$2; compiled=$3; top=$4; emulator=$5; shift 5
+mount --bind "$root" "$root"
+mount --bind "$top/uploader" "$root/app/programs/uploader"
+mount --bind "$top/router" "$root/app/programs/router"
+[ -z "$emulator" ] || mount --bind "$(command -v "$emulator")" "$root/emulator"
+mount --bind "$share" "$root/mnt"
+mount --bind "$compiled" "$root/tmp"
+mount --rbind /dev "$root/dev"
+mount -t proc proc "$root/proc"
+mount -o remount,bind,ro "$root"
+exec env --ignore-environment "${@:2}" "$(PATH=$PATH:/usr/sbin command -v chroot)" --userspec=1000:1000 --groups= "$root" \
+  ${emulator:+/emulator} /app/bin/python -m "$1"
+"""
+
+
+@pytest.fixture(scope="module")
+def root() -> Path:
+    need("unshare", "chroot", "debootstrap", *([QEMU] if EMULATED else []))
+    if os.geteuid() != 0:
+        absent("chroot needs root")
+    if not ROOT.exists():
+        absent("no root file system for arm64 (make .tools/arm64/ready)")
+    COMPILED.mkdir(exist_ok=True)
+    os.chown(COMPILED, 1000, 1000)
+    return ROOT
+
+
+@pytest.fixture
+def share(tmp_path: Path) -> Path:
+    folder = tmp_path / "share"
+    folder.mkdir()
+    os.chown(folder, 1000, 1000)
+    return folder
+
+
+def program(root: Path, share: Path, name: str, **env: str) -> Server:
+    """Make a program of the image (not started), as the user that the image names."""
+    port = free_port()
+    env |= {"NFS_WATCH_HOST": "127.0.0.1", "NFS_WATCH_PORT": str(port), "NFS_WATCH_REPLICAS": "1"}
+    env |= {"PYTHONPATH": "/app/programs", "PYTHONPYCACHEPREFIX": "/tmp"}
+    argv = ["unshare", "--mount", "bash", "-c", SCRIPT, "arm64", str(root), str(share), str(COMPILED), str(TOP)]
+    argv += [EMULATED * QEMU, name, *(f"{key}={value}" for key, value in env.items())]
+    return Server(argv, share.parent / f"{name}.log", port)
+
+
+@pytest.fixture
+def shard(root: Path, share: Path) -> Iterator[tuple[Server, Endpoint]]:
+    """A shard, not started, and its store."""
+    with Endpoint() as store:
+        store.store.create("uploads")
+        env = {"NFS_WATCH_ROOT": "/mnt", "NFS_WATCH_ORDINAL": "0", "NFS_WATCH_CONTAINER": "uploads"}
+        env |= {"AZURE_STORAGE_CONNECTION_STRING": store.connection_string, "NFS_WATCH_BLOCK_SIZE": str(MIB)}
+        env |= {"NFS_WATCH_RETENTION": "0.5", "NFS_WATCH_SWEEP_INTERVAL": "0.2", "NFS_WATCH_SETTLE": "0.5"}
+        server = program(root, share, "uploader", **env)
+        yield server, store
+        server.kill()
+
+
+def arrive(share: Path, name: str, content: bytes) -> None:
+    """Move a finished file into the session's folder."""
+    file = share / f".{name}"
+    file.write_bytes(content)
+    os.chown(file, 1000, 1000)
+    file.rename(share / "run-1" / name)
+
+
+def test_the_root_file_system_is_for_arm64(root: Path) -> None:
+    """Python, and each library that is no pure Python: what runs here is what a device runs."""
+    compiled = [root / "usr/bin/python3.11", *(root / "app/lib").rglob("*.so")]
+    assert len(compiled) > 5
+    machines = {int.from_bytes(path.read_bytes()[18:20], "little") for path in compiled}
+    assert machines == {183}, "EM_AARCH64 alone"
+
+
+def test_a_session_lives_through_a_kill_on_arm64(shard: tuple[Server, Endpoint], share: Path) -> None:
+    """Small files and a large one; killed while the commit's answer is held; no block is sent twice, and all is swept."""
+    server, store = shard
+    server.up("/readyz")
+    answer = httpx.post(f"{server.url}/v1/watch/start", json={"session": "run-1"}, timeout=300)
+    assert answer.status_code == 201, answer.text
+    store.faults.add(StallReply(3600), Operation.PUT_BLOCK_LIST)
+    large = os.urandom(3 * MIB + 5)
+    arrive(share, "large.bin", large)
+    wait_for(lambda: "run-1/large.bin" in store.store.blobs("uploads"), "the commit, whose answer is held")
+    server.kill()
+    assert (share / "run-1/large.bin.processing").exists()
+    sent = store.log.received(Operation.PUT_BLOCK)
+    assert sent == len(large)
+
+    server.up("/readyz")
+    small = {f"{number}.bin": bytes([number]) * (1000 + number) for number in range(20)}
+    for name, content in small.items():
+        arrive(share, name, content)
+    wait_for(lambda: not list((share / "run-1").iterdir()), "every file to be uploaded and swept")
+    assert store.log.received(Operation.PUT_BLOCK) == sent, "blocks were sent again"
+    for name, content in {"large.bin": large, **small}.items():
+        assert store.store.blob("uploads", f"run-1/{name}").content == content
+
+
+def test_the_router_and_its_page_on_arm64(root: Path, share: Path) -> None:
+    """The other program of the image."""
+    server = program(root, share, "router", NFS_WATCH_SHARD_URL="http://127.0.0.1:9/{ordinal}")
+    try:
+        server.up("/livez")
+        page = httpx.get(f"{server.url}/", timeout=300)
+        assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+        shards = httpx.get(f"{server.url}/v1/watch/status", timeout=300).json()["shards"]
+        assert [one["reachable"] for one in shards] == [False]
+    finally:
+        server.kill()
