@@ -1,5 +1,4 @@
-"""The command nfs-watch. Exit codes: 0 done, all sent; 1 something is left behind or not in the store as its receipt
-says; 2 wrong usage; 3 no usable answer; 4 the service said no; 130 Ctrl-C."""
+"""The command nfs-watch: what its arguments mean, and its exit codes (ABOUT)."""
 
 import os
 import sys
@@ -13,8 +12,9 @@ import typer
 
 from router.command import text
 from router.command.service import Service
-from router.command.waiting import Show, kept, wait as waited
-from uploader.errors import CommandEnds, Misused
+from router.command.waiting import Show, kept
+from router.command.waiting import wait as waited
+from uploader.errors import CommandEnds
 from uploader.session import new_name
 from uploader.version import VERSION
 

@@ -81,7 +81,7 @@ class Lines:
     def _say(self, about: str, line: str) -> None:
         if self._told.get(about) != line:
             self._told[about] = line
-            print(line, file=sys.stderr, flush=True)  # noqa: T201 it is for people
+            print(line, file=sys.stderr, flush=True)
 
 
 class JsonLines(Lines):
@@ -92,5 +92,5 @@ class JsonLines(Lines):
         line = orjson.dumps(one).decode()
         if self._told.get(one["session"]) != line:
             self._told[one["session"]] = line
-            print(line, flush=True)  # noqa: T201 it is for programs
+            print(line, flush=True)
         self._told.pop("", None)

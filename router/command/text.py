@@ -156,8 +156,8 @@ def unended(one: Fields, stay: Sequence[Fields]) -> Iterator[str]:
 def verified(done: Fields) -> Iterator[str]:
     """Yield what the comparison with the store has found."""
     counts = ", ".join(f"{done[key]} {key}" for key in ("fine", "superseded", "missing", "changed") if done[key])
-    yield f"{done['session']}: {done['receipts']} receipts compared with {done['container']}: {counts or 'nothing sent'}"
+    yield f"{done['session']}: {counts or 'nothing sent'}, of {done['receipts']} receipts, in {done['container']}"
     if done["expected"] not in {None, done["receipts"]}:
-        yield f"  the result counts {done['expected']} files: {done['expected'] - done['receipts']} receipts are missing"
+        yield f"  the session's result counts {done['expected']} files sent"
     rows = ((one["blob"], one["verdict"]) for one in done["wrong"])
     yield from (f"  {line}" for line in table(("BLOB", "VERDICT"), rows) if done["wrong"])

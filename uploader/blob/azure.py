@@ -155,7 +155,7 @@ class AzureBlobs:
         return replies.stored(reply.headers) if reply else None
 
     def part(self, name: str, first: int, size: int, etag: str) -> bytes:
-        """Return `size` bytes of a committed blob of this etag, from byte `first` on, which it has. Raises StoreError."""
+        """Return `size` bytes, all of which it has, of the blob of this etag, from byte `first` on."""
         asked = {"x-ms-range": f"bytes={first}-{first + size - 1}", "If-Match": etag}
         reply = self._send("GET", name, "", b"", asked, done=206)
         if reply is None or len(reply.content) != size:
