@@ -64,6 +64,12 @@ def _address() -> str:
     return os.environ.get("NFS_WATCH_URL") or f"http://127.0.0.1:{os.environ.get('NFS_WATCH_PORT') or 8080}"
 
 
+def _version(asked: bool) -> None:  # noqa: FBT001 as typer calls it
+    if asked:
+        print(f"nfs-watch {VERSION}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     *,
@@ -74,13 +80,13 @@ def options(
     patience: Annotated[
         float, typer.Option(min=0, help="Seconds to go on without an answer. wait: until it has answered once.")
     ] = PATIENCE,
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
 ) -> None:
     """Read the options that stand before the call."""
+    del version
     run.url, run.patience = url or _address(), patience
-    if version:
-        print(f"nfs-watch {VERSION}")
-        raise typer.Exit
 
 
 @app.command()

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -183,40 +185,34 @@ def test_wait_survives_kills_of_shard_and_router(site: Cluster, tmp_path: Path) 
 def test_a_start_whose_answer_was_lost_is_repeated_and_is_ours(site: Cluster) -> None:
     """The first try is carried out, and its connection is cut before the answer: the second one meets its session."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        pid = os.fork()
-        if not pid:  # the child: a way to the router on which the first answer is lost
-            _lose_the_first_answer(listener, site.router.port)
-            os._exit(0)
-        try:
-            done = call(f"http://127.0.0.1:{listener.getsockname()[1]}", "start", "lost-answer")
-        finally:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "folder: lost-answer"), done.stderr
+        way = threading.Thread(target=_lose_the_first_answer, args=(listener, site.router.port))
+        way.start()
+        done = call(f"http://127.0.0.1:{listener.getsockname()[1]}", "start", "lost-answer")
+        way.join()
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["folder: lost-answer"]), done.stderr
     ended(site, "lost-answer")
 
 
 def _lose_the_first_answer(listener: socket.socket, port: int) -> None:
-    lost = False
-    while True:
+    """Hand on start, start again, and the status; each on a connection of its own."""
+    for number in range(3):
         client, _ = listener.accept()
-        client.settimeout(60)
         with client, socket.create_connection(("127.0.0.1", port)) as server:
-            while request := client.recv(65536):
-                server.sendall(request)
-                answer = b""
-                while not _whole(answer):
-                    answer += server.recv(65536)
-                if not lost:
-                    lost = True
-                    break
-                client.sendall(answer)
+            server.sendall(_message(client))
+            answer = _message(server)
+            if number:
+                client.sendall(answer.replace(b"\r\n", b"\r\nconnection: close\r\n", 1))
 
 
-def _whole(answer: bytes) -> bool:
-    head, empty, body = answer.partition(b"\r\n\r\n")
-    length = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
-    return bool(empty) and len(body) >= int(length[0].split(b":")[1])
+def _message(side: socket.socket) -> bytes:
+    """Read one request or answer."""
+    message = b""
+    while True:
+        message += side.recv(65536)
+        head, empty, body = message.partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)content-length: *(\d+)", head)
+        if empty and len(body) >= int(length[1] if length else 0):
+            return message
 
 
 def test_a_terminal_shows_a_bar_for_each_session(site: Cluster) -> None:
