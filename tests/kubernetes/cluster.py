@@ -1,5 +1,6 @@
 """The overlay for trying out, in a namespace of its own on the cluster that KUBECONFIG names."""
 
+import copy
 import json
 import os
 import subprocess
@@ -10,9 +11,12 @@ from typing import Any
 
 import yaml
 
-from tests.support.manifests import K8S, KUBECTL, Document, build, built, one, pod_of, shards_of
+from tests.support.manifests import K8S, KUBECTL, Document, build, one, pod_of, shards_of
 
 NAMESPACE = "nfs-watch-test"
+# Variables that name other images than the manifests do
+OUR_IMAGE, AZURITE_IMAGE = "NFS_WATCH_TEST_IMAGE", "NFS_WATCH_TEST_AZURITE"
+CONTAINERS = {"uploader": OUR_IMAGE, "router": OUR_IMAGE, "azurite": AZURITE_IMAGE}
 CLIENT = (Path(__file__).parent / "client.py").read_bytes()
 # Short times, so that a test sees the whole life of a file. Retention stays above what a scan takes.
 SETTINGS = {
@@ -47,7 +51,24 @@ def eventually(condition: Callable[[], Any], what: str, timeout: float = 300) ->
         except AssertionError as error:
             seen = error
         time.sleep(1)
-    raise AssertionError(f"waited {timeout} s in vain for {what}; last: {seen}")
+    raise AssertionError(f"waited {timeout} s in vain for {what}; last: {seen}\n{state()}")
+
+
+def state() -> str:
+    """Say what the pods do, as far as the cluster tells: what a failed wait was waiting for."""
+    asked = (
+        ("get", "pods", "--output=wide"),
+        ("get", "events", "--field-selector=type=Warning"),
+        ("logs", "--selector=app.kubernetes.io/name=nfs-watch", "--tail=3", "--prefix"),
+    )
+    return "\n".join(said[-2000:] for what in asked if (said := _said(*what)))
+
+
+def _said(*what: str) -> str:
+    try:
+        return kubectl(*what, timeout=30)
+    except (AssertionError, subprocess.TimeoutExpired) as error:
+        return str(error)
 
 
 class Cluster:
@@ -68,8 +89,6 @@ class Cluster:
         documents = [self._moved(document) for document in build(tmp_path)]
         # Makes the program visible to a second process in its container, which can then stop it.
         shards_of(documents)["spec"]["template"]["spec"]["shareProcessNamespace"] = True
-        if folder := os.environ.get("NFS_WATCH_TEST_FOLDER"):
-            documents.append(share_in(folder, one(documents, "PersistentVolumeClaim", "nfs-watch-share")))
         return [*documents, client_pod(shards_of(documents))]
 
     def _moved(self, document: Document) -> Document:
@@ -84,25 +103,37 @@ class Cluster:
                 port.pop("nodePort", None)  # an installation on the same cluster has it
         if document["kind"] == "ConfigMap":
             document["data"] |= SETTINGS
-        if image := os.environ.get("NFS_WATCH_TEST_IMAGE"):
-            for container in document.get("spec", {}).get("template", {}).get("spec", {}).get("containers", []):
-                if container["name"] in {"uploader", "router"}:
-                    container["image"] = image
+        for container in document.get("spec", {}).get("template", {}).get("spec", {}).get("containers", []):
+            if image := os.environ.get(CONTAINERS.get(container["name"], "")):
+                container["image"] = image
         return document
 
     def apply(self) -> None:
         """Apply everything, as a person does after each change."""
-        kubectl("apply", "--validate=false", "-f", "-", stdin=yaml.safe_dump_all(self.documents).encode())
+        _apply(self.documents)
 
     def up(self) -> None:
-        self.apply()
-        for what in ("deployment/azurite", "deployment/nfs-watch-router", "statefulset/nfs-watch"):
-            kubectl("rollout", "status", what, "--timeout=240s")
-        kubectl("wait", "--for=condition=Ready", "pod/client", "--timeout=120s")
+        """Prepare the share, start everything, and wait until it is ready."""
+        try:
+            self._prepare_share()
+            self.apply()
+            for what in ("deployment/azurite", "deployment/nfs-watch-router", "statefulset/nfs-watch"):
+                kubectl("rollout", "status", what, "--timeout=240s")
+            kubectl("wait", "--for=condition=Ready", "pod/client", "--timeout=120s")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{state()}") from error
+
+    def _prepare_share(self) -> None:
+        """Give the volume's folder to the shards' user: most storage classes leave it to root."""
+        claim = one(self.documents, "PersistentVolumeClaim", "nfs-watch-share")
+        owner = owner_pod(one(self.documents, "Pod", "client"))
+        # without the labels that allow no root, which come when everything is applied
+        _apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}, claim, owner])
+        kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/owner", "--timeout=120s")
+        kubectl("delete", "pod", "owner", "--timeout=120s")
 
     def down(self) -> None:
         kubectl("delete", "namespace", NAMESPACE, "--wait", "--ignore-not-found", "--timeout=240s")
-        kubectl("delete", "persistentvolume", NAMESPACE, "--ignore-not-found", "--timeout=60s")
 
     def client(self, *argv: str, timeout: float = 300) -> Any:
         """Run the client in its pod and return its result."""
@@ -151,15 +182,21 @@ class Cluster:
         return pod["metadata"]["uid"] != unlike and conditions.get("Ready") == "True"
 
 
-def share_in(folder: str, claim: Document) -> Document:
-    """Bind the claim to a folder of the node, as the overlay same-machine does."""
-    volume: Document = one(built("same-machine"), "PersistentVolume", "nfs-watch-share")
-    volume["metadata"]["name"] = NAMESPACE
-    volume["spec"]["local"]["path"] = folder
-    volume["spec"]["claimRef"]["namespace"] = NAMESPACE
-    wanted = {"accessModes": ["ReadWriteMany"], "storageClassName": "", "volumeName": NAMESPACE}
-    claim["spec"] |= wanted
-    return volume
+def _apply(documents: list[Document]) -> None:
+    kubectl("apply", "--validate=false", "-f", "-", stdin=yaml.safe_dump_all(documents).encode())
+
+
+def owner_pod(client: Document) -> Document:
+    """Return a pod that makes the shards' user the owner of the share, as root."""
+    pod: Document = copy.deepcopy(client)
+    pod["metadata"]["name"] = "owner"
+    user = pod["spec"].pop("securityContext")
+    (container,) = pod["spec"]["containers"]
+    give = f"import os; os.chown('/share', {user['runAsUser']}, {user['runAsGroup']})"
+    container |= {"name": "owner", "command": ["python", "-c", give], "securityContext": {"runAsUser": 0}}
+    del container["envFrom"]
+    pod["spec"]["restartPolicy"] = "Never"
+    return pod
 
 
 def client_pod(shards: Document) -> Document:

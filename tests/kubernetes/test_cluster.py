@@ -1,4 +1,4 @@
-"""Tests on a real cluster, which KUBECONFIG names and which has the images (docs/deploy.md); skipped without it."""
+"""Tests on a real cluster, which KUBECONFIG names and which has the images (`make cluster`); skipped without it."""
 
 import os
 from collections.abc import Iterator
@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.kubernetes.cluster import Cluster, eventually, get, kubectl
+from tests.kubernetes.missing import for_the_cluster
 from tests.need import need
 from tests.support.manifests import KUBECTL
 
 pytestmark = [
-    pytest.mark.skipif(not os.environ.get("KUBECONFIG"), reason="KUBECONFIG names no cluster (docs/deploy.md)"),
+    pytest.mark.skipif(not os.environ.get("KUBECONFIG"), reason="KUBECONFIG names no cluster (make cluster)"),
     pytest.mark.timeout(1500),
 ]
 FILES = {"run-0": 2400, "run-1": 800, "run-2": 800}
@@ -29,6 +30,8 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     need(KUBECTL)
+    if missing := for_the_cluster(os.environ):
+        pytest.fail(missing)
     found = Cluster(Path(tmp_path_factory.mktemp("cluster")))
     found.down()
     found.up()

@@ -21,6 +21,7 @@ from uploader.upload.source import Source
 from uploader.upload.transfer import Transfer
 
 KIB = 1024
+MIB = 1024 * KIB
 BLOCK = 64 * KIB
 NAME = "run/a.bin"
 

@@ -20,6 +20,16 @@ from uploader.share.statx import born, quick, synced
 CHANGED = "it changed while it was taken; it is taken again when it has settled"
 
 
+def spent(fd: int, end: int) -> None:
+    """Give the page cache of the first `end` bytes back, which were read and are not read again.
+
+    The device has other work, and a file that was sent is about to be deleted. From the beginning each time: the kernel
+    keeps a folio that is meant in part only, of up to 2 MiB. Pages that are mapped, or have yet to be written, stay.
+    """
+    with suppress(OSError):  # only a hint: the file was read all the same
+        os.posix_fadvise(fd, 0, end, os.POSIX_FADV_DONTNEED)
+
+
 class Handle:
     """One file. Every method may raise OSError."""
 

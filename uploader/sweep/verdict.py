@@ -7,7 +7,7 @@ from hashlib import md5
 
 from uploader.blob.checksum import crc64
 from uploader.blob.store import BlobStore, Stored
-from uploader.share.handle import Handle
+from uploader.share.handle import Handle, spent
 from uploader.sweep.proofs import Proof
 
 CHUNK = 1024 * 1024  # bytes a read
@@ -98,6 +98,7 @@ def _begins(fd: int, size: int, crc: int) -> bool:
     while offset < size and (data := os.pread(fd, min(CHUNK, size - offset), offset)):
         offset += len(data)
         found = crc64(data, found)
+        spent(fd, offset)
     return offset == size and found == crc
 
 
@@ -112,4 +113,5 @@ def _matching(file: Handle, stored: Stored) -> int | None:
         offset += len(data)
         digest.update(data)
         crc = crc64(data, crc)
+        spent(file.fd, offset)
     return crc if offset == stored.size and digest.digest() == stored.md5 else None

@@ -172,6 +172,7 @@ class Blockwise:
                 crc = crc64(piece, crc)
                 if self.source.copy:
                     self.source.copy.write(piece)
+            self.source.spent(offset + len(data))
         except BaseException:
             self.memory.give(buffer)
             raise

@@ -123,6 +123,7 @@ class Place:
             crc = crc64(data, crc)
             if stored.crc64 is None:
                 digest.update(data)
+            self.source.spent(offset + len(data))
         self.crc64 = crc
         return crc == stored.crc64 if stored.crc64 is not None else digest.digest() == stored.md5
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from uploader.blob.store import Label
 from uploader.errors import ShortRead
 from uploader.share.fingerprint import Fingerprint
-from uploader.share.handle import Handle
+from uploader.share.handle import Handle, spent
 
 
 class Copy(Protocol):
@@ -65,6 +65,10 @@ class Source:
                 self.file.unchanged()
                 raise ShortRead(f"it ended after {offset + done} of {self.look.size} bytes")
             done += count
+
+    def spent(self, end: int) -> None:
+        """Give the page cache of the first `end` bytes back, which were read and are not read again."""
+        spent(self.file.fd, end)
 
 
 @lru_cache(maxsize=1024)
