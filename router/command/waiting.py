@@ -38,13 +38,21 @@ def wait(service: Service, names: Sequence[str], show: Show) -> list[Fields]:
                 (one,) = service.get("status", session=name, wait=pace if name == open_[0] else 0)["sessions"]
                 last[name] = one
                 show.now(one)
-                if one["state"] == "ended" or kept(service, one):
+                if one["state"] == "ended" or _stays(service, one):
                     open_.remove(name)
             service.patience, service.away = inf, show.away
             pace = show.pace
     finally:
         show.close()
     return [last[name] for name in dict.fromkeys(names)]
+
+
+def _stays(service: Service, one: Fields) -> bool:
+    """Tell whether kept files hold a stopped session. It may end between two questions: then its next look says so."""
+    if not kept(service, one):
+        return False
+    (now,) = service.get("status", session=one["session"])["sessions"]
+    return bool(now["state"] == "stopped")
 
 
 def kept(service: Service, one: Fields) -> list[Fields]:

@@ -38,8 +38,9 @@ def call(url: str, *arguments: str, env: Mapping[str, str] | None = None) -> sub
 
 
 def begun(it: Cluster, output: Path, *arguments: str) -> Program:
-    """Start it; its output goes to a file."""
-    program = Program([*ARGV, *arguments], output, {"NFS_WATCH_URL": it.router.url})
+    """Start it; its output goes to a file. Ctrl-C is not ignored, even where this process was started so."""
+    argv = ["env", "--default-signal=INT", *ARGV, *arguments]
+    program = Program(argv, output, {"NFS_WATCH_URL": it.router.url})
     program.start()
     return program
 
