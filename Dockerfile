@@ -1,4 +1,4 @@
-# One image, two programs: `uploader` (the default) and `router`.
+# One image, two programs: `uploader` (the default) and `router`. The command `nfs-watch` is in it, too.
 #   docker build -t localhost/nfs-watch:0.2.0 .        (or buildah, podman, nerdctl: docs/deploy.md)
 # Any base with Python 3.11 or newer and its venv module will do; linux/arm64 and linux/amd64 alike.
 ARG BASE=python:3.14-slim-trixie
@@ -14,7 +14,10 @@ RUN python3 -m venv /app \
  && python3 -m compileall -q --invalidation-mode unchecked-hash /app/lib
 COPY uploader /app/programs/uploader
 COPY router /app/programs/router
-RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app/programs
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app/programs \
+ && printf '%s\n' '#!/app/bin/python' 'import sys' 'sys.path[0] = "/app/programs"' \
+      'from router.command.__main__ import main' 'main()' >/app/bin/nfs-watch \
+ && chmod 755 /app/bin/nfs-watch
 
 FROM ${BASE}
 LABEL org.opencontainers.image.title="nfs-watch" \

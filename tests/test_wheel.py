@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import sysconfig
+import venv
 import zipfile
 from pathlib import Path
 
@@ -33,6 +35,7 @@ def test_the_wheel_is_of_this_version_and_holds_every_file_of_both_packages(whee
     there = {path for package in PACKAGES for path in (TOP / package).rglob("*") if path.is_file()}
     assert files == {str(path.relative_to(TOP)) for path in there if "__pycache__" not in path.parts}
     assert files >= {"router/page.html", "router/page.css", "router/page.js", "router/py.typed", "uploader/py.typed"}
+    assert files >= {"uploader/web/openapi/contract.json"}
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -42,3 +45,22 @@ def test_what_the_wheel_installs_runs_outside_the_tree(wheel: Path, package: str
     argv = [sys.executable, "-m", package, "--version"]
     done = subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path, env={"HOME": os.devnull}, check=False)
     assert (done.returncode, done.stdout) == (0, f"nfs-watch {package} {VERSION}\n"), done.stderr
+
+
+def test_an_installed_wheel_has_the_command_and_the_contract(wheel: Path, tmp_path: Path) -> None:
+    """As `pip install .` and `uv tool install .` leave it; the dependencies are this environment's."""
+    venv.create(tmp_path / "env", with_pip=False)
+    python = tmp_path / "env/bin/python"
+    (packages,) = (tmp_path / "env/lib").glob("python3*/site-packages")
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    install = ["-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run([sys.executable, *install], check=True)
+    told = _run(tmp_path, tmp_path / "env/bin/nfs-watch", "--version")
+    assert told == f"nfs-watch {VERSION}\n"
+    code = "from uploader.web.openapi import document as d; print(d.document(router=True)['openapi'], d.__file__)"
+    assert _run(tmp_path, python, "-c", code).startswith(f"3.1.0 {packages}")
+
+
+def _run(folder: Path, *argv: str | Path) -> str:
+    env = {"HOME": os.devnull}
+    return subprocess.run(argv, cwd=folder, env=env, stdout=subprocess.PIPE, text=True, check=True).stdout

@@ -21,6 +21,10 @@ UploaderError
 │       ├── TooManyBlocks   100,000 uncommitted blocks (BlockCountExceedsLimit)
 │       └── Overtaken       the condition of a write does not hold: another writer wrote the blob
 ├── Cancelled             the session ended while its file was being uploaded
+├── CommandEnds           the command nfs-watch says why in one line, and ends with `exit_code`
+│   ├── Misused           2: a wrong argument, address or setting
+│   ├── Unreachable       3: there was no usable answer
+│   └── Declined          4: the service said no; carries its problem document
 └── Refused               a request that is answered with an error; carries its HTTP status
     ├── BadRequest        400
     ├── Foreign           403
@@ -128,6 +132,43 @@ class Overtaken(StoreError):
 
 class Cancelled(UploaderError):
     """The session ended while its file was being uploaded."""
+
+
+class CommandEnds(UploaderError):
+    """What the command cannot do, in one line. `code`: for programs to decide by."""
+
+    exit_code = 1
+    code = "left-behind"
+
+
+class Misused(CommandEnds):
+    """The command was given a wrong argument, or a variable of its environment is wrong."""
+
+    exit_code = 2
+    code = "usage"
+
+
+class Unreachable(CommandEnds):
+    """The service or the store did not give an answer that can be used."""
+
+    exit_code = 3
+    code = "not-reachable"
+
+
+class Declined(CommandEnds):
+    """The service's answer was no. `problem`: its document; `age`: seconds since the call was first sent, 0: just now.
+
+    `date`: of the answer, by the service's clock, seconds since 1970; 0: not known.
+    """
+
+    exit_code = 4
+
+    def __init__(self, problem: Mapping[str, Any], age: float = 0, date: float = 0) -> None:
+        super().__init__(f"{problem.get('detail')} ({problem.get('code')})")
+        self.code = str(problem.get("code"))
+        self.problem = dict(problem)
+        self.age = age
+        self.date = date
 
 
 class Refused(UploaderError):

@@ -20,14 +20,34 @@ MAX_BLOCK = 4000 * MIB
 _ORDINAL = re.compile(r".*-(\d+)")
 
 
-class Settings(Environment):
-    """The settings of a shard. It needs `memory` bytes, and about 1 kB for each of `queue_size` files."""
+class StoreSettings(Environment):
+    """Where the blobs are, and how they are reached: all that the command's `verify` needs."""
 
-    root: Path
     container: str = Field(pattern=r"^[a-z0-9](?:-?[a-z0-9]){2,62}$")
     account_url: str | None = Field(default=None, pattern=r"^https?://[^/?#\s]+(/[^?#\s]*)?$")
     connection_string: SecretStr | None = Field(default=None, validation_alias="AZURE_STORAGE_CONNECTION_STRING")
     blob_prefix: str = Field(default="", pattern=r"^([^/\x00-\x1f\x7f\\][^\x00-\x1f\x7f\\]*)?$", max_length=512)
+    checksum: Literal["crc64", "md5"] = "crc64"
+    max_upload_rate: int = Field(default=0, ge=0)
+
+    @field_validator("blob_prefix")
+    @classmethod
+    def _prefix(cls, value: str) -> str:
+        if reason := objection(value.removesuffix("/")):
+            raise ValueError(reason)
+        return value if not value or value.endswith("/") else value + "/"
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.account_url is None) == (self.connection_string is None):
+            raise ValueError("exactly one of NFS_WATCH_ACCOUNT_URL and AZURE_STORAGE_CONNECTION_STRING has to be set")
+        return self
+
+
+class Settings(StoreSettings):
+    """The settings of a shard. It needs `memory` bytes, and about 1 kB for each of `queue_size` files."""
+
+    root: Path
     extensions: Annotated[tuple[str, ...], NoDecode] = ()
     temporary: Annotated[tuple[str, ...], NoDecode] = ()
     staging: Path | None = None
@@ -42,9 +62,7 @@ class Settings(Environment):
     memory: int = Field(default=128 * MIB, ge=MIB)
     block_size: int = Field(default=8 * MIB, ge=64 * 1024, le=MAX_BLOCK)
     on_conflict: Literal["snapshot", "replace", "refuse"] = "snapshot"
-    checksum: Literal["crc64", "md5"] = "crc64"
     content_md5: bool = True
-    max_upload_rate: int = Field(default=0, ge=0)
     retention: float = Field(default=60, ge=0, le=366 * 86400)
     sweep_interval: float = Field(default=5, ge=0.05, le=3600)
     result_retention: float = Field(default=30 * 86400, ge=0, le=3660 * 86400)
@@ -75,17 +93,8 @@ class Settings(Environment):
             raise ValueError("it has to be a folder")
         return value
 
-    @field_validator("blob_prefix")
-    @classmethod
-    def _prefix(cls, value: str) -> str:
-        if reason := objection(value.removesuffix("/")):
-            raise ValueError(reason)
-        return value if not value or value.endswith("/") else value + "/"
-
     @model_validator(mode="after")
     def _together(self) -> Self:
-        if (self.account_url is None) == (self.connection_string is None):
-            raise ValueError("exactly one of NFS_WATCH_ACCOUNT_URL and AZURE_STORAGE_CONNECTION_STRING has to be set")
         check_sendable(self.extensions, self.temporary)
         if self.memory < 2 * self.block_size:
             raise ValueError(

@@ -112,6 +112,18 @@ def test_the_router_of_the_image_answers(root: Path, share: Path, tmp_path: Path
         server.kill()
 
 
+def test_the_command_of_the_image_finds_the_router_beside_it(root: Path, share: Path, tmp_path: Path) -> None:
+    """As `kubectl exec deploy/nfs-watch-router -- nfs-watch status` starts it, in the router's own environment."""
+    server = program(root, share, tmp_path, "router", NFS_WATCH_SHARD_URL="http://127.0.0.1:9/{ordinal}")
+    try:
+        server.up("/livez")
+        argv = [part for part in server.argv if part not in {"python", "-m", "router"}]
+        said = json.loads(run(*argv, "nfs-watch", "status", "--json"))
+        assert [one["reachable"] for one in said["shards"]] == [False]
+    finally:
+        server.kill()
+
+
 def test_the_image_runs_as_a_user_with_a_number(config: dict[str, object]) -> None:
     """The kubelet can check runAsNonRoot only when the user is a number."""
     assert config["User"] == "1000:1000"

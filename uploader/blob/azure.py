@@ -24,7 +24,7 @@ from uploader.blob.reach import Reach
 from uploader.blob.store import Blocks, Label, Stored
 from uploader.blob.transport import ThreadTransport
 from uploader.errors import BadConfiguration, Overtaken, StoreAway, StoreRefused
-from uploader.settings import Settings
+from uploader.settings import StoreSettings
 
 API_VERSION = "2025-05-05"
 LONGEST_WAIT = 60.0  # seconds between two tries, even where Retry-After asks for more
@@ -81,8 +81,12 @@ class AzureBlobs:
     retries are azure-core's: these obey Retry-After and repeat 429, which the storage SDK's own do not.
     """
 
-    def __init__(self, settings: Settings, timeout: float = 60) -> None:
-        """`timeout`: seconds for one send or reply. Asks nobody. Raises BadConfiguration when it cannot ask."""
+    def __init__(self, settings: StoreSettings, timeout: float = 60, *, create: bool = True) -> None:
+        """`timeout`: seconds for one send or reply; `create`: a container that is missing is made.
+
+        Asks nobody. Raises BadConfiguration when it cannot ask.
+        """
+        self._may_create = create
         self.container = settings.container
         self.checksum = settings.checksum
         self._ours = f"{settings.blob_prefix}{OURS}"
@@ -127,6 +131,8 @@ class AzureBlobs:
 
     def _create(self) -> None:
         """Create the container. Raises BadConfiguration when it may not be created, StoreAway."""
+        if not self._may_create:
+            raise BadConfiguration(f"the container {self.container!r} does not exist")
         query = "&".join(part for part in ("restype=container", self._token) if part)
         try:
             reply = self._reply(self._asking, "PUT", f"{self._url}?{query}", b"", {})
@@ -147,6 +153,14 @@ class AzureBlobs:
         query = f"snapshot={quote(snapshot, safe='')}" if snapshot else ""
         reply = self._send("HEAD", name, query, b"", {})
         return replies.stored(reply.headers) if reply else None
+
+    def part(self, name: str, first: int, size: int, etag: str) -> bytes:
+        """Return `size` bytes, all of which it has, of the blob of this etag, from byte `first` on."""
+        asked = {"x-ms-range": f"bytes={first}-{first + size - 1}", "If-Match": etag}
+        reply = self._send("GET", name, "", b"", asked, done=206)
+        if reply is None or len(reply.content) != size:
+            raise StoreRefused(f"{name} was deleted meanwhile, or the store did not send what it has")
+        return reply.content
 
     def put(self, name: str, data: bytes, label: Label, etag: str | None) -> str:
         """Write a whole blob."""
@@ -314,7 +328,7 @@ def _pipeline(transport: ThreadTransport, sign: Any, *retries: Retries) -> Chain
     return Pipeline(transport, [*retries, Stamp(), *([sign] if sign else [])])
 
 
-def _account(settings: Settings) -> tuple[BlobServiceClient, Callable[[], Any]]:
+def _account(settings: StoreSettings) -> tuple[BlobServiceClient, Callable[[], Any]]:
     """Return what knows the account's address, and what makes a policy that signs. Raises BadConfiguration."""
     if settings.connection_string:
         text = connection_string(settings.connection_string.get_secret_value())

@@ -64,7 +64,6 @@ def run(app: Any, at: socket.socket) -> None:  # noqa: ANN401 any ASGI applicati
         log_level="warning",
         access_log=False,
         server_header=False,
-        date_header=False,
         ws="none",
         timeout_keep_alive=KEEP_ALIVE,
     )
