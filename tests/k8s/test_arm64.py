@@ -6,6 +6,9 @@ is named at the start of each program, so nothing has to be registered in the ke
 
 import os
 import platform
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -136,3 +139,16 @@ def test_the_router_and_its_page_on_arm64(root: Path, share: Path) -> None:
         assert [one["reachable"] for one in shards] == [False]
     finally:
         server.kill()
+
+
+def test_every_dependency_has_a_wheel_for_the_images_python(tmp_path: Path) -> None:
+    """The image's own base needs a registry, so that the tests build on another one; what it will ask for is asked here."""
+    base = re.search(r"^ARG BASE=python:(\d+)\.(\d+)-slim-trixie$", (TOP / "Dockerfile").read_text(), re.MULTILINE)
+    assert base
+    wanted = [f"--python-version={base[1]}.{base[2]}", f"--abi=cp{base[1]}{base[2]}", "--abi=abi3", "--abi=none"]
+    wanted += [f"--platform=manylinux_2_{minor}_aarch64" for minor in range(17, 42)]  # Debian 13 has glibc 2.41
+    argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:"]
+    argv += ["--implementation=cp", *wanted, f"--dest={tmp_path}", f"--requirement={TOP / 'requirements.lock'}"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(list(tmp_path.glob("*.whl"))) > 40
