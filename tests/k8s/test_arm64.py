@@ -4,6 +4,7 @@ The root file system is the image's, with Debian's and the locked wheels' files 
 is named at the start of each program, so nothing has to be registered in the kernel.
 """
 
+import json
 import os
 import platform
 import re
@@ -40,7 +41,7 @@ mount --rbind /dev "$root/dev"
 mount -t proc proc "$root/proc"
 mount -o remount,bind,ro "$root"
 exec env --ignore-environment "${@:2}" "$(PATH=$PATH:/usr/sbin command -v chroot)" --userspec=1000:1000 --groups= "$root" \
-  ${emulator:+/emulator} /app/bin/python -m "$1"
+  ${emulator:+/emulator} /app/bin/python -m $1
 """
 
 
@@ -65,13 +66,13 @@ def share(tmp_path: Path) -> Path:
 
 
 def program(root: Path, share: Path, name: str, **env: str) -> Server:
-    """Make a program of the image (not started), as the user that the image names."""
+    """Make a program of the image with its arguments (not started), as the user that the image names."""
     port = free_port()
     env |= {"NFS_WATCH_HOST": "127.0.0.1", "NFS_WATCH_PORT": str(port), "NFS_WATCH_REPLICAS": "1"}
     env |= {"PYTHONPATH": "/app/programs", "PYTHONPYCACHEPREFIX": "/tmp"}
     argv = ["unshare", "--mount", "bash", "-c", SCRIPT, "arm64", str(root), str(share), str(COMPILED), str(TOP)]
     argv += [EMULATED * QEMU, name, *(f"{key}={value}" for key, value in env.items())]
-    return Server(argv, share.parent / f"{name}.log", port)
+    return Server(argv, share.parent / f"{name.partition(' ')[0]}.log", port)
 
 
 @pytest.fixture
@@ -128,8 +129,8 @@ def test_a_session_lives_through_a_kill_on_arm64(shard: tuple[Server, Endpoint],
         assert store.store.blob("uploads", f"run-1/{name}").content == content
 
 
-def test_the_router_and_its_page_on_arm64(root: Path, share: Path) -> None:
-    """The other program of the image."""
+def test_the_router_its_page_and_the_command_on_arm64(root: Path, share: Path) -> None:
+    """The rest of the image."""
     server = program(root, share, "router", NFS_WATCH_SHARD_URL="http://127.0.0.1:9/{ordinal}")
     try:
         server.up("/livez")
@@ -137,6 +138,10 @@ def test_the_router_and_its_page_on_arm64(root: Path, share: Path) -> None:
         assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
         shards = httpx.get(f"{server.url}/v1/watch/status", timeout=300).json()["shards"]
         assert [one["reachable"] for one in shards] == [False]
+        command = program(root, share, "router.command status --json", NFS_WATCH_URL=server.url)
+        command.start()
+        assert command.wait() == 0, command.log()
+        assert [one["reachable"] for one in json.loads(command.log())["shards"]] == [False]
     finally:
         server.kill()
 
