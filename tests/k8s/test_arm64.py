@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.endpoint.faults import StallReply
+from tests.endpoint.faults import StallSend
 from tests.endpoint.request import Operation
 from tests.endpoint.server import Endpoint
 from tests.need import absent, need
@@ -118,17 +118,18 @@ def test_the_root_file_system_is_for_arm64(root: Path) -> None:
 
 
 def test_a_session_lives_through_a_kill_on_arm64(shard: tuple[Server, Endpoint], share: Path) -> None:
-    """Small files and a large one; killed while the commit's answer is held; no block is sent twice, and all is swept."""
+    """Small files and a large one; killed as the commit begins, which has no effect; no block is sent twice, and all is swept."""
     server, store = shard
     up(server, "/readyz")
     answer = httpx.post(f"{server.url}/v1/watch/start", json={"session": "run-1"}, timeout=SLOW)
     assert answer.status_code == 201, answer.text
-    store.faults.add(StallReply(3600), Operation.PUT_BLOCK_LIST)
+    commit = store.faults.add(StallSend(3600), Operation.PUT_BLOCK_LIST)
     large = os.urandom(3 * MIB + 5)
     arrive(share, "large.bin", large)
-    wait_for(lambda: "run-1/large.bin" in store.store.blobs("uploads"), "the commit, whose answer is held", SLOW)
+    wait_for(lambda: commit.hits, "the commit", SLOW)
     server.kill()
     assert (share / "run-1/large.bin.processing").exists()
+    assert "run-1/large.bin" not in store.store.blobs("uploads")
     sent = store.log.received(Operation.PUT_BLOCK)
     assert sent == len(large)
 
