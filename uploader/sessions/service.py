@@ -45,7 +45,7 @@ from uploader.share.scan import scan
 from uploader.sweep.completed import Completed
 from uploader.sweep.seal import Sealed
 from uploader.sweep.sweeper import Owned
-from uploader.telemetry import names
+from uploader.telemetry import instruments, names
 from uploader.telemetry.text import shown
 from uploader.thread import spawn
 from uploader.web.openapi.models import Ended, FilesQuery, Retried, ShardStatus, Started, Status
@@ -350,11 +350,13 @@ class Service:
             run, record = self.runs.get(name), self.records.get(name)
             if not run or not record or record.state is not State.STOPPED or record.owner != self.settings.ordinal:
                 return
-            before = self.results.get(name)
-            if before is None or before.began != record.started_at or sealed.sizes:
-                self.results.write(self._result(run, sealed))
+            result = self.results.get(name)
+            if result is None or result.began != record.started_at or sealed.sizes:
+                result = self._result(run, sealed)
+                self.results.write(result)
             if self.completed.receipts.forget(name, sealed.sizes):  # else more were written: the next walk seals anew
                 self.runs.forget(name)
+                instruments.ended(drained=result.drained, left_behind=result.files.left_behind)
 
     def _result(self, run: Run, sealed: Sealed) -> Result:
         with opened(self.share.fd, run.session.name) as top:
