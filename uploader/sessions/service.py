@@ -283,18 +283,22 @@ class Service:
         } | ({} if self.share.free is None else {names.SHARE_FREE: self.share.free})
 
     def _loop(self) -> None:
+        told = ""
         while True:
             try:
                 with self._lock:
                     self._reconcile()
                 self.reconciled = True
                 self._remove_old_results()
+                told = ""
             except ShareLost:
                 self.share.probe()  # names the cause when another share is mounted
                 raise
             except OSError as error:
                 self.share.judge(error)
-                log.warning(names.RECONCILE_FAILED, extra={"error": str(error)})
+                if told != str(error):
+                    log.warning(names.RECONCILE_FAILED, extra={"error": str(error)})
+                told = str(error)
             self.runs.wake.wait(RECONCILE)
             self.runs.wake.clear()
 
