@@ -97,15 +97,20 @@ class Router:
 
     async def look(self) -> None:
         """Ask the shards every STEP seconds: rates, and what a shard last knew, are there before anybody asks."""
+        told = ""
         while True:
             try:
                 seen = await self._gather.latest(await self._count())
                 self._rates.note(seen.sessions)  # type: ignore[arg-type]
                 self._rates.shards = len(seen.shards), sum(shard.reachable for shard in seen.shards)
+                told = ""
             except NotReady as error:
                 log.debug("the number of shards is not known: %s", error)
             except Exception as error:  # noqa: BLE001 the one broad catch of this task: the next look may succeed
-                log.warning(names.SNAPSHOT_FAILED, extra={"error": f"{type(error).__name__}: {error}"})
+                text = f"{type(error).__name__}: {error}"
+                if text != told:
+                    log.warning(names.SNAPSHOT_FAILED, extra={"error": text})
+                told = text
             await asyncio.sleep(STEP)
 
     def gauges(self) -> dict[str, float]:
