@@ -37,8 +37,8 @@ format: .venv/dev ## let ruff mend what it can
 	@$(BIN)/ruff check --quiet --fix || true
 	@$(BIN)/ruff format --quiet
 
-bench: .venv/dev ## measure nfs-watch, azcopy and rclone in one run
-	@tests/bench/run $(ARGS)
+bench: .venv/dev ## measure nfs-watch, azcopy and rclone in one run (ROWS=small-0,slow: only these; BEFORE=COMMIT: beside an older state)
+	@tests/bench/run $(if $(ROWS),--only $(ROWS)) $(if $(BEFORE),--before $(BEFORE)) $(ARGS)
 
 soak: .venv/dev ## faults and kills for a while: make soak SECONDS=600 SEED=1
 	@$(BIN)/python -m tests.soak --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED)) $(ARGS)
