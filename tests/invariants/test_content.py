@@ -407,12 +407,16 @@ def test_a_marker_in_place_of_a_completed_file_is_kept(bed: Bed, again: Callable
     assert bed.content("x") == b"content"
 
 
-@pytest.mark.parametrize(("later", "kept"), [(b"content and more", False), (b"another one", True)])
+@pytest.mark.parametrize(
+    ("content", "later", "kept"),
+    [(b"content", b"content and more", False), (b"content", b"another one", True), (b"", b"somebody's own", True)],
+)
 def test_without_birth_times_a_file_that_goes_on_is_known_by_its_beginning(
-    make: Callable[..., Bed], later: bytes, kept: bool
+    make: Callable[..., Bed], content: bytes, later: bytes, kept: bool
 ) -> None:
+    """An empty beginning is that of every file: a marker that is given the inode would be sent."""
     bed = make(tells=NFS)
-    bed.write("x", b"content")
+    bed.write("x", content)
     bed.upload("x")
     (bed.folder / "x.completed").write_bytes(later)
     make(bed).walk()

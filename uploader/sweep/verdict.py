@@ -112,14 +112,14 @@ def _remembered(file: Handle, proof: Proof) -> Verdict:
 def _very_file(file: Handle, stored: Stored) -> bool:
     """Tell whether it is the file that the blob was made of, and not a later one that was given the same inode.
 
-    Without a time of birth on both sides only content tells: its beginning is what the blob holds.
+    Without a time of birth on both sides only content tells: its beginning is what the blob holds, if that is any.
     """
     if stored.inode != str(file.now.inode):
         return False
     born = file.born()
     if born is not None and stored.born is not None:
         return stored.born == str(born)
-    if stored.crc64 is None:
+    if stored.crc64 is None or not stored.size:
         return False
     file.begin()
     return _begins(file.fd, stored.size, stored.crc64)
