@@ -8,12 +8,17 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from tests.invariants.bed import Bed
+from tests.invariants.bed import STARTED, Bed
 from tests.share.test_entry import listener
 from tests.support.programs import TOP
 from uploader.errors import BadRequest, NameRefused
 from uploader.naming import MAX_PARTS, TEMPORARY
+from uploader.session import Session, State
+from uploader.sessions.ending import result
 from uploader.sessions.service import Service
+from uploader.share.paths import opened
+from uploader.share.scan import scan
+from uploader.sweep.seal import Sealed
 from uploader.telemetry.text import shown
 
 SENT = [
@@ -187,3 +192,24 @@ def test_a_refusal_of_the_name_is_final(bed: Bed) -> None:
     shown = bed.files.describe("x")
     assert shown
     assert (shown.state, shown.next_try) == ("failed", None)
+
+
+def test_a_file_that_is_refused_holds_the_drain_and_stands_in_the_result_of_a_stop_at_once(
+    make: Callable[..., Bed],
+) -> None:
+    """Whoever chose `refuse` decides: removing the blob lets the file go, a stop at once ends without it, and says so."""
+    bed = make(on_conflict="refuse")
+    for content in b"first", b"other":
+        bed.write("x", content)
+        bed.upload("x")
+        bed.due()
+    bed.discovery.drain()
+    bed.settle()
+    assert not bed.discovery.finished
+    bed.give_back()
+    with opened(bed.share.fd, "run") as top:
+        ended = result(Session("run", State.STOPPED, 0, STARTED), Sealed({}), bed.files, scan(top, bed.discovery.rule))
+    assert (bed.names(), ended.files.left_behind, ended.files.failed) == (["x"], 1, 1)
+    (left,) = ended.left_behind
+    assert left.path == "x"
+    assert left.reason.endswith("refused")
