@@ -11,15 +11,17 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.types import Send
+from starlette.types import Receive, Scope, Send
 
 from uploader.telemetry import names
 from uploader.web.openapi.models import encoded
+from uploader.web.places import Places
 
 log = logging.getLogger(__name__)
 RETRY = 1000  # milliseconds after which a browser connects again
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # a proxy must not hold events back
 HEARTBEAT = b": still here\n\n"
+SENDS = 500  # events to clients a second: with many of them each gets fewer, and the uploads keep their time
 
 
 class Events:
@@ -31,8 +33,13 @@ class Events:
     """
 
     def __init__(
-        self, snapshot: Callable[[], Awaitable[object]], interval: float = 0.25, heartbeat: float = 15
+        self,
+        snapshot: Callable[[], Awaitable[object]],
+        interval: float = 0.25,
+        heartbeat: float = 15,
+        places: Places | None = None,
     ) -> None:
+        self.places = places or Places()
         self._snapshot = snapshot
         self._interval = interval
         self._heartbeat = heartbeat
@@ -44,10 +51,11 @@ class Events:
         self._changed = asyncio.Event()
 
     def response(self, request: Request) -> Response:
-        """Answer GET with the stream, HEAD with its headers."""
+        """Answer GET with the stream, HEAD with its headers. Raises TooManyClients."""
         if request.method == "HEAD":
             return Response(media_type="text/event-stream", headers=HEADERS)
-        return _Stream(self._stream(), media_type="text/event-stream", headers=HEADERS)
+        self.places.check()
+        return _Stream(self.places, self._stream(), media_type="text/event-stream", headers=HEADERS)
 
     async def _stream(self) -> AsyncGenerator[bytes, None]:
         self._enter()
@@ -84,8 +92,9 @@ class Events:
             self._event = self._state = b""  # the next client must not get an old state
 
     async def _poll(self) -> None:
-        failing = False
+        failing, loop = False, asyncio.get_running_loop()
         while True:
+            began = loop.time()
             try:
                 self._publish(encoded(await self._snapshot()))
                 failing = False
@@ -93,7 +102,7 @@ class Events:
                 if not failing:  # one line, not four a second
                     log.warning(names.SNAPSHOT_FAILED, extra={"error": f"{type(error).__name__}: {error}"})
                 failing = True
-            await asyncio.sleep(self._interval)
+            await asyncio.sleep(max(self._interval, self._clients / SENDS, loop.time() - began))
 
     def _publish(self, state: bytes) -> None:
         if state == self._state:
@@ -106,11 +115,16 @@ class Events:
 
 
 class _Stream(StreamingResponse):
-    """Ends its iterator as soon as the client is gone, not at the next garbage collection."""
+    """Holds a place; ends its iterator as soon as the client is gone, not at the next garbage collection."""
 
-    def __init__(self, content: AsyncGenerator[bytes, None], **options: Any) -> None:  # noqa: ANN401 as StreamingResponse
+    def __init__(self, places: Places, content: AsyncGenerator[bytes, None], **options: Any) -> None:  # noqa: ANN401 as StreamingResponse
         super().__init__(content, **options)
+        self._places = places
         self._content = content
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._places.taking():
+            await super().__call__(scope, receive, send)
 
     async def stream_response(self, send: Send) -> None:
         async with aclosing(self._content):
