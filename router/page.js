@@ -301,16 +301,31 @@ function lineIs(state, text) {
   document.body.classList.toggle("stale", state === "lost" && before !== null);
 }
 
+/** The state before with what has changed since. */
+function changed(news) {
+  const sessions = new Map(before.sessions.map((session) => [keyOf(session), session]));
+  for (const session of news.gone) sessions.delete(keyOf(session));
+  for (const session of news.sessions) sessions.set(keyOf(session), session);
+  const shards = new Map(before.shards.map((shard) => [shard.shard, shard]));
+  for (const shard of news.shards) shards.set(shard.shard, shard);
+  return { ...before, sessions: [...sessions.values()], shards: [...shards.values()] };
+}
+
 function connect() {
   clearTimeout(retry);
   if (source) source.close();
   heard = Date.now();
-  source = new EventSource("v1/watch/events");
+  source = new EventSource("v1/watch/events?changes=true");
   source.onmessage = (event) => {
     heard = Date.now();
     lineIs("live", "live");
     render(JSON.parse(event.data));
   };
+  source.addEventListener("changes", (event) => {
+    heard = Date.now();
+    lineIs("live", "live");
+    render(changed(JSON.parse(event.data)));
+  });
   source.onerror = () => {
     lineIs("lost", before ? `no connection since ${new Date(heard).toLocaleTimeString()}` : "no connection");
     // After an answer that is no event stream (a proxy's error page) browsers give up for good.

@@ -78,6 +78,12 @@ class StatusQuery(Query):
     wait: int = Field(default=0, ge=0, le=60)
 
 
+class EventsQuery(Query):
+    """Parameters of GET /v1/watch/events."""
+
+    changes: bool = False
+
+
 class PageQuery(Query):
     """Parameters of a call that answers in pages."""
 
