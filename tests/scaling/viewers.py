@@ -68,14 +68,15 @@ class Alive(threading.Thread):
     def __init__(self, server: Server) -> None:
         super().__init__(daemon=True)
         self.server = server
-        self.took: list[float] = []
+        self.watched = False
+        self.took: dict[bool, list[float]] = {False: [], True: []}
         self.over = threading.Event()
 
     def run(self) -> None:
         while not self.over.wait(0.5):
-            began = time.monotonic()
+            watched, began = self.watched, time.monotonic()
             httpx.get(f"{self.server.url}/livez", timeout=60, trust_env=False).raise_for_status()
-            self.took.append(time.monotonic() - began)
+            self.took[watched].append(time.monotonic() - began)
 
 
 def uploaded(one: Server, root: Path, name: str) -> tuple[float, float]:
@@ -99,6 +100,11 @@ def uploaded(one: Server, root: Path, name: str) -> tuple[float, float]:
     return FILES / took, used
 
 
+def resident(one: Server) -> float:
+    """Return the MiB of memory that a process has."""
+    return int(Path(f"/proc/{one.pid}/status").read_text().split("VmRSS:")[1].split()[0]) / 1024
+
+
 def measure(stack: ExitStack, at: str, count: int, endpoint: Discard, folder: Path) -> None:
     """Print what viewers at the shard or at the router cost."""
     root = folder / f"share-{at}"
@@ -120,27 +126,33 @@ def measure(stack: ExitStack, at: str, count: int, endpoint: Discard, folder: Pa
     quiet = 0.0
     for turn in range(TURNS):
         rates[False].append(uploaded(one, root, f"without-{turn}"))
-        with viewers(watched.port, count) as there:
-            taken = there
+        alone = resident(watched)
+        with viewers(watched.port, count) as taken:
+            alive.watched = True
             time.sleep(3)
             size, began = watched.output.stat().st_size, time.monotonic()
             time.sleep(5)
             quiet = max(quiet, (watched.output.stat().st_size - size) / (time.monotonic() - began))
             rates[True].append(uploaded(one, root, f"with-{turn}"))
-            status = Path(f"/proc/{watched.pid}/status").read_text().split("VmRSS:")[1].split()[0]
+            crowded = resident(watched)
             descriptors = len(os.listdir(f"/proc/{watched.pid}/fd"))
+            there = taken
+        alive.watched = False
         time.sleep(1)
     alive.over.set()
-    print(f"{count} viewers of the {at}, {taken} taken, {descriptors} descriptors, {int(status) / 1024:.0f} MiB")
+    alive.join()
+    print(f"{count} viewers of the {at}, {there} taken, {descriptors} descriptors, {alone:.0f} -> {crowded:.0f} MiB")
     for some, label in ((False, "without"), (True, "with")):
         files, used = zip(*rates[some], strict=True)
         print(
             f"    {label:8} {statistics.median(files):.0f} files/s ({min(files):.0f}-{max(files):.0f}), CPU {statistics.median(used):.2f} ms a file"
         )
-    print(
-        f"    /livez at most {max(alive.took):.3f} s of {len(alive.took)}; log {quiet:.0f} B/s while nothing is sent",
-        flush=True,
-    )
+    for some, label in ((False, "without"), (True, "with")):
+        took = sorted(alive.took[some])
+        print(
+            f"    /livez {label} viewers: median {took[len(took) // 2]:.3f} s, at most {took[-1]:.3f} s of {len(took)}"
+        )
+    print(f"    log {quiet:.0f} B/s while nothing is sent", flush=True)
 
 
 def main() -> None:
