@@ -47,6 +47,9 @@ fuzz: .venv/dev ## random steps, inputs and calls for a while: make fuzz SECONDS
 	@$(MAKE) --silent --no-print-directory .tools/azurite/ready
 	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
 
+picture: .venv/dev ## make docs/status-page.png anew (needs chromium; ARGS=folder: every scene at every width)
+	@$(BIN)/python -m tests.pictures $(ARGS)
+
 lock: ## resolve the dependencies again (needs uv)
 	uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --no-header pyproject.toml -o requirements.lock
 	uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --no-header pyproject.toml --group dev -o requirements-dev.lock
@@ -93,4 +96,4 @@ clean: ## remove what make made
 .tools/arm64/ready: requirements.lock tests/k8s/arm64-root | .venv/python
 	@tests/k8s/arm64-root .tools/arm64 $(BIN)/python
 
-.PHONY: help demo check test cluster lint format bench soak fuzz lock clean
+.PHONY: help demo check test cluster lint format bench soak fuzz picture lock clean

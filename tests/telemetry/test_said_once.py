@@ -13,6 +13,7 @@ import pytest
 from tests.invariants.bed import BLOCK, Bed
 from uploader.blob.reach import Reach
 from uploader.errors import LeftoverBlocks, NameRefused, StoreAway, StoreRefused
+from uploader.share.claim import Claim
 from uploader.telemetry import json_log, names, told
 from uploader.telemetry.told import Told
 
@@ -197,6 +198,26 @@ def test_a_fact_that_changes_is_said_again(bed_of_two: Bed, caplog: pytest.LogCa
 @pytest.fixture
 def bed_of_two(make: Callable[..., Bed]) -> Bed:
     return make()
+
+
+def test_a_blob_that_is_found_again_and_again_is_said_once(
+    make: Callable[..., Bed], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file cannot become `.completed`: each try finds that nothing has to be sent."""
+    bed = make()
+
+    def no(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Claim, "complete", no)
+    bed.write("x", b"x")
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        for _ in range(ROUNDS):
+            bed.files.retry()
+            bed.scan()
+            bed.work()
+    assert events(caplog.records) == {(names.FILE_FAILED, "x"): 1, (names.UPLOAD_PRESENT, "run/x"): 1}
 
 
 def test_an_outage_of_the_store_is_said_once_for_each_reason(caplog: pytest.LogCaptureFixture) -> None:
