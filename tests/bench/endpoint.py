@@ -12,7 +12,7 @@ import trustme
 
 from tests.support.programs import ACCOUNT
 
-SOURCE = Path(__file__).parent / "discard.c"
+SOURCES = [Path(__file__).parent / name for name in ("discard.c", "blobs.c")]
 # A shared access signature as peers want it; nobody looks at it.
 SIGNATURE = "sv=2023-11-03&ss=b&srt=sco&sp=rwdlacx&se=2099-01-01T00:00:00Z&sig=ZHVtbXk%3D"
 
@@ -29,7 +29,7 @@ def build(folder: Path) -> Path:
             "-Werror",
             "-o",
             str(program),
-            str(SOURCE),
+            *map(str, SOURCES),
             "-lssl",
             "-lcrypto",
             "-lpthread",
@@ -70,15 +70,15 @@ class Discard:
 
 
 def stats(client: httpx.Client) -> tuple[int, int]:
-    """Return the numbers of requests and of body bytes that have arrived."""
+    """Return the numbers of whole requests and of body bytes that have arrived."""
     requests, content = client.get("stats").text.split()
     return int(requests), int(content)
 
 
 @contextmanager
-def discard(folder: Path, *, tls: bool, latency: float = 0) -> Iterator[Discard]:
-    """Run the endpoint; `latency` in seconds is added to each request."""
-    argv = [str(build(folder)), str(int(latency * 1e6))]
+def discard(folder: Path, *, tls: bool, latency: float = 0, line: float = 0) -> Iterator[Discard]:
+    """Run the endpoint; `latency` in seconds is added to each request, `line` is bytes/s of all together, 0: no limit."""
+    argv = [str(build(folder)), str(int(latency * 1e6)), str(int(line))]
     authority = folder / "authority.pem" if tls else None
     if authority:
         issuer = trustme.CA()

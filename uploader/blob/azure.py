@@ -2,7 +2,7 @@
 
 import logging
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from email.utils import formatdate
 from typing import Any, cast
@@ -19,11 +19,12 @@ from uploader.blob.account import VARIABLE, connection_string
 from uploader.blob.checksum import Content, crc64, crc64_header, md5_header
 from uploader.blob.errors import code_of, refused, translated
 from uploader.blob.identity import Credential
+from uploader.blob.measured import ABSENT, ASK, Measured
 from uploader.blob.rate_limit import RateLimit
 from uploader.blob.reach import Reach
 from uploader.blob.store import Blocks, Label, Stored
 from uploader.blob.transport import ThreadTransport
-from uploader.errors import BadConfiguration, Overtaken, StoreAway, StoreRefused
+from uploader.errors import BadConfiguration, ListRefused, Overtaken, StoreAway, StoreRefused
 from uploader.settings import StoreSettings
 
 API_VERSION = "2025-05-05"
@@ -93,9 +94,11 @@ class AzureBlobs:
         service, sign = _account(settings)
         self._url, _, self._token = service.get_container_client(settings.container).url.partition("?")
         self.account = self._url.removesuffix(f"/{settings.container}")
-        self._pipeline = _pipeline(ThreadTransport(timeout, RateLimit(settings.max_upload_rate)), sign(), Retries())
+        transport = ThreadTransport(timeout, RateLimit(settings.max_upload_rate))
+        self._pipeline = _pipeline(transport, Retries(), Stamp(), sign(), Measured())
         # A new connection for each question: that an old one is broken tells nothing of the store.
-        self._asking = _pipeline(ThreadTransport(min(timeout, PATIENCE), RateLimit(0), idle=0), sign())
+        asking = ThreadTransport(min(timeout, PATIENCE), RateLimit(0), idle=0)
+        self._asking = _pipeline(asking, Stamp(), sign(), Measured(ASK, ABSENT | {"ConditionNotMet"}))
         self.reach = Reach(self.ensure_container)
 
     def ensure_container(self) -> None:
@@ -214,17 +217,33 @@ class AzureBlobs:
 
     def snapshots(self, name: str) -> dict[str, Stored]:
         """List the snapshots of the blob. Their list is the container's, which some signatures may not read."""
-        query = f"restype=container&comp=list&include=snapshots%2Cmetadata&prefix={quote(name, safe='')}"
         found: dict[str, Stored] = {}
+        try:
+            for page in self._pages("snapshots%2Cmetadata", name):
+                for blob, snapshot, stored in page:
+                    if blob != name:  # the list is in the order of the names
+                        return found
+                    found |= {snapshot: stored} if snapshot else {}
+        except ListRefused:
+            return {}
+        return found
+
+    def below(self, prefix: str) -> Iterator[tuple[str, Stored]]:
+        """List the blobs whose names begin so. Raises ListRefused."""
+        for page in self._pages("metadata", prefix):
+            yield from ((blob, stored) for blob, snapshot, stored in page if not snapshot)
+
+    def _pages(self, include: str, prefix: str) -> Iterator[Iterator[replies.Listed]]:
+        query = f"restype=container&comp=list&include={include}&prefix={quote(prefix, safe='')}"
         marker = ""
         while True:
             reply = self._send("GET", "", query + marker, b"", {}, denied=True)
             if reply is None:
-                return {}
-            page, more = replies.snapshots(reply.content, name)
-            found |= page
+                raise ListRefused("the credentials may not list the container's blobs")
+            page, more = replies.blobs(reply.content)
+            yield page
             if not more:
-                return found
+                return
             marker = f"&marker={quote(more, safe='')}"
 
     def discard(self, name: str, blocks: Blocks) -> None:
@@ -324,8 +343,8 @@ class AzureBlobs:
         return pipeline.run(request, **options).http_response
 
 
-def _pipeline(transport: ThreadTransport, sign: Any, *retries: Retries) -> Chain:  # noqa: ANN401 the SDK has no type
-    return Pipeline(transport, [*retries, Stamp(), *([sign] if sign else [])])
+def _pipeline(transport: ThreadTransport, *policies: Any) -> Chain:  # noqa: ANN401 the SDK has no type for one that signs
+    return Pipeline(transport, [policy for policy in policies if policy])
 
 
 def _account(settings: StoreSettings) -> tuple[BlobServiceClient, Callable[[], Any]]:
