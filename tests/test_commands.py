@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.need import need
-from tests.support.manifests import KUBECTL, build
+from tests.support.manifests import KUBECTL, OVERLAYS, build, built, containers
 from tests.support.programs import TOP
 
 BLOCK = re.compile(r"^( *)```sh\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
@@ -102,6 +102,13 @@ def test_every_kustomization_that_is_named_builds() -> None:
     assert named >= {"k8s/overlays/same-machine", "k8s/overlays/try-out", "site"}
     for path in named - {"site"}:
         assert build(TOP / path)
+
+
+def test_a_device_without_internet_gets_every_image_that_the_manifests_name() -> None:
+    """With its tag; ours is built there, and k3s brings its own."""
+    named = {c["image"] for overlay in OVERLAYS for c in containers(built(overlay))}
+    (loop,) = re.findall(r"^for image in (.*); do", read("docs/deploy.md"), re.MULTILINE)
+    assert set(loop.split()) == {image for image in named if not image.startswith("localhost/")}
 
 
 def test_the_certificate_becomes_a_secret_and_the_key_is_gone(tmp_path: Path) -> None:

@@ -44,9 +44,10 @@ def write(session: str, numbers: range, seconds: float) -> None:
 
 
 def check(session: str, count: int) -> dict[str, list[str]]:
-    """Compare every blob with its file; return the names that are wrong, missing or too many."""
+    """Compare every blob with its file; return the names that are wrong, missing or too many. The receipts are one blob more."""
     store = ContainerClient.from_connection_string(os.environ["AZURE_STORAGE_CONNECTION_STRING"], "uploads")
     there = set(store.list_blob_names(name_starts_with=f"{session}/"))
+    receipts = [name for name in there if name.startswith(f"{session}/.receipts/")]
     wanted = {f"{session}/{path_of(number)}": number for number in range(count)}
     right = {
         name
@@ -54,9 +55,9 @@ def check(session: str, count: int) -> dict[str, list[str]]:
         if name in there and store.download_blob(name).readall() == content(session, number)
     }
     return {
-        "missing": sorted(wanted.keys() - there),
+        "missing": sorted(wanted.keys() - there) + ([] if receipts else [".receipts"]),
         "wrong": sorted((wanted.keys() & there) - right),
-        "extra": sorted(there - wanted.keys()),
+        "extra": sorted(there - wanted.keys() - set(receipts[:1])),
     }
 
 

@@ -80,10 +80,10 @@ class Cluster:
     def _documents(self, tmp_path: Path) -> list[Document]:
         top = os.path.relpath(K8S, tmp_path.resolve())
         version = json.loads(kubectl("version", "-o", "json"))["serverVersion"]
-        older = (int(version["major"]), int(version["minor"].rstrip("+"))) < (1, 35)
+        self.older = (int(version["major"]), int(version["minor"].rstrip("+"))) < (1, 35)
         lines = {
             "resources": [f"{top}/overlays/try-out"],
-            "components": [f"{top}/components/before-1.35"] if older else [],
+            "components": [f"{top}/components/before-1.35"] if self.older else [],
         }
         (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(lines))
         documents = [self._moved(document) for document in build(tmp_path)]

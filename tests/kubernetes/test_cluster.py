@@ -1,6 +1,8 @@
 """Tests on a real cluster, which KUBECONFIG names and which has the images (`make cluster`); skipped without it."""
 
+import contextlib
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,13 +19,13 @@ pytestmark = [
 ]
 FILES = {"run-0": 2400, "run-1": 800, "run-2": 800}
 LATE = 200  # of each session's files: so many are written while shards are scaled away
-# Sent to the program from a second process in its container; a stopped program answers no probe.
-STOP = """
-import os, signal
+# Sent to the program from a second process in its container.
+SIGNAL = """
+import os, sys
 for pid in filter(str.isdigit, os.listdir("/proc")):
     words = open(f"/proc/{pid}/cmdline", "rb").read().split(b"\\0")
     if b"uploader" in words:
-        os.kill(int(pid), signal.SIGSTOP)
+        os.kill(int(pid), int(sys.argv[1]))
 """
 
 
@@ -85,7 +87,7 @@ def test_sessions_live_through_scaling_deletions_and_a_shard_that_hangs(cluster:
     eventually(lambda: cluster.where() == homes, "the sessions to be resumed where they were")
 
     before = life(cluster, 0)
-    kubectl("exec", "nfs-watch-0", "--", "python", "-c", STOP)
+    send(signal.SIGSTOP)  # a stopped program answers no probe
     eventually(lambda: life(cluster, 0) != before and cluster.ready(0), "the liveness probe to end the hung shard")
     said = [event["message"] for event in get("events", "--field-selector=reason=Unhealthy")["items"]]
     assert any(line.startswith("Liveness probe failed") for line in said), said
@@ -105,6 +107,12 @@ def test_sessions_live_through_scaling_deletions_and_a_shard_that_hangs(cluster:
         assert cluster.client("check", session, str(count)) == {"missing": [], "wrong": [], "extra": []}
     router = get("pods", "-l", "app.kubernetes.io/component=router")["items"]
     assert [c["restartCount"] for pod in router for c in pod["status"]["containerStatuses"]] == [0]
+
+
+def send(number: int) -> None:
+    """Send a signal to shard 0."""
+    with contextlib.suppress(AssertionError):  # the command may end with its container
+        kubectl("exec", "nfs-watch-0", "--", "python", "-c", SIGNAL, str(number))
 
 
 def life(cluster: Cluster, ordinal: int) -> tuple[str, int]:
@@ -132,3 +140,16 @@ def test_scaled_to_0_a_start_says_so_and_a_session_waits(cluster: Cluster) -> No
     eventually(lambda: payload(cluster) == [], "the files to be uploaded")
     assert cluster.http("POST", "/v1/watch/stop", {"session": "night"})[0] in {200, 202}
     assert cluster.client("check", "night", "50") == {"missing": [], "wrong": [], "extra": []}
+
+
+@pytest.mark.parametrize(
+    ("number", "replaces"), [(signal.SIGTERM, True), (signal.SIGKILL, True), (signal.SIGABRT, False)]
+)
+def test_the_exit_code_decides_between_a_new_pod_and_the_container_again(
+    cluster: Cluster, number: int, *, replaces: bool
+) -> None:
+    """143 and 137 end the pod, as 75 does; 134 is any other code. Before 1.35 the container is started again."""
+    before = life(cluster, 0)
+    send(number)
+    eventually(lambda: life(cluster, 0) != before and cluster.ready(0), "the shard to begin anew")
+    assert (life(cluster, 0)[0] != before[0]) == (replaces and not cluster.older)
