@@ -179,4 +179,4 @@ def _passed(reply: Reply) -> Response:
     if reply.status < 400:
         return answer(reply.body, reply.status)
     fields = {key: value for key, value in reply.body.items() if key not in {"title", "status", "code", "detail"}}
-    return problem(reply.status, reply.code or "refused", str(reply.body.get("detail", "")), **fields)
+    return problem(reply.status, reply.code, str(reply.body.get("detail", "")), **fields)

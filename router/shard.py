@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import httpx
@@ -125,4 +126,6 @@ def _reply(ordinal: int, status: int, body: bytes) -> Reply:
         raise BadShard(f"shard {ordinal} answered {status}{said}; its log says more", shard=ordinal)
     if not isinstance(fields, dict):
         raise BadShard(f"shard {ordinal} answered {status} with a body that is no JSON object", shard=ordinal)
+    if status >= HTTPStatus.BAD_REQUEST and not isinstance(fields.get("code"), str):
+        raise BadShard(f"shard {ordinal} answered {status} without a code", shard=ordinal)
     return Reply(ordinal, status, fields)

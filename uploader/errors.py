@@ -15,7 +15,8 @@ UploaderError
 │   └── StoreError        the blob store did not take the file
 │       ├── StoreAway     time-out, 5xx, 429, reset connection: the next try may succeed
 │       ├── StoreRefused  any other answer; shown to the user
-│       │   └── NameRefused  about the file's name: not tried again, and a drain does not wait for it
+│       │   ├── NameRefused  about the file's name: not tried again, and a drain does not wait for it
+│       │   └── ListRefused  the credentials may not list blobs, which no upload needs
 │       ├── LeftoverBlocks  uncommitted blocks with ids of another length (InvalidBlobOrBlock)
 │       ├── ExpiredBlocks   blocks named in the commit are gone (InvalidBlockList)
 │       ├── TooManyBlocks   100,000 uncommitted blocks (BlockCountExceedsLimit)
@@ -112,6 +113,10 @@ class StoreRefused(StoreError):
 
 class NameRefused(StoreRefused):
     """The store can have no blob of this name."""
+
+
+class ListRefused(StoreRefused):
+    """The credentials may not list the container's blobs."""
 
 
 class LeftoverBlocks(StoreError):

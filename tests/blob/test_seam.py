@@ -175,6 +175,23 @@ def test_a_snapshot_keeps_content_and_metadata_whatever_becomes_of_the_blob(
     assert seam.content(name) == b"other"
 
 
+def test_the_blobs_below_a_prefix_are_listed_as_they_are(seam: Seam, name: str) -> None:
+    """Committed ones only, without their snapshots, and with what each was made of."""
+    store = seam.store
+    for path in "a", "b/ü & <c>", "b/%41":
+        store.put(f"{name}/{path}", path.encode(), label(path.encode(), inode=4712), None)
+    store.snapshot(f"{name}/a", store.head(f"{name}/a").etag)  # type: ignore[union-attr]
+    staged(store, f"{name}/waiting", b"waiting")
+    store.put(f"{name}2", b"beside it", label(b"beside it"), None)
+    found = dict(store.below(f"{name}/"))
+    assert sorted(found) == [f"{name}/{path}" for path in ("a", "b/%41", "b/ü & <c>")]
+    for blob, stored in found.items():
+        there = store.head(blob)
+        assert there is not None
+        assert stored.same(there)
+        assert (stored.inode, stored.crc64, stored.size) == ("4712", there.crc64, there.size)
+
+
 def test_a_label_is_written_only_to_the_version_that_was_looked_at(store: BlobStore, name: str) -> None:
     store.put(name, b"first", label(b"first"), None)
     first = store.head(name)

@@ -1,8 +1,17 @@
 """A folder that is renamed within the retention: what was sent is proven under the name that it was sent as."""
 
+import os
 import time
+from collections.abc import Callable, Iterator
 
-from tests.invariants.bed import Bed
+import pytest
+
+from tests.invariants.bed import NFS, Bed
+from uploader.blob.checksum import crc64
+from uploader.blob.store import Label, Stored
+from uploader.errors import ListRefused
+from uploader.share.claim import Claim
+from uploader.sweep import origins
 
 
 def test_completed_files_of_a_renamed_folder_are_deleted(bed: Bed) -> None:
@@ -98,15 +107,178 @@ def test_a_file_that_is_deleted_under_its_new_path_is_forgotten(bed: Bed) -> Non
     assert bed.completed.proofs.due(float("inf")) == []
 
 
-def test_after_a_restart_the_status_says_what_to_do(bed: Bed) -> None:
-    """Nobody knows the name that it was sent as: the reason says what is missing, and how the file gets on."""
+def test_after_a_restart_they_are_proven_by_the_blobs_that_were_made_of_them(make: Callable[..., Bed]) -> None:
+    """Each blob names the file it was made of: its content is compared, and its receipt has the name it was sent as."""
+    bed = make()
+    for path in "old/x", "old/deep/y", "z":
+        bed.write(path, path.encode())
+        bed.upload(path)
+    (bed.folder / "old").rename(bed.folder / "new")
+    bed = make(bed)
+    bed.discovery.count_completed()
+    bed.walk()
+    assert (bed.names(), bed.files.kept(), len(bed.store.writes)) == ([], {}, 3)
+    assert _receipts(bed) == [(path, f"run/{path}") for path in ("old/deep/y", "old/x", "z")]
+    assert bed.files.snapshot().completed == 3
+
+
+def test_after_a_restart_folders_that_exchanged_their_names_are_proven(make: Callable[..., Bed]) -> None:
+    """There is a blob of each name, but of the other file."""
+    bed = make()
+    for folder in "a", "b":
+        bed.write(f"{folder}/x", folder.encode())
+        bed.upload(f"{folder}/x")
+    for old, new in ("a", "t"), ("b", "a"), ("t", "b"):
+        (bed.folder / old).rename(bed.folder / new)
+    bed = make(bed)
+    bed.walk()
+    assert (bed.names(), bed.files.kept()) == ([], {})
+    assert _receipts(bed) == [("a/x", "run/a/x"), ("b/x", "run/b/x")]
+
+
+@pytest.mark.parametrize("births", [True, False])
+def test_after_a_restart_a_moved_file_that_went_on_growing_is_sent_again(
+    make: Callable[..., Bed], births: bool
+) -> None:
+    """It is known by its birth or, where that is not told, by its beginning."""
+    bed = make(tells=None if births else NFS)
     bed.write("old/x", b"x")
     bed.upload("old/x")
     (bed.folder / "old").rename(bed.folder / "new")
-    after = bed.again()
-    after.walk()
-    (reason,) = after.files.kept().values()
-    assert "no blob of this name" in reason
+    bed.append("new/x.completed", b"more")
+    bed = make(bed)
+    bed.settle()
+    assert (bed.names(), bed.files.kept(), bed.content("new/x")) == ([], {}, b"xmore")
+
+
+@pytest.mark.parametrize("births", [True, False])
+def test_after_a_restart_another_file_in_the_renamed_folder_is_kept(make: Callable[..., Bed], births: bool) -> None:
+    """With an inode that the file system gives again, and content of the same length."""
+    bed = make(tells=None if births else NFS)
+    bed.write("old/x", b"x")
+    bed.upload("old/x")
+    (bed.folder / "old").rename(bed.folder / "new")
+    there = bed.store.head("run/old/x")
+    bed.tick()
+    (bed.folder / "new/y.completed").write_bytes(b"y")
+    inode = (bed.folder / "new/y.completed").stat().st_ino
+    bed.store.annotate("run/old/x", {**there.metadata, "inode": str(inode)}, there.etag)
+    bed = make(bed)
+    bed.walk()
+    assert bed.names() == ["new/x.completed", "new/y.completed"]
+    assert all("nor one of another name that was made of this file" in why for why in bed.files.kept().values())
+
+
+def test_a_blob_that_has_changed_since_it_was_listed_proves_nothing(make: Callable[..., Bed]) -> None:
+    bed = make()
+    bed.write("old/x", b"x")
+    bed.upload("old/x")
+    (bed.folder / "old").rename(bed.folder / "new")
+    bed = make(bed)
+
+    def replaced(name: str) -> None:
+        if name == "run/old/x":
+            bed.store.before.clear()
+            label = Label(1, crc64(b"o"), None, 1, None, 0, "run", "")
+            bed.store.put(name, b"o", label, bed.store.head(name).etag)
+
+    bed.store.before["head"] = replaced
+    bed.walk()
+    assert (bed.folder / "new" / bed.names()[0].removeprefix("new/")).read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("receipted", [True, False])
+def test_killed_between_receipt_and_deletion_a_moved_file_has_one_receipt_and_counts_once(
+    make: Callable[..., Bed], receipted: bool
+) -> None:
+    bed = make()
+    bed.write("old/x", b"x")
+    bed.upload("old/x")
+    if receipted:
+        bed.completed.write_receipts(bed.files, ["old/x"])
+    (bed.folder / "old").rename(bed.folder / "new")
+    bed = make(bed)
+    bed.files.count_receipts(*bed.completed.receipts.count("run"))
+    bed.discovery.count_completed()
+    bed.walk()
+    assert (bed.names(), _receipts(bed), bed.files.snapshot().completed) == ([], [("old/x", "run/old/x")], 1)
+    assert sum(journal.stat().st_size > 0 for journal in (bed.root / ".nfs-watch/receipts/run").iterdir()) == 1
+
+
+def test_where_the_blobs_may_not_be_listed_the_status_says_so_and_what_to_do(
+    make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bed = make()
+    bed.write("old/x", b"x")
+    bed.upload("old/x")
+    (bed.folder / "old").rename(bed.folder / "new")
+    bed = make(bed)
+
+    def refused(_: str) -> Iterator[tuple[str, Stored]]:
+        raise ListRefused("no")
+
+    monkeypatch.setattr(bed.store, "below", refused)
+    bed.walk()
+    (reason,) = bed.files.kept().values()
+    assert "the credentials may not list the others" in reason
     (bed.folder / "new/x.completed").rename(bed.folder / "new/x")
-    after.settle()
-    assert (after.names(), after.content("new/x"), after.files.kept()) == ([], b"x", {})
+    bed.settle()
+    assert (bed.names(), bed.content("new/x"), bed.files.kept()) == ([], b"x", {})
+
+
+def test_the_blobs_are_listed_once_for_many_files(make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch) -> None:
+    """And never for files that are proven under their own names."""
+    bed = make()
+    for number in range(5):
+        bed.write(f"old/{number}", b"%d" % number)
+        bed.upload(f"old/{number}")
+    bed.write("y", b"y")
+    bed.upload("y")
+    lists: list[str] = []
+    below = bed.store.below
+
+    def listed(prefix: str) -> Iterator[tuple[str, Stored]]:
+        lists.append(prefix)
+        return below(prefix)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(bed.store, "below", listed)
+    again = make(bed, retention=3600)
+    folder = os.open(again.folder, os.O_PATH)
+    again.completed.judge(again.files, "y", Claim(folder, "y", lambda: None))
+    os.close(folder)
+    assert lists == []
+    (bed.folder / "old").rename(bed.folder / "new")
+    bed = make(bed)
+    bed.walk()
+    assert (bed.names(), lists) == ([], ["run/"])
+
+
+def test_of_more_blobs_than_are_remembered_the_status_says_how_many_were_looked_at(
+    make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(origins, "MAX_ORIGINS", 2)
+    bed = make()
+    for number in range(3):
+        bed.write(f"old/{number}", b"%d" % number)
+        bed.upload(f"old/{number}")
+    (bed.folder / "old").rename(bed.folder / "new")
+    bed = make(bed)
+    bed.walk()
+    assert bed.names() == ["new/2.completed"]
+    (reason,) = bed.files.kept().values()
+    assert "among the session's first 2 blobs" in reason
+
+
+def test_without_birth_times_a_marker_with_the_inode_of_another_name_is_kept(make: Callable[..., Bed]) -> None:
+    """Another owner has deleted what this process remembers, and the file system gave the inode again.
+
+    Where births are not told, this is what other content under another name with the same inode looks like.
+    """
+    bed = make(tells=NFS)
+    bed.write("x", b"content")
+    bed.upload("x")
+    (bed.folder / "x.completed").write_bytes(b"somebody's own")
+    (bed.folder / "x.completed").rename(bed.folder / "y.completed")
+    bed.walk()
+    bed.settle()
+    assert (bed.names(), list(bed.files.kept()), bed.store.writes) == (["y.completed"], ["y.completed"], ["run/x"])

@@ -41,6 +41,14 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
     assert "nfs-watch" not in done.stderr, done.stderr
 
 
+def test_the_units_run_as_the_owner_of_the_files_whatever_its_name() -> None:
+    """Ubuntu gives this number to a device's first user, so that no other can have it."""
+    owner = re.search(r"^owner=(\d+)", (TOP / "k8s/nfs-export.sh").read_text(), re.MULTILINE)
+    assert owner
+    for unit in (SHARD, ROUTER):
+        assert re.findall(r"^User=(.*)$", unit.read_text(), re.MULTILINE) == [owner[1]]
+
+
 @pytest.mark.parametrize("ordinal", [0, 1])
 def test_a_shards_unit_gives_settings_that_the_program_takes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ordinal: int

@@ -264,6 +264,8 @@ def test_a_shard_that_does_not_exist_is_a_400(shards: respx.MockRouter) -> None:
         httpx.Response(418),
         httpx.Response(201, content=b'"' + b"x" * ANSWER_LIMIT + b'"'),
         httpx.Response(204),
+        httpx.Response(409, json={"detail": "no code"}),
+        httpx.Response(404, json={"code": 7}),
     ],
 )
 @pytest.mark.parametrize("call", ["start", "stop", "status"])

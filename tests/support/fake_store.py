@@ -3,7 +3,7 @@
 import itertools
 import threading
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import md5
 
@@ -110,6 +110,11 @@ class FakeStore:
     def snapshots(self, name: str) -> dict[str, Stored]:
         with self._lock:
             return {key: kept.stored() for key, kept in self._blobs[name].snapshots.items()}
+
+    def below(self, prefix: str) -> Iterator[tuple[str, Stored]]:
+        with self._lock:
+            there = [(name, blob.stored()) for name, blob in sorted(self._blobs.items()) if blob.parts is not None]
+        yield from (one for one in there if one[0].startswith(prefix))
 
     def kept(self, name: str) -> dict[str, bytes]:
         """Return the content of a blob's snapshots, by id."""

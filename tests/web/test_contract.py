@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,20 @@ def test_the_router_has_a_page_and_a_shard_has_none(site: Cluster) -> None:
         assert contract["openapi"] == "3.1.0"
         assert ("/" in contract["paths"]) == (name == "router")
         assert httpx.get(server.url, timeout=60).status_code == (200 if name == "router" else 404)
+
+
+@pytest.mark.parametrize("name", ["shard", "router"])
+def test_every_answer_has_a_date(site: Cluster, name: str) -> None:
+    """Also probes, streams and what is no call of the contract; schemathesis looks at the other calls."""
+    server = _servers(site)[name]
+    codes = set()
+    for method, path in [("GET", "/nothing"), ("DELETE", "/v1/watch/start"), ("GET", "/livez"), ("GET", "/readyz")]:
+        response = httpx.request(method, server.url + path, timeout=60)
+        assert parsedate_to_datetime(response.headers["date"]).tzinfo
+        codes |= {response.json()["code"]} if response.is_error else set()
+    assert codes == {"not-found", "method-not-allowed"}
+    with httpx.stream("GET", f"{server.url}/v1/watch/events", timeout=60) as stream:
+        assert stream.headers["date"]
 
 
 @pytest.mark.parametrize("name", ["shard", "router"])

@@ -2,7 +2,7 @@
 
 import logging
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from email.utils import formatdate
 from typing import Any, cast
@@ -23,7 +23,7 @@ from uploader.blob.rate_limit import RateLimit
 from uploader.blob.reach import Reach
 from uploader.blob.store import Blocks, Label, Stored
 from uploader.blob.transport import ThreadTransport
-from uploader.errors import BadConfiguration, Overtaken, StoreAway, StoreRefused
+from uploader.errors import BadConfiguration, ListRefused, Overtaken, StoreAway, StoreRefused
 from uploader.settings import StoreSettings
 
 API_VERSION = "2025-05-05"
@@ -214,17 +214,33 @@ class AzureBlobs:
 
     def snapshots(self, name: str) -> dict[str, Stored]:
         """List the snapshots of the blob. Their list is the container's, which some signatures may not read."""
-        query = f"restype=container&comp=list&include=snapshots%2Cmetadata&prefix={quote(name, safe='')}"
         found: dict[str, Stored] = {}
+        try:
+            for page in self._pages("snapshots%2Cmetadata", name):
+                for blob, snapshot, stored in page:
+                    if blob != name:  # the list is in the order of the names
+                        return found
+                    found |= {snapshot: stored} if snapshot else {}
+        except ListRefused:
+            return {}
+        return found
+
+    def below(self, prefix: str) -> Iterator[tuple[str, Stored]]:
+        """List the blobs whose names begin so. Raises ListRefused."""
+        for page in self._pages("metadata", prefix):
+            yield from ((blob, stored) for blob, snapshot, stored in page if not snapshot)
+
+    def _pages(self, include: str, prefix: str) -> Iterator[Iterator[replies.Listed]]:
+        query = f"restype=container&comp=list&include={include}&prefix={quote(prefix, safe='')}"
         marker = ""
         while True:
             reply = self._send("GET", "", query + marker, b"", {}, denied=True)
             if reply is None:
-                return {}
-            page, more = replies.snapshots(reply.content, name)
-            found |= page
+                raise ListRefused("the credentials may not list the container's blobs")
+            page, more = replies.blobs(reply.content)
+            yield page
             if not more:
-                return found
+                return
             marker = f"&marker={quote(more, safe='')}"
 
     def discard(self, name: str, blocks: Blocks) -> None:

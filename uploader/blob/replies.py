@@ -1,7 +1,7 @@
 """Reads the service's answers about a blob, and checks them: something on the way may have answered instead."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from xml.etree import ElementTree as ET
 
@@ -12,6 +12,8 @@ from uploader.errors import StoreRefused
 _META = "x-ms-meta-"
 SNAPSHOT = re.compile(r"[0-9T:.-]+Z", re.ASCII)  # a snapshot's id is its time
 _NUMBER = re.compile(r"[0-9]{1,19}", re.ASCII)
+Listed = tuple[str, str, Stored]
+"""A blob's name, the id of its snapshot or "", and what it is."""
 
 
 def stored(headers: Mapping[str, str]) -> Stored:
@@ -46,22 +48,20 @@ def snapshot_id(headers: Mapping[str, str]) -> str:
     raise _unusable("the snapshot's id is missing")
 
 
-def snapshots(content: bytes, name: str) -> tuple[dict[str, Stored], str]:
-    """Read one page of a list of blobs: the snapshots of this one, and where the next page begins, "" for nowhere.
+def blobs(content: bytes) -> tuple[Iterator[Listed], str]:
+    """Read one page of a list of blobs, and where the next page begins, "" for nowhere.
 
-    The list is in the order of the names: a page that names another blob is the last. Raises StoreRefused.
+    Raises StoreRefused, also while it is read.
     """
-    page = _xml(content, "EnumerationResults", "the list of snapshots")
-    found: dict[str, Stored] = {}
-    for blob in page.iterfind("Blobs/Blob"):
-        if blob.findtext("Name") != name:
-            return found, ""
-        if snapshot := blob.findtext("Snapshot"):
-            said = {part.tag: part.text or "" for part in blob.iterfind("Properties/*")}
-            said["ETag"] = said.get("Etag", "")
-            said |= {_META + part.tag: part.text or "" for part in blob.iterfind("Metadata/*")}
-            found[snapshot] = stored(said)
-    return found, page.findtext("NextMarker") or ""
+    page = _xml(content, "EnumerationResults", "the list of blobs")
+    return (_blob(blob) for blob in page.iterfind("Blobs/Blob")), page.findtext("NextMarker") or ""
+
+
+def _blob(blob: ET.Element) -> Listed:
+    said = {part.tag: part.text or "" for part in blob.iterfind("Properties/*")}
+    said["ETag"] = said.get("Etag", "")
+    said |= {_META + part.tag: part.text or "" for part in blob.iterfind("Metadata/*")}
+    return blob.findtext("Name") or "", blob.findtext("Snapshot") or "", stored(said)
 
 
 def etag(headers: Mapping[str, str]) -> str:

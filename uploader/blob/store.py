@@ -1,7 +1,7 @@
 """The seam to the blob store: the calls that the engine needs, and what passes through them."""
 
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
@@ -168,6 +168,9 @@ class BlobStore(Protocol):
 
     def snapshots(self, name: str) -> Mapping[str, Stored]:
         """Return a blob's snapshots by id; none where the credentials may not list."""
+
+    def below(self, prefix: str) -> Iterator[tuple[str, Stored]]:
+        """Yield the committed blobs whose names begin so. Raises ListRefused where the credentials may not list."""
 
     def discard(self, name: str, blocks: Blocks) -> None:
         """Drop the uncommitted blocks and leave a committed blob as it is. One without blocks is held in memory."""

@@ -18,7 +18,7 @@ def started(session: Session) -> models.Started:
     """Return the answer to start."""
     return models.Started(
         session=session.name,
-        state=session.state,
+        state=SessionState(session.state),
         shard=session.owner,
         folder=session.name,
         started_at=session.started_at,

@@ -20,10 +20,11 @@ from uploader.share.fingerprint import Fingerprint, inode
 from uploader.share.handle import Handle
 from uploader.share.mount import Share
 from uploader.share.scan import Rule
+from uploader.sweep.origins import Origins
 from uploader.sweep.proofs import MAX_PROOFS, Key, Proof, Proofs
 from uploader.sweep.receipts import Receipts, receipt, taken_back
 from uploader.sweep.seal import Sealed, seal
-from uploader.sweep.verdict import KEPT, Judged, Verdict, judge
+from uploader.sweep.verdict import KEPT, Judged, Verdict, judge, judge_moved
 from uploader.telemetry import instruments, names
 from uploader.telemetry.text import shown
 
@@ -73,6 +74,7 @@ class Completed:
         self.receipts = Receipts(share, settings.ordinal)
         self.proofs = Proofs()
         self._unproven = Unproven()
+        self._origins = Origins(store)
 
     def remember(self, files: Inventory, path: str, proof: Proof, wait: float | None = None) -> None:
         """Take note that this process saw the store confirm this file; `wait`: seconds that it is kept."""
@@ -90,8 +92,8 @@ class Completed:
             verdict, current = self.judge(files, path, claim)
         except HeldOpen as reason:
             raise InTheWay(f"{claim.completed} stands in the way and is {reason}") from None
-        if why := KEPT.get(verdict):
-            self.keep(files, path, current, why)
+        if verdict in KEPT:
+            why = self.keep(files, path, current, verdict)
             raise InTheWay(f"{claim.completed} is in the way and cannot be proven to be in the store: {why}")
         if verdict is Verdict.PROVEN:
             self.write_receipts(files, [path])
@@ -113,7 +115,7 @@ class Completed:
 
         Raises HeldOpen of a file that the store has and that somebody can write to; OSError, FileError.
         """
-        parent = f"{self.settings.blob_prefix}{files.session}/"
+        parent = self._parent(files)
         blob = None if Rule((), parent).objection(path) else parent + path  # nobody can have sent such a name
         with Handle(claim.folder, claim.completed, self.tells) as file:
             at = (files.session, path)
@@ -121,6 +123,8 @@ class Completed:
             if proof is None or not proof.of(file):
                 proof = self.proofs.moved(at, file) or proof
             said = judge(file, proof, self.store, blob)
+            if said.verdict in KEPT:
+                said = judge_moved(file, self._origins.of(parent, file), self.store) or said
             verdict = said.verdict
             try:
                 if verdict is Verdict.PROVEN:
@@ -131,25 +135,30 @@ class Completed:
                 verdict = Verdict.CHANGED
             if verdict in KEPT and claim.half_undone():
                 verdict = Verdict.CHANGED  # it was on its way back when a process died, or a call failed
-            if verdict is Verdict.PROVEN and said.blob and blob:
-                self._prove(files, path, file, said, said.blob)
+            if verdict is Verdict.PROVEN and said.blob:
+                sent_as = said.name.removeprefix(parent) if said.name else path
+                self._prove(files, path, sent_as, file, said, said.blob)
             return verdict, file.now
 
-    def _prove(self, files: Inventory, path: str, file: Handle, said: Judged, stored: Stored) -> None:
-        """Remember what the store has of a file that this process has not sent, and that it was counted."""
+    def _prove(self, files: Inventory, path: str, sent_as: str, file: Handle, said: Judged, stored: Stored) -> None:
+        """Remember what the store has of a file that this process has not sent, and that it was counted.
+
+        Its receipt has the path under which it was sent.
+        """
         mtime, kind = file.now.mtime_ns, ""
         label = Label(stored.size, said.crc64, stored.md5, file.now.inode, file.born(), mtime, files.session, kind)
         before = stored.replaced if stored.of(label) else None
         done = Committed(label, stored.etag, stored.modified or now(), before)
         files.count_earlier(path, stored.size)
-        self.remember(files, path, self.proof(files, path, file, done, None, certain=not file.now.coarse), wait=0)
+        proof = self.proof(files, sent_as, file, done, None, certain=not file.now.coarse)
+        self.remember(files, path, proof, wait=0)
 
     def proof(
         self, files: Inventory, path: str, file: Handle, done: Committed, attempts: int | None, *, certain: bool
     ) -> Proof:
         """Return what is to be remembered of a file that the store has; `attempts` None: not known."""
         session, shard = files.session, self.settings.ordinal
-        blob = f"{self.settings.blob_prefix}{session}/{path}"
+        blob = self._parent(files) + path
         line = receipt(session, path, blob, file.now, done, shard=shard, attempts=attempts)
         replaced, seen = done.replaced is not None, attempts is not None
         return Proof(file.now, file.born(), done.label.crc64, certain, line, replaced=replaced, seen=seen)
@@ -179,7 +188,7 @@ class Completed:
         Raises OSError.
         """
         found = [((files.session, path), self.proofs.unwritten((files.session, path))) for path in paths]
-        new = {at[1]: (at, proof) for at, proof in found if proof}
+        new = {proof.sent_as: (at, proof) for at, proof in found if proof}
         there = [new[path] for path in self.receipts.among(files.session, {p: one[1].file for p, one in new.items()})]
         for (_, path), _ in there:
             files.uncount(path, None)  # the count of receipts has it
@@ -213,9 +222,9 @@ class Completed:
         """Put the receipts of a session that has been swept into the store. Raises OSError, StoreError."""
         return seal(self.receipts, session, self.settings.blob_prefix, self.store)
 
-    def keep(self, files: Inventory, path: str, current: Fingerprint, why: str) -> None:
-        """Keep an unproven file, log it once, and show it in the status."""
-        at = (files.session, path)
+    def keep(self, files: Inventory, path: str, current: Fingerprint, verdict: Verdict) -> str:
+        """Keep an unproven file, log it once, and show it in the status; return why."""
+        at, why = (files.session, path), KEPT[verdict].format(elsewhere=self._origins.none(self._parent(files)))
         self.proofs.forget(at)  # the proof is of another file
         new, remembered = self._unproven.add(at, current)
         if new:
@@ -223,6 +232,10 @@ class Completed:
         if remembered:
             files.keep(path + COMPLETED, f"kept: it cannot be proven to be in the store: {why}")
         files.uncount(path, None)
+        return why
+
+    def _parent(self, files: Inventory) -> str:
+        return f"{self.settings.blob_prefix}{files.session}/"
 
     def gone(self, files: Inventory, path: str) -> None:
         """Forget a file that is no longer there."""

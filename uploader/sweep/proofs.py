@@ -5,6 +5,8 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import orjson
+
 from uploader.share.fingerprint import Fingerprint
 from uploader.share.handle import Handle
 
@@ -31,6 +33,11 @@ class Proof:
     seen: bool
 
     @property
+    def sent_as(self) -> str:
+        """The path that its receipt has: a folder may have been renamed since."""
+        return str(orjson.loads(self.receipt)["path"])
+
+    @property
     def inode(self) -> int:
         """The file's inode."""
         return self.file.inode
@@ -38,6 +45,10 @@ class Proof:
     def of(self, other: Handle) -> bool:
         """Tell whether this is the file, changed or not. An inode is given again when its file is deleted."""
         return other.now == self.file or (other.now.inode == self.inode and other.born() == self.born)
+
+    def surely(self, other: Handle) -> bool:
+        """Tell the same of a file of another name: without births only one that nothing has happened to is known."""
+        return other.now == self.file or (self.born is not None and self.of(other))
 
 
 class Proofs:
@@ -121,7 +132,7 @@ class Proofs:
         with self._lock:
             other = (key[0], self._paths.get((key[0], file.now.inode), key[1]))
             here, there = self._known.get(key), self._known.get(other)
-            if other == key or there is None or not there[0].of(file):
+            if other == key or there is None or not there[0].surely(file):
                 return None
             written = {new: self._written.get(old) for new, old in ((key, other), (other, key))}
             self._forget(other)

@@ -263,8 +263,8 @@ class Sweeper:
             return verdict  # it stays until its receipt is on the share
         if verdict is Verdict.PROVEN:
             self.completed.delete(session.files, path, claim)
-        elif why := KEPT.get(verdict):
-            self.completed.keep(session.files, path, current, why)
+        elif verdict in KEPT:
+            self.completed.keep(session.files, path, current, verdict)
         elif not self._taken_back(session, path, claim, current):
             return None
         return verdict

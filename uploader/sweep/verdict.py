@@ -1,6 +1,7 @@
 """Whether a `.completed` file is in the store: a file that cannot be proven to be there is kept (I1)."""
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum, auto
 from hashlib import md5
@@ -8,6 +9,7 @@ from hashlib import md5
 from uploader.blob.checksum import crc64
 from uploader.blob.store import BlobStore, Stored
 from uploader.share.handle import Handle, spent
+from uploader.sweep.origins import Origin
 from uploader.sweep.proofs import Proof
 
 CHUNK = 1024 * 1024  # bytes a read
@@ -18,13 +20,13 @@ class Verdict(Enum):
 
     PROVEN = auto()  # its content is in the store
     CHANGED = auto()  # the very file that was sent, but written to afterwards
-    ABSENT = auto()  # there is no blob of its name: after a restart nobody knows what a renamed folder was called
+    ABSENT = auto()  # there is no blob of its name, and none that was made of this very file
     OTHER = auto()  # the blob of its name is not this file
 
 
 KEPT = {
     Verdict.ABSENT: (
-        "there is no blob of this name: was a folder renamed, or the blob deleted? "
+        "there is no blob of this name, {elsewhere}: was the blob deleted? "
         "Rename the file without .completed to have it sent under this name"
     ),
     Verdict.OTHER: (
@@ -32,16 +34,20 @@ KEPT = {
         "then delete the file, or rename it without .completed to have it sent"
     ),
 }
-"""Why a file is kept, and what to do."""
+"""Why a file is kept, and what to do; `elsewhere`: what is known of blobs of other names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A verdict; `blob` is what it was compared with, where it was not known from memory; `crc64`: of its content."""
+    """A verdict; `blob` is what it was compared with, where it was not known from memory; `crc64`: of its content.
+
+    `name`: the blob's, where it is not the one that the file's present name leads to.
+    """
 
     verdict: Verdict
     blob: Stored | None = None
     crc64: int = 0
+    name: str | None = None
 
 
 def judge(file: Handle, proof: Proof | None, store: BlobStore, blob: str | None) -> Judged:
@@ -59,6 +65,38 @@ def judge(file: Handle, proof: Proof | None, store: BlobStore, blob: str | None)
         if (crc := _matching(file, stored)) is not None:
             return Judged(Verdict.PROVEN, stored, crc)
     return Judged(Verdict.CHANGED if _very_file(file, stored) else Verdict.OTHER)
+
+
+def judge_moved(file: Handle, origins: Collection[Origin], store: BlobStore) -> Judged | None:
+    """Compare the file with blobs of other names that were made of its inode; None when none was made of this file.
+
+    Raises as `judge`.
+    """
+    if not origins:
+        return None
+    file.begin()
+    begins = _checksums(file, {one.size for one in origins})
+    for one in origins:
+        if one.size == file.now.size and begins.get(one.size) == one.crc64:
+            stored = store.head(one.name)
+            if stored and (stored.size, stored.crc64) == (one.size, one.crc64):  # the list may be old
+                return Judged(Verdict.PROVEN, stored, one.crc64, one.name)
+    born = file.born() is not None and any(one.born is not None for one in origins)
+    grown = any(one.size and begins.get(one.size) == one.crc64 for one in origins)
+    return Judged(Verdict.CHANGED) if born or grown else None
+
+
+def _checksums(file: Handle, sizes: Collection[int]) -> dict[int, int]:
+    """Return the CRC64 of the file's beginnings of these sizes, as far as it is so long."""
+    found, offset, crc = dict[int, int](), 0, 0
+    for size in sorted(size for size in sizes if size <= file.now.size):
+        while offset < size and (data := os.pread(file.fd, min(CHUNK, size - offset), offset)):
+            offset += len(data)
+            crc = crc64(data, crc)
+            spent(file.fd, offset)
+        if offset == size:
+            found[size] = crc
+    return found
 
 
 def _remembered(file: Handle, proof: Proof) -> Verdict:

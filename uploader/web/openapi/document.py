@@ -14,6 +14,7 @@ from pydantic.json_schema import models_json_schema
 from uploader.errors import BadShard, Foreign, Refused
 from uploader.version import VERSION
 from uploader.web.openapi.models import (
+    Code,
     Ended,
     Problem,
     Rates,
@@ -25,6 +26,7 @@ from uploader.web.openapi.models import (
     StopRequest,
 )
 from uploader.web.openapi.results import FilePage, ResultPage
+from uploader.web.openapi.schemas import Schemas
 
 CONTRACT = Path(__file__).with_name("contract.json")
 MODELS: tuple[type[BaseModel], ...] = (
@@ -41,6 +43,7 @@ MODELS: tuple[type[BaseModel], ...] = (
     Problem,
 )
 ERRORS = {error.code: error for error in Refused.__subclasses__()}
+DATE = {"Date": {"$ref": "#/components/headers/Date"}}  # of every answer; uvicorn writes it
 TEMPLATE = "#/components/schemas/{model}"
 
 
@@ -52,18 +55,24 @@ def document(*, router: bool) -> dict[str, Any]:
     if not router:
         for path in ("/", "/v1/watch/rates"):
             del contract["paths"][path]
+        del contract["servers"][1:]  # where the router is
     problems = contract.pop("problems")
     for operation in [operation for path in contract["paths"].values() for operation in path.values()]:
         codes = [code for code in operation.pop("errors", []) if router or code != BadShard.code] + [Foreign.code]
         operation["responses"] |= _responses([_problem(code, problems[code]) for code in codes])
-    _, schemas = models_json_schema([(model, "validation") for model in MODELS], ref_template=TEMPLATE)
-    return {**contract, "components": {"schemas": schemas["$defs"]}}
+        for response in operation["responses"].values():
+            response["headers"] = response.get("headers", {}) | DATE
+    _, schemas = models_json_schema(
+        [(model, "validation") for model in MODELS], schema_generator=Schemas, ref_template=TEMPLATE
+    )
+    contract["components"]["schemas"] |= schemas["$defs"]
+    return contract
 
 
 def _problem(code: str, example: dict[str, Any]) -> dict[str, Any]:
     status = ERRORS[code].status
-    problem = Problem(title=HTTPStatus(status).phrase, status=status, code=code, **example)
-    return problem.model_dump(exclude_unset=True)
+    problem = Problem(title=HTTPStatus(status).phrase, status=status, code=Code(code), **example)
+    return problem.model_dump(mode="json", exclude_unset=True)
 
 
 def _responses(problems: list[dict[str, Any]]) -> dict[str, Any]:

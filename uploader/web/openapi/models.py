@@ -10,9 +10,10 @@ from typing import Annotated, Any
 
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
 
 from uploader.naming import check_sendable
-from uploader.session import EXTENSION_RULE, NAME_RULE, State, check_extensions, check_name
+from uploader.session import EXTENSION_RULE, NAME_RULE, check_extensions, check_name
 from uploader.web.openapi.results import Count, FileState, Result, Size, Time
 
 MAX_EXTENSIONS = 64
@@ -30,6 +31,9 @@ Extensions = Annotated[
     Field(max_length=MAX_EXTENSIONS, description=EXTENSION_RULE),  # before equal ones become one
     AfterValidator(lambda value: list(check_sendable(check_extensions(value)))),
 ]
+
+
+Absent = SkipJsonSchema[None]  # a member of an answer that is left out, and never null
 
 
 def encoded(content: object) -> bytes:
@@ -53,8 +57,10 @@ class Body(BaseModel):
 class StartRequest(Body):
     """Body of POST /v1/watch/start."""
 
-    session: Name | None = None
-    extensions: Extensions | None = None
+    session: Name | None = Field(default=None, description=f"{NAME_RULE}; without one: 00-session-<ULID>")
+    extensions: Extensions | None = Field(
+        default=None, description=f"each {EXTENSION_RULE}; without them: those of the service's settings"
+    )
     shard: int | None = Field(default=None, ge=0, description="ordinal of the shard that is to run the session")
 
 
@@ -62,7 +68,9 @@ class StopRequest(Body):
     """Body of POST /v1/watch/stop."""
 
     session: Name
-    drain: bool = True
+    drain: bool = Field(
+        default=True, description="false: end at once, and leave the rest; without it files that are there are finished"
+    )
 
 
 class Query(BaseModel):
@@ -115,7 +123,7 @@ class Started(BaseModel):
     """The session runs; its record is on disk and survives any crash."""
 
     session: str
-    state: State
+    state: SessionState
     shard: int = Field(description="ordinal of the shard that runs it")
     folder: str = Field(description="below the share's root; move finished files into it")
     started_at: Time
@@ -166,10 +174,7 @@ class Current:
     attempts: Count
     error: Annotated[str | None, Field(description="why the last attempt failed, or what the file waits for")] = None
     state: FileState = FileState.UPLOADING
-    next_try: Annotated[
-        str | None,
-        Field(description="of one that failed; null: there is none", json_schema_extra={"format": "date-time"}),
-    ] = None
+    next_try: Annotated[Time | None, Field(description="of one that failed; null: there is none")] = None
 
 
 @dataclass
@@ -196,10 +201,7 @@ class SessionStatus:
     current: list[Current]
     last_error: LastError | None
     result: Annotated[Result | None, Field(description="of a session that has ended")] = None
-    as_of: Annotated[
-        str | None,
-        Field(description="its shard is away: this was known then", json_schema_extra={"format": "date-time"}),
-    ] = None
+    as_of: Annotated[Time | None, Field(description="its shard is away: this was known then")] = None
     extensions: Annotated[list[str] | None, Field(description="null: those of the service's settings")] = None
 
 
@@ -217,12 +219,12 @@ class ShardStatus(BaseModel):
     shard: int
     reachable: bool
     sessions: list[str]
-    error: str | None = Field(default=None, description="why the shard is not reachable")
-    since: Time | None = Field(default=None, description="since when it has not been reachable")
-    waits_for: str | None = Field(default=None, description="why the shard sends nothing now: the store is away")
-    store: Store | None = Field(default=None, description="where its files go")
-    version: str | None = Field(default=None, description="of the program")
-    room: int | None = Field(default=None, ge=0, description="sessions that may still be started on it")
+    error: str | Absent = Field(default=None, description="why the shard is not reachable")
+    since: Time | Absent = Field(default=None, description="since when it has not been reachable")
+    waits_for: str | Absent = Field(default=None, description="why the shard sends nothing now: the store is away")
+    store: Store | Absent = Field(default=None, description="where its files go")
+    version: str | Absent = Field(default=None, description="of the program")
+    room: Count | Absent = Field(default=None, description="sessions that may still be started on it")
 
 
 class Status(BaseModel):
@@ -230,7 +232,7 @@ class Status(BaseModel):
 
     sessions: list[SessionStatus]
     shards: list[ShardStatus]
-    error: str | None = Field(default=None, description="events only: why no shard can be asked")
+    error: str | Absent = Field(default=None, description="events only: why no shard can be asked")
 
 
 class SessionRates(BaseModel):
@@ -249,12 +251,34 @@ class Rates(BaseModel):
     sessions: list[SessionRates]
 
 
+class Code(StrEnum):
+    """What an error is, for programs to decide by. Later versions may have more: those go by their status."""
+
+    BAD_REQUEST = "bad-request"
+    FOREIGN = "foreign"
+    NOT_FOUND = "not-found"
+    UNKNOWN_SESSION = "unknown-session"
+    UNKNOWN_FILE = "unknown-file"
+    METHOD_NOT_ALLOWED = "method-not-allowed"
+    ALREADY_ACTIVE = "already-active"
+    SHARD_FULL = "shard-full"
+    NOT_RUNNING = "not-running"
+    TOO_LARGE = "too-large"
+    NOT_OWNER = "not-owner"
+    INTERNAL_ERROR = "internal-error"
+    BAD_SHARD = "bad-shard"
+    NOT_READY = "not-ready"
+
+
 class Problem(BaseModel):
     """An error (RFC 9457)."""
 
     title: str
     status: int
-    code: str = Field(description="for programs to decide by")
+    code: Code
     detail: str = Field(description="a sentence for people to read")
-    shard: int | None = Field(default=None, description="not-owner: the ordinal of the shard that owns the session")
-    sessions: list[str] | None = Field(default=None, description="shard-full: the sessions that run")
+    shard: int | Absent = Field(
+        default=None,
+        description="the shard that owns the session (already-active, not-owner), or is at fault (bad-shard)",
+    )
+    sessions: list[str] | Absent = Field(default=None, description="shard-full: the sessions that run")

@@ -60,7 +60,7 @@ class FileStatus:
     uploaded: Size = 0
     attempts: Count = 0
     reason: Annotated[str | None, Field(description="why it failed, is kept, or waits for more than time")] = None
-    next_try: Annotated[str | None, Field(json_schema_extra={"format": "date-time"})] = None
+    next_try: Time | None = None
     receipt: Annotated[Receipt | None, Field(description="of a file that is done and deleted from the share")] = None
 
 
