@@ -37,8 +37,8 @@ format: .venv/dev ## let ruff mend what it can
 	@$(BIN)/ruff check --quiet --fix || true
 	@$(BIN)/ruff format --quiet
 
-bench: .venv/dev ## measure nfs-watch, azcopy and rclone in one run
-	@tests/bench/run $(ARGS)
+bench: .venv/dev ## measure nfs-watch, azcopy and rclone in one run (ROWS=small-0,slow: only these; BEFORE=COMMIT: beside an older state)
+	@tests/bench/run $(if $(ROWS),--only $(ROWS)) $(if $(BEFORE),--before $(BEFORE)) $(ARGS)
 
 soak: .venv/dev ## faults and kills for a while: make soak SECONDS=600 SEED=1
 	@$(BIN)/python -m tests.soak --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED)) $(ARGS)
@@ -46,6 +46,9 @@ soak: .venv/dev ## faults and kills for a while: make soak SECONDS=600 SEED=1
 fuzz: .venv/dev ## random steps, inputs and calls for a while: make fuzz SECONDS=600 SEED=1
 	@$(MAKE) --silent --no-print-directory .tools/azurite/ready
 	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
+
+picture: .venv/dev ## make docs/status-page.png anew (needs chromium; ARGS=folder: every scene at every width)
+	@$(BIN)/python -m tests.pictures $(ARGS)
 
 lock: ## resolve the dependencies again (needs uv)
 	uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --no-header pyproject.toml -o requirements.lock
@@ -103,4 +106,4 @@ clean: ## remove what make made
 .tools/arm64/ready: requirements.lock tests/k8s/arm64-root | .venv/python
 	@tests/k8s/arm64-root .tools/arm64 $(BIN)/python
 
-.PHONY: help demo check test cluster lint format bench soak fuzz lock clean
+.PHONY: help demo check test cluster lint format bench soak fuzz picture lock clean

@@ -69,7 +69,9 @@ def _schemathesis(url: str, folder: Path, drawn: list[str]) -> subprocess.Popen[
     # An integer written as 1.0 is valid JSON Schema and refused here; a shard that does not exist is a 400 too.
     argv += ["--exclude-checks", "positive_data_acceptance"]
     # The stream never ends by itself: it is looked at below.
-    argv += ["--exclude-path", "/v1/watch/events", "--request-timeout", "60", "--no-shrink", *drawn]
+    argv += ["--exclude-path", "/v1/watch/events", "--no-shrink", *drawn]
+    # `wait` makes an answer take up to 60 s: these bound a hang only.
+    argv += ["--request-timeout", "120", "--max-response-time", "120"]
     return subprocess.Popen(argv, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 

@@ -126,6 +126,10 @@ class Completed:
             if said.verdict in KEPT:
                 said = judge_moved(file, self._origins.of(parent, file), self.store) or said
             verdict = said.verdict
+            if said.emptied and self.receipts.has(
+                files.session, path, file.now.inode, said.emptied.metadata.get("mtime", "")
+            ):
+                verdict = Verdict.OTHER  # that file was deleted: this is another one
             try:
                 if verdict is Verdict.PROVEN:
                     file.last_look(claim.folder, claim.completed)
@@ -227,7 +231,7 @@ class Completed:
         at, why = (files.session, path), KEPT[verdict].format(elsewhere=self._origins.none(self._parent(files)))
         self.proofs.forget(at)  # the proof is of another file
         new, remembered = self._unproven.add(at, current)
-        if new:
+        if new and remembered:
             log.error(names.FILE_UNPROVEN, extra={"session": files.session, "path": shown(path) + COMPLETED})
         if remembered:
             files.keep(path + COMPLETED, f"kept: it cannot be proven to be in the store: {why}")
