@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sort"
@@ -19,6 +20,17 @@ func must[T any](value T, err error) T {
 		panic(err)
 	}
 	return value
+}
+
+// sure makes a call that can be repeated until a program answers it: 5xx says so, on a machine that is slow.
+func sure[T any](call func() (T, *http.Response, error)) (T, error) {
+	for {
+		value, answer, err := call()
+		if err == nil || answer == nil || answer.StatusCode < 500 {
+			return value, err
+		}
+		time.Sleep(time.Second)
+	}
 }
 
 // code returns the code of the problem document that the call was answered with.
@@ -52,13 +64,11 @@ func main() {
 	}
 
 	look := func(wait int32) watch.SessionStatus {
-		seen, _, err := sessions.Status(ctx).Session(name).Wait(wait).Execute()
-		return must(seen, err).Sessions[0]
+		return must(sure(sessions.Status(ctx).Session(name).Wait(wait).Execute)).Sessions[0]
 	}
 	receipts := func() [][2]any {
-		page, _, err := sessions.Files(ctx).Session(name).State(watch.DONE).Execute()
 		var found [][2]any
-		for _, one := range must(page, err).Files {
+		for _, one := range must(sure(sessions.Files(ctx).Session(name).State(watch.DONE).Execute)).Files {
 			if receipt := one.Receipt.Get(); receipt != nil {
 				found = append(found, [2]any{receipt.Blob, receipt.Size})
 			}
@@ -73,25 +83,22 @@ func main() {
 		time.Sleep(100 * time.Millisecond)
 	}
 	receipted := receipts()
-	stopped, _, err := sessions.Stop(ctx).StopRequest(*watch.NewStopRequest(name)).Execute()
-	must(stopped, err)
+	stopped := must(sure(sessions.Stop(ctx).StopRequest(*watch.NewStopRequest(name)).Execute))
 	ended := look(30)
 	for ended.State != watch.ENDED {
 		ended = look(30)
 	}
-	listed, _, err := sessions.Results(ctx).Limit(100).Execute()
 	var result watch.Result
-	for _, one := range must(listed, err).Results {
+	for _, one := range must(sure(sessions.Results(ctx).Limit(100).Execute)).Results {
 		if one.Session == name {
 			result = one
 		}
 	}
-	_, _, missing := sessions.Files(ctx).Session(name).Path("nothing").Execute()
-	alive, _, err := client.ServiceAPI.Livez(ctx).Execute()
+	_, missing := sure(sessions.Files(ctx).Session(name).Path("nothing").Execute)
 	var large watch.Bytes
 	must(0, json.Unmarshal([]byte(`{"uploaded": 9223372036854775807, "total": 9223372036854775807}`), &large))
 	fmt.Println(string(must(json.Marshal(map[string]any{
-		"alive":        must(alive, err),
+		"alive":        must(sure(client.ServiceAPI.Livez(ctx).Execute)),
 		"again":        code(again),
 		"missing":      code(missing),
 		"stop":         stopped.State,

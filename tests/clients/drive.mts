@@ -12,7 +12,16 @@ function there<T>(value: T | undefined | null): T {
   return value;
 }
 
-const pause = () => new Promise((done) => setTimeout(done, 100));
+const pause = (ms = 100) => new Promise((done) => setTimeout(done, ms));
+
+// Makes a call that can be repeated until a program answers it: 5xx says so, on a machine that is slow.
+async function sure<A extends { response: Response }>(call: () => Promise<A>): Promise<A> {
+  for (;;) {
+    const answer = await call();
+    if (answer.response.status < 500) return answer;
+    await pause(1000);
+  }
+}
 
 const started = there((await api.POST("/v1/watch/start", { body: { session, extensions: [".bin"] } })).data);
 const again: components["schemas"]["Code"] = there((await api.POST("/v1/watch/start", { body: { session } })).error).code;
@@ -23,24 +32,25 @@ for (const [file, size] of [["a.bin", 1000], ["b.bin", 70000]] as const) {
 }
 
 async function look(wait: number): Promise<components["schemas"]["SessionStatus"]> {
-  const { data } = await api.GET("/v1/watch/status", { params: { query: { session, wait } } });
+  const { data } = await sure(() => api.GET("/v1/watch/status", { params: { query: { session, wait } } }));
   return there(there(data).sessions[0]);
 }
 
 async function receipts(): Promise<components["schemas"]["Receipt"][]> {
-  const { data } = await api.GET("/v1/watch/files", { params: { query: { session, state: "done" } } });
+  const { data } = await sure(() => api.GET("/v1/watch/files", { params: { query: { session, state: "done" } } }));
   return there(data).files.flatMap((one) => one.receipt ?? []);
 }
 
 while ((await look(0)).files.completed < 2) await pause();
 while ((await receipts()).length < 2) await pause();
 const receipted = await receipts();
-const stopped = there((await api.POST("/v1/watch/stop", { body: { session } })).data);
+const stopped = there((await sure(() => api.POST("/v1/watch/stop", { body: { session } }))).data);
 let ended = await look(30);
 while (ended.state !== "ended") ended = await look(30);
-const listed = there((await api.GET("/v1/watch/results", { params: { query: { limit: 100 } } })).data);
+const listed = there((await sure(() => api.GET("/v1/watch/results", { params: { query: { limit: 100 } } }))).data);
 const result = there(listed.results.find((one) => one.session === session));
-const missing = there((await api.GET("/v1/watch/files", { params: { query: { session, path: "nothing" } } })).error);
+const nothing = { params: { query: { session, path: "nothing" } } };
+const missing = there((await sure(() => api.GET("/v1/watch/files", nothing))).error);
 console.log(
   JSON.stringify({
     alive: there((await api.GET("/livez", { parseAs: "text" })).data),

@@ -137,7 +137,6 @@ def ended(site: Cluster, endpoint: Endpoint, made: Path, request: pytest.Fixture
         wait_for(lambda: held.hits == len(CLIENTS), "the files of all clients to be in flight")
         site.shards[0].kill()
         wait_for(lambda: all(503 in relay.statuses for relay in relays.values()), "each client to be told")
-        assert not [client for client, one in programs.items() if one.process and one.process.poll() is not None]
         gate.set()
         site.shards[0].up()
         return {
