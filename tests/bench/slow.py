@@ -148,9 +148,10 @@ def _watched(server: Server, endpoint: Discard, end: Callable[[Sample], bool]) -
 
 
 def _busy(samples: list[Sample]) -> tuple[float, int]:
-    """Return the seconds from the first byte to the last, and the bytes of this time."""
+    """Return the seconds from the look that saw the first bytes to the last byte, and the bytes of this time."""
+    first = [sample for sample in samples if sample[0] == 0.0][-1]
     last = next(sample for sample in samples if sample[1] == samples[-1][1])
-    return last[0] - samples[0][0], last[1] - samples[0][1]
+    return last[0] - first[0], last[1] - first[1]
 
 
 def _step(samples: list[Sample]) -> float:

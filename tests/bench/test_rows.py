@@ -17,7 +17,8 @@ def test_the_longest_wait_counts_from_the_first_byte_to_the_last_look() -> None:
 
 def test_the_line_is_busy_until_the_last_byte() -> None:
     """What the client does after the line has taken everything is no time of the line."""
-    assert slow._busy([(0.0, 100, 0), (1.0, 200, 0), (2.0, 300, 0), (9.0, 300, 0)]) == (2.0, 200)
+    seen = [(0.0, 0, 0), (0.0, 100, 0), (1.0, 200, 0), (2.0, 300, 0), (9.0, 300, 0)]
+    assert slow._busy(seen) == (2.0, 200)
 
 
 def test_a_goal_is_printed_beside_what_was_reached() -> None:
