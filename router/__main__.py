@@ -11,8 +11,10 @@ from uploader.errors import Fatal
 from uploader.telemetry import instruments, names
 from uploader.thread import die
 from uploader.web import server
+from uploader.web.places import Places, limits
 
 log = logging.getLogger(__name__)
+OWN = 512  # descriptors: questions to shards, and calls that are passed on
 ABOUT = "The router of nfs-watch: sends each call to the shard that owns the session, and serves the status page."
 
 
@@ -26,8 +28,10 @@ def main() -> None:
         count = replicas(settings.replicas, settings.statefulset)
     except Fatal as error:
         die(error)
-    log.info(names.PROCESS_STARTED, extra={"host": settings.host, "port": settings.port})
-    server.run(app(settings, count), at)
+    most = limits(settings.clients, OWN)
+    extra = {"host": settings.host, "port": settings.port, "clients": most.connections}
+    log.info(names.PROCESS_STARTED, extra=extra)
+    server.run(app(settings, count, Places(most.lasting)), at, most)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -33,6 +33,7 @@ from uploader.web.openapi.models import (
     StatusQuery,
     StopRequest,
 )
+from uploader.web.places import Places
 from uploader.web.wire import answer, no_query, problem, query, read
 
 log = logging.getLogger(__name__)
@@ -42,14 +43,15 @@ POLL = 0.5  # seconds between two questions to the shards while a client watches
 class Router:
     """The handlers: parse, ask the shards, answer."""
 
-    def __init__(self, settings: Settings, replicas: Replicas) -> None:
+    def __init__(self, settings: Settings, replicas: Replicas, places: Places) -> None:
+        self._places = places
         self._replicas = replicas
         self._client = client()
         shards = Shards(self._client, settings.shard_url)
         self._forward = Forward(shards)
         self._gather = Gather(shards)
         self._rates = Rates()
-        self.events = Events(self._latest, interval=POLL)
+        self.events = Events(self._latest, interval=POLL, places=places)
 
     async def start(self, request: Request) -> Response:
         """POST /v1/watch/start."""
@@ -79,7 +81,8 @@ class Router:
             raise BadRequest("wait: it needs a session to wait for")
         if asked.session is None:
             return answer(await self._gather.now(await self._count()))
-        return _passed(await self._forward.status(asked.session, await self._at_least_one(), asked.wait))
+        with self._places.taking() if asked.wait else nullcontext():
+            return _passed(await self._forward.status(asked.session, await self._at_least_one(), asked.wait))
 
     async def files(self, request: Request) -> Response:
         """GET /v1/watch/files."""
@@ -97,15 +100,20 @@ class Router:
 
     async def look(self) -> None:
         """Ask the shards every STEP seconds: rates, and what a shard last knew, are there before anybody asks."""
+        told = ""
         while True:
             try:
                 seen = await self._gather.latest(await self._count())
                 self._rates.note(seen.sessions)  # type: ignore[arg-type]
                 self._rates.shards = len(seen.shards), sum(shard.reachable for shard in seen.shards)
+                told = ""
             except NotReady as error:
                 log.debug("the number of shards is not known: %s", error)
             except Exception as error:  # noqa: BLE001 the one broad catch of this task: the next look may succeed
-                log.warning(names.SNAPSHOT_FAILED, extra={"error": f"{type(error).__name__}: {error}"})
+                text = f"{type(error).__name__}: {error}"
+                if text != told:
+                    log.warning(names.SNAPSHOT_FAILED, extra={"error": text})
+                told = text
             await asyncio.sleep(STEP)
 
     def gauges(self) -> dict[str, float]:
@@ -144,9 +152,9 @@ class Router:
         await self._client.aclose()
 
 
-def app(settings: Settings, replicas: Replicas) -> Starlette:
-    """Return the application."""
-    router = Router(settings, replicas)
+def app(settings: Settings, replicas: Replicas, places: Places | None = None) -> Starlette:
+    """Return the application; `places`: for requests that last."""
+    router = Router(settings, replicas, places or Places())
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

@@ -128,9 +128,11 @@ function plot(card, key, now) {
   const y = (rate) => (58 - 54 * (peak > 0 ? rate / peak : 0)).toFixed(1);
   let edge = "";
   points.forEach(([time, rate], i) => { edge += `${i ? "L" : "M"}${x(time)} ${y(rate)}`; });
-  if (points.length) edge += `L300 ${y(points[points.length - 1][1])}`;
+  const last = points[points.length - 1];
+  const known = card.live && at("line").dataset.state === "live"; // else the line ends where knowledge does
+  if (last && known) edge += `L300 ${y(last[1])}`;
   is(card, "plot").querySelector(".edge").setAttribute("d", edge);
-  is(card, "plot").querySelector(".area").setAttribute("d", edge ? `${edge}L300 60L${x(points[0][0])} 60Z` : "");
+  is(card, "plot").querySelector(".area").setAttribute("d", edge ? `${edge}L${known ? 300 : x(last[0])} 60L${x(points[0][0])} 60Z` : "");
   is(card, "plot").setAttribute("aria-label", `rate of the last ${width / STEP} min, at most ${bytes(peak)} a second`);
   say(is(card, "since"), `${width / STEP} min ago`);
   say(is(card, "peak"), peak > 0 ? `peak ${bytes(peak)}/s` : "");
@@ -158,6 +160,7 @@ function sessionCard(card, session) {
   card.started = Date.parse(session.started_at);
   card.shard = session.shard;
   card.key = keyOf(session);
+  card.live = !session.as_of;
   const over = session.state === "stopped";
   show(is(card, "stop"), !over);
   is(card, "stop").disabled = Boolean(session.as_of);
@@ -301,16 +304,31 @@ function lineIs(state, text) {
   document.body.classList.toggle("stale", state === "lost" && before !== null);
 }
 
+/** The state before with what has changed since. */
+function changed(news) {
+  const sessions = new Map(before.sessions.map((session) => [keyOf(session), session]));
+  for (const session of news.gone) sessions.delete(keyOf(session));
+  for (const session of news.sessions) sessions.set(keyOf(session), session);
+  const shards = new Map(before.shards.map((shard) => [shard.shard, shard]));
+  for (const shard of news.shards) shards.set(shard.shard, shard);
+  return { ...before, sessions: [...sessions.values()], shards: [...shards.values()] };
+}
+
 function connect() {
   clearTimeout(retry);
   if (source) source.close();
   heard = Date.now();
-  source = new EventSource("v1/watch/events");
+  source = new EventSource("v1/watch/events?changes=true");
   source.onmessage = (event) => {
     heard = Date.now();
     lineIs("live", "live");
     render(JSON.parse(event.data));
   };
+  source.addEventListener("changes", (event) => {
+    heard = Date.now();
+    lineIs("live", "live");
+    render(changed(JSON.parse(event.data)));
+  });
   source.onerror = () => {
     lineIs("lost", before ? `no connection since ${new Date(heard).toLocaleTimeString()}` : "no connection");
     // After an answer that is no event stream (a proxy's error page) browsers give up for good.
@@ -464,7 +482,7 @@ async function showEnded(after) {
 function endedRow(node, result) {
   const count = result.files;
   say(is(node, "name"), result.session);
-  say(is(node, "about"), `${moment(result.began)} to ${moment(result.ended)} · ${result.drained ? "finished what was there" : "stopped at once"}`);
+  say(is(node, "about"), `${moment(result.began)} to ${moment(result.ended)} · ${!result.drained ? "stopped at once" : count.left_behind ? "finished all that could be sent" : "finished what was there"}`);
   const parts = [`${files(count.sent)} sent, ${bytes(result.bytes)}`];
   if (count.replaced) parts.push(`${number(count.replaced)} took the place of other content`);
   parts.push(count.left_behind ? `${files(count.left_behind)} left behind${count.failed ? `, of these ${number(count.failed)} failed` : ""}` : "nothing left behind");

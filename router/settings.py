@@ -38,6 +38,7 @@ _ALLOWED = {
     "host": "an address of this machine, such as 0.0.0.0",
     "names": "host names, comma-separated, without a port: jetson.example.org, or .example.org for all below it",
     "port": "a whole number from 1 to 65535",
+    "clients": "a whole number from 16 to 100000",
 }
 
 

@@ -26,8 +26,10 @@ from uploader.upload.staging import Staging
 from uploader.upload.transfer import Transfer
 from uploader.upload.worker import Workers
 from uploader.web import server
+from uploader.web.places import Places, limits
 
 log = logging.getLogger(__name__)
+DESCRIPTORS = 10  # for each connection to the store: its socket, a small and a large file with folder and copy
 ABOUT = "A shard of nfs-watch: moves the files of its sessions from an NFS share into Azure Blob Storage."
 
 
@@ -38,12 +40,19 @@ def main() -> None:
     instruments.configure("uploader")
     try:
         settings = load()
+        most = limits(settings.clients, own(settings))  # before anything is opened
         at = server.listener(settings.host, settings.port)
         service = build(settings)
     except Fatal as error:
         die(error)
-    log.info(names.PROCESS_STARTED, extra={"shard": settings.ordinal, "port": settings.port})
-    server.run(app(service), at)
+    extra = {"shard": settings.ordinal, "port": settings.port, "clients": most.connections}
+    log.info(names.PROCESS_STARTED, extra=extra)
+    server.run(app(service, Places(most.lasting)), at, most)
+
+
+def own(settings: Settings) -> int:
+    """Return how many descriptors the shard's own work needs: twice what was seen at most (docs/reliability.md)."""
+    return 128 + DESCRIPTORS * settings.connections + 4 * settings.max_sessions
 
 
 def build(settings: Settings) -> Service:

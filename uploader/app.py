@@ -1,6 +1,7 @@
 """A shard's HTTP interface. Handlers parse, call the service in a thread, and answer; none calls the share itself."""
 
 import asyncio
+from contextlib import nullcontext
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -22,6 +23,7 @@ from uploader.web.openapi.models import (
     StatusQuery,
     StopRequest,
 )
+from uploader.web.places import Places
 from uploader.web.wire import answer, query, read
 
 LOOK = 0.25  # seconds between two looks at a session for whose end somebody waits
@@ -30,9 +32,10 @@ LOOK = 0.25  # seconds between two looks at a session for whose end somebody wai
 class Api:
     """The handlers."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, places: Places) -> None:
         self._service = service
-        self.events = Events(self._snapshot)
+        self._places = places
+        self.events = Events(self._snapshot, places=places)
 
     async def start(self, request: Request) -> Response:
         """POST /v1/watch/start."""
@@ -56,11 +59,15 @@ class Api:
         asked = query(request, StatusQuery)
         if asked.wait and asked.session is None:
             raise BadRequest("wait: it needs a session to wait for")
-        end = asyncio.get_running_loop().time() + asked.wait
+        with self._places.taking() if asked.wait else nullcontext():
+            return await self._told(asked.session, asked.wait)
+
+    async def _told(self, session: str | None, wait: int) -> Response:
+        end = asyncio.get_running_loop().time() + wait
         while True:
-            found = self._service.status_now(asked.session)
-            if found is None and asked.session:  # only what is not in memory is looked for on the share, in a thread
-                found = await run_in_threadpool(self._service.status, asked.session)
+            found = self._service.status_now(session)
+            if found is None and session:  # only what is not in memory is looked for on the share, in a thread
+                found = await run_in_threadpool(self._service.status, session)
             left = end - asyncio.get_running_loop().time()
             if left <= 0 or not found or found.sessions[0].state is SessionState.ENDED:
                 return answer(found)
@@ -93,9 +100,9 @@ class Api:
         return self._service.status_now()
 
 
-def app(service: Service) -> Starlette:
-    """Return the application."""
-    api = Api(service)
+def app(service: Service, places: Places | None = None) -> Starlette:
+    """Return the application; `places`: for requests that last."""
+    api = Api(service, places or Places())
     own = {
         "start": api.start,
         "stop": api.stop,

@@ -23,6 +23,7 @@ class Environment(BaseSettings):
     statefulset: str = Field(default="nfs-watch", pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")
     host: str = "0.0.0.0"  # noqa: S104 a pod is reached from outside; the cluster decides who may
     port: int = Field(default=8080, ge=1, le=65535)
+    clients: int = Field(default=2500, ge=16, le=100_000)  # connections; web/places.py has the memory they take
     names: Annotated[tuple[str, ...], NoDecode] = ()
 
     @field_validator("names", mode="before")

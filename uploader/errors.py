@@ -37,6 +37,7 @@ UploaderError
     ├── UnknownSession    404
     ├── UnknownFile       404
     ├── NotReady          503
+    ├── TooManyClients    503
     ├── BadShard          502: only from the router
     └── Unexpected        500
 """
@@ -253,6 +254,13 @@ class NotReady(Refused):
 
     status = 503
     code = "not-ready"
+
+
+class TooManyClients(Refused):
+    """As many clients watch or wait as are served at once: try again."""
+
+    status = 503
+    code = "too-many-clients"
 
 
 class BadShard(Refused):

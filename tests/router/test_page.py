@@ -5,12 +5,10 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from selenium.webdriver import ActionChains, Chrome, ChromeOptions, Keys
-from selenium.webdriver.chrome.service import Service
+from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
@@ -18,6 +16,7 @@ from tests.endpoint.faults import Do
 from tests.endpoint.request import Operation
 from tests.endpoint.server import Endpoint
 from tests.need import absent, need
+from tests.support.browser import ask, card, chromium, emulate, one, text, texts, value
 from tests.support.cluster import Cluster, cluster
 from tests.support.programs import wait_for
 
@@ -25,10 +24,6 @@ EVIL = "<img src=x onerror=document.title='owned'>.bin"
 BLOCK = 64 * 1024
 ROOM = "takes the next start"
 AXE = Path(__file__).parents[2] / ".tools/axe/node_modules/axe-core/axe.min.js"
-OPTIONS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --window-size=1280,900"
-)
 
 
 @pytest.fixture(scope="module")
@@ -46,16 +41,8 @@ def site(tmp_path_factory: pytest.TempPathFactory, endpoint: Endpoint) -> Iterat
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
     need("chromium", "chromedriver")
-    options = ChromeOptions()
-    options.binary_location = "/usr/bin/chromium"
-    for option in [*OPTIONS.split(), f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
-        options.add_argument(option)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = Chrome(options=options, service=Service("/usr/bin/chromedriver"))
-    try:
-        yield driver
-    finally:
-        driver.quit()
+    with chromium(tmp_path_factory.mktemp("chromium")) as it:
+        yield it
 
 
 @pytest.fixture
@@ -76,41 +63,6 @@ def turns(page: Chrome, endpoint: Endpoint) -> Iterator[threading.Semaphore]:  #
     yield it
     endpoint.faults.clear()
     it.release(1_000_000)
-
-
-def emulate(browser: Chrome, width: int = 1280, height: int = 900, scheme: str = "light") -> None:
-    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-
-
-def ask(browser: Chrome, script: str, *values: Any) -> Any:
-    return browser.execute_script(f"return {script}", *values)
-
-
-def text(browser: Chrome, selector: str) -> str:
-    return str(ask(browser, "document.querySelector(arguments[0])?.textContent ?? ''", selector)).strip()
-
-
-def texts(browser: Chrome, selector: str) -> list[str]:
-    """Read them in one step: the page changes four times a second."""
-    found: list[str] = ask(
-        browser, "[...document.querySelectorAll(arguments[0])].map(node => node.textContent)", selector
-    )
-    return found
-
-
-def value(browser: Chrome, selector: str) -> float:
-    return float(ask(browser, "document.querySelector(arguments[0])?.value ?? 0", selector))
-
-
-def one(browser: Chrome, selector: str) -> WebElement:
-    return browser.find_element(By.CSS_SELECTOR, selector)
-
-
-def card(name: str, part: str) -> str:
-    return f"article [data-is={part}]" if not name else f"article:has([aria-label='Stop {name}']) [data-is={part}]"
 
 
 def keys(browser: Chrome, *pressed: str) -> None:
@@ -388,6 +340,8 @@ def test_a_session_of_a_shard_that_is_away_keeps_its_last_known_numbers(page: Ch
     site.shards[owner].kill()
     wait_for(lambda: text(page, card("kept", "eta")).startswith("as of "), "the time of what is shown")
     assert text(page, card("kept", "state")) == "shard not reachable"
+    last = "Number(document.querySelector('.edge').getAttribute('d').split('L').pop().replace('M', '').split(' ')[0])"
+    wait_for(lambda: ask(page, last) < 299, "the line of the rate to end where knowledge does")
     assert (text(page, card("kept", "failed")), text(page, card("kept", "completed"))) == ("3", "1")
     assert "last known to run kept" in texts(page, "#shards [data-is=about]")[owner]
     assert ask(page, "[...document.querySelectorAll('article button:not([hidden])')].every(one => one.disabled)")
@@ -406,6 +360,7 @@ def test_a_session_that_has_ended_is_shown_with_its_result_and_starts_again(page
     ended = "#ended > li:has([aria-label='Start over again'])"
     wait_for(lambda: text(page, f"{ended} [data-is=counts]").startswith("1 file sent, 1.0 kB"), "the result")
     assert "1 file left behind, of these 1 failed" in text(page, f"{ended} [data-is=counts]")
+    assert text(page, f"{ended} [data-is=about]").endswith("finished all that could be sent")
     assert texts(page, f"{ended} [data-is=path]") == ["bad.bin"]
     assert "over/.receipts/" in text(page, f"{ended} [data-is=receipts]")
     assert objections(page) == []

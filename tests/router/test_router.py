@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 
 from router.app import POLL, app
-from router.gather import Gather
+from router.gather import AT_ONCE, WHOLE, Gather
 from router.settings import Settings
 from router.shard import ANSWER_LIMIT, Shards
 from tests.support.clock import in_no_time
@@ -420,6 +420,76 @@ def test_hung_shards_do_not_delay_the_status_by_more_than_two_seconds() -> None:
     took, status = in_no_time(asked())
     assert 1 < took < 2
     assert [shard.reachable for shard in status.shards] == [True, False, False, False, False]
+
+
+class Many:
+    """A thousand stand-ins; each answers after `takes` seconds of the loop's clock, those in `hung` never."""
+
+    def __init__(self, takes: float) -> None:
+        self.takes = takes
+        self.hung: set[int] = set()
+        self.asking = self.most = 0
+        self.gather = Gather(
+            Shards(httpx.AsyncClient(transport=httpx.MockTransport(self.answer)), "http://s-{ordinal}")
+        )
+
+    async def answer(self, request: httpx.Request) -> httpx.Response:
+        shard = int(request.url.host.removeprefix("s-"))
+        self.asking += 1
+        self.most = max(self.most, self.asking)
+        try:
+            await asyncio.sleep(1000 if shard in self.hung else self.takes)
+        finally:
+            self.asking -= 1
+        return httpx.Response(200, json={"sessions": [{"session": f"run-{shard}"}]})
+
+
+def away(status: Status) -> list[int]:
+    return [shard.shard for shard in status.shards if not shard.reachable]
+
+
+def test_of_a_thousand_shards_none_is_shown_as_away_because_the_router_is_busy() -> None:
+    """64 are asked at a time, and each has its time from when it is asked: the last one waits longer than that."""
+    many = Many(takes=0.11)  # 16 rounds: 1.76 s, longer than one shard may take
+
+    async def asked() -> Status:
+        return await many.gather.now(1000)
+
+    status = in_no_time(asked())
+    assert len(status.sessions) == 1000
+    assert away(status) == []
+    assert many.most == AT_ONCE
+
+
+def test_shards_that_hang_hold_up_none_of_a_thousand() -> None:
+    """Once they are known to be away they are asked apart from the others; the answer comes within two seconds."""
+    many = Many(takes=0.01)
+    many.hung = set(range(0, 1000, 4))
+
+    async def asked() -> tuple[Status, float]:
+        await many.gather.latest(1000)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        return await many.gather.now(1000), loop.time() - began
+
+    status, took = in_no_time(asked())
+    assert away(status) == sorted(many.hung)
+    assert len(status.sessions) == 750
+    assert took <= WHOLE + 0.01
+
+
+def test_a_shard_that_there_was_no_time_to_ask_is_told_as_it_was_last_seen() -> None:
+    """A router that is too slow says nothing untrue of shards that are well."""
+    many = Many(takes=0.01)
+
+    async def asked() -> Status:
+        await many.gather.latest(1000)
+        many.takes = 0.5  # 64 in half a second: most of them are not asked in time
+        return await many.gather.now(1000)
+
+    status = in_no_time(asked())
+    assert away(status) == []
+    assert len(status.sessions) == 1000
 
 
 def test_the_status_comes_while_shards_hang(tmp_path: Path) -> None:

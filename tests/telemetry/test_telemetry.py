@@ -19,13 +19,14 @@ from opentelemetry.proto.logs.v1.logs_pb2 import SeverityNumber
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 from opentelemetry.sdk.trace.export import SpanExportResult
 
-from tests.endpoint.faults import Hold, Refuse
+from tests.endpoint.faults import Hold, Refuse, Reset
 from tests.endpoint.request import Operation
 from tests.endpoint.server import Endpoint
 from tests.support import programs
 from tests.support.programs import Server, free_port, wait_for
 from tests.support.receiver import Receiver, attributes, over_grpc, over_http
 from tests.support.telemetry import run
+from uploader.blob.measured import ASK
 from uploader.telemetry import collector, names, otlp
 from uploader.version import VERSION
 
@@ -125,6 +126,7 @@ def test_a_known_load_is_counted_exactly(
     assert got.value(names.BLOCKS_SENT) == 6
     assert got.value(names.BLOCKS_SKIPPED) == 0
     assert got.value(names.FILES_FAILED) == 0
+    check_store(got)
     for gauge in (names.FILES_WAITING, names.FILES_UPLOADING, names.FILES_FAILING):
         assert got.value(gauge) == 0, gauge
     ages = [0.0]
@@ -148,8 +150,37 @@ def test_a_known_load_is_counted_exactly(
     check_spans(got, sizes)
     check_logs(got, server, sizes)
     assert not [found for found in got.metrics() if not found.startswith("nfs_watch.")]
+    check_ends(got, server, share)
+
+
+def check_store(got: Receiver) -> None:
+    """Check that each request to the store is measured, and only a refusal counted as one."""
+    calls = {about[names.OPERATION]: point.count for about, point in got.points(names.STORE_DURATION)}
+    # One answer is a refusal of a kind: nobody knows beforehand that the container is not there.
+    assert calls == {ASK: 4, "put_blob": len(SMALL), "put_block": 6, "put_block_list": 1, "get_block_list": 1}
+    refusals = [about for about, _ in got.points(names.STORE_REFUSALS)]
+    assert refusals == [{names.OPERATION: ASK, names.STATUS: "404", names.CODE: "ContainerNotFound"}]
+
+
+def check_ends(got: Receiver, server: Server, share: Path) -> None:
+    """Check that sessions that end are counted, with what they leave behind."""
+    assert (got.value(names.SESSIONS_ENDED), got.value(names.FILES_LEFT_BEHIND)) == (0, 0)
     ask(server, "stop", session="run-1", drain=True)
     wait_for(lambda: got.value(names.SESSIONS_ACTIVE) == 0, "the session to be gone")
+    wait_for(lambda: ended(got) == {"true": 1, "false": 0}, "the session to have ended")
+    another_push(got)
+    assert got.value(names.FILES_LEFT_BEHIND) == 0
+    (share / "run-2").mkdir()
+    (share / "run-2/link.bin").symlink_to("nowhere")
+    ask(server, "start", session="run-2")
+    wait_for(lambda: got.value(names.FILES_FAILING) == 1, "the link to be shown")
+    ask(server, "stop", session="run-2", drain=False)
+    wait_for(lambda: ended(got) == {"true": 1, "false": 1}, "the other session to have ended")
+    wait_for(lambda: got.value(names.FILES_LEFT_BEHIND) == 1, "what it leaves")
+
+
+def ended(got: Receiver) -> dict[Any, int]:
+    return {about[names.DRAINED]: point.as_int for about, point in got.points(names.SESSIONS_ENDED)}
 
 
 def another_push(got: Receiver) -> None:
@@ -303,6 +334,29 @@ def test_a_failed_upload_is_counted_by_its_class_and_marks_its_span(
     path = attributes(failed.attributes)[names.FILE_PATH]
     tries = [attributes(span.attributes) for span in got.spans()]
     assert sorted(one[names.ATTEMPT] for one in tries if one[names.FILE_PATH] == path) == [1, 2]
+
+
+def test_what_the_store_does_not_carry_out_is_counted_at_each_try(
+    tmp_path: Path, share: Path, stack: ExitStack
+) -> None:
+    """A store that throttles is seen, although the retries hide it from the files; so are answers that never come."""
+    got, endpoint = stack.enter_context(over_http()), stack.enter_context(Endpoint())
+    make(share / "run-1", [1000])
+    endpoint.faults.add(Refuse(503, "ServerBusy"), Operation.PUT_BLOB, times=2)
+    endpoint.faults.add(Refuse(429, "<b>not a code</b>"), Operation.PUT_BLOB, times=1)
+    endpoint.faults.add(Reset(), Operation.PUT_BLOB, times=1)
+    server = shard(stack, tmp_path, endpoint.connection_string, to(got.endpoint))
+    ask(server, "start", session="run-1")
+    wait_for(lambda: got.value(names.FILES_UPLOADED) == 1, "the file")
+    another_push(got)
+    counted = {
+        (about[names.STATUS], about[names.CODE]): point.as_int
+        for about, point in got.points(names.STORE_REFUSALS)
+        if about[names.OPERATION] == "put_blob"
+    }
+    assert counted == {("503", "ServerBusy"): 2, ("429", "other"): 1, ("0", ""): 1}
+    durations = {about[names.OPERATION]: point.count for about, point in got.points(names.STORE_DURATION)}
+    assert durations["put_blob"] == 4, "each answer, and no time for what was not answered"
 
 
 def test_blocks_that_a_resumed_upload_skips_are_counted(tmp_path: Path, share: Path, stack: ExitStack) -> None:

@@ -100,6 +100,8 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
         asked(front, "results", params={"limit": "1"})
     with _wrong(folder) as wrong:
         asked(wrong, "stop", json=session)
+    with _crowded(folder) as crowded:
+        asked(crowded, "events")
     return answers | {"internal-error": _broken()}
 
 
@@ -134,6 +136,18 @@ def _wrong(folder: Path) -> Iterator[Server]:
     finally:
         front.kill()
         stranger.kill()
+
+
+@contextlib.contextmanager
+def _crowded(folder: Path) -> Iterator[Server]:
+    """Run a router that has as many viewers as it takes."""
+    with contextlib.ExitStack() as stack:
+        front = router(folder, "http://127.0.0.1:9/{ordinal}", clients=16)
+        stack.callback(front.kill)
+        front.up()
+        for _ in range(12):
+            stack.enter_context(httpx.stream("GET", f"{front.url}/v1/watch/events", timeout=60))
+        yield front
 
 
 def _broken() -> dict[str, Any]:

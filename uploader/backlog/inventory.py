@@ -22,6 +22,7 @@ from uploader.errors import FileError, NameRefused, NotEligible
 from uploader.share.fingerprint import Fingerprint
 from uploader.telemetry import instruments, names
 from uploader.telemetry.text import fact, shown
+from uploader.telemetry.told import Told
 from uploader.web.openapi.results import FileState, FileStatus
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class Inventory:
         self.limit = limit
         self.fresh = fresh
         self.meter = Throughput()
+        self.told = Told()
         self.receipted: Callable[[Mapping[str, Fingerprint]], set[str]] = lambda _: set()
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)  # notified when the session ends, and when its last upload has
@@ -191,7 +193,8 @@ class Inventory:
         instruments.failed(error)
         if failure and not told:
             extra = {"session": self.session, "path": shown(path), "attempt": failure.attempts, "error": text}
-            log.warning(names.FILE_FAILED, extra=extra)
+            fault = None if isinstance(error, FileError | OSError) else error  # ours: the log says where
+            log.log(logging.ERROR if fault else logging.WARNING, names.FILE_FAILED, extra=extra, exc_info=fault)
 
     def failure(self, path: str) -> Failure | None:
         """Return what is remembered of a file that failed."""
@@ -218,7 +221,7 @@ class Inventory:
         """Show an error of a part of the session's work until it has passed; False when it is shown already."""
         with self._lock:
             before = self._known.errors.get(part)
-            if new := before is None or before[0] != text:
+            if new := before is None or fact(before[0]) != fact(text):
                 self._known.errors[part] = text, time.time()
             return new
 

@@ -19,6 +19,7 @@ from uploader.blob.account import VARIABLE, connection_string
 from uploader.blob.checksum import Content, crc64, crc64_header, md5_header
 from uploader.blob.errors import code_of, refused, translated
 from uploader.blob.identity import Credential
+from uploader.blob.measured import ABSENT, ASK, Measured
 from uploader.blob.rate_limit import RateLimit
 from uploader.blob.reach import Reach
 from uploader.blob.store import Blocks, Label, Stored
@@ -93,9 +94,11 @@ class AzureBlobs:
         service, sign = _account(settings)
         self._url, _, self._token = service.get_container_client(settings.container).url.partition("?")
         self.account = self._url.removesuffix(f"/{settings.container}")
-        self._pipeline = _pipeline(ThreadTransport(timeout, RateLimit(settings.max_upload_rate)), sign(), Retries())
+        transport = ThreadTransport(timeout, RateLimit(settings.max_upload_rate))
+        self._pipeline = _pipeline(transport, Retries(), Stamp(), sign(), Measured())
         # A new connection for each question: that an old one is broken tells nothing of the store.
-        self._asking = _pipeline(ThreadTransport(min(timeout, PATIENCE), RateLimit(0), idle=0), sign())
+        asking = ThreadTransport(min(timeout, PATIENCE), RateLimit(0), idle=0)
+        self._asking = _pipeline(asking, Stamp(), sign(), Measured(ASK, ABSENT | {"ConditionNotMet"}))
         self.reach = Reach(self.ensure_container)
 
     def ensure_container(self) -> None:
@@ -340,8 +343,8 @@ class AzureBlobs:
         return pipeline.run(request, **options).http_response
 
 
-def _pipeline(transport: ThreadTransport, sign: Any, *retries: Retries) -> Chain:  # noqa: ANN401 the SDK has no type
-    return Pipeline(transport, [*retries, Stamp(), *([sign] if sign else [])])
+def _pipeline(transport: ThreadTransport, *policies: Any) -> Chain:  # noqa: ANN401 the SDK has no type for one that signs
+    return Pipeline(transport, [policy for policy in policies if policy])
 
 
 def _account(settings: StoreSettings) -> tuple[BlobServiceClient, Callable[[], Any]]:

@@ -21,6 +21,7 @@ MASK = flags.CLOSE_WRITE | flags.MOVED_TO | flags.CREATE | flags.ONLYDIR
 _READY = flags.CLOSE_WRITE | flags.MOVED_TO
 _LOST = flags.Q_OVERFLOW | flags.IGNORED | flags.UNMOUNT
 
+SELDOM = 300.0  # seconds between two lines about events that are missing
 GATHER = 0.02  # seconds for which events gather: most are of our own renames, and each wake-up interrupts a worker
 
 
@@ -48,6 +49,7 @@ class Watch:
         self._folders: dict[int, tuple[Listener, str]] = {}
         self._inotify: INotify | None = None
         self._full = False
+        self._quiet_until = 0.0
         self._mask = MASK if closes else MASK & ~flags.CLOSE_WRITE
         try:
             self._inotify = INotify()
@@ -95,9 +97,16 @@ class Watch:
                 self._hand_on(event.wd, event.mask, os.fsdecode(event.name))
             time.sleep(GATHER)
 
+    def _overflowed(self) -> None:
+        """Say that events are missing, at most once in SELDOM seconds: a folder may be too busy all day."""
+        now = time.monotonic()
+        if now >= self._quiet_until:
+            log.warning(names.WATCH_OVERFLOW)
+            self._quiet_until = now + SELDOM
+
     def _hand_on(self, wd: int, mask: int, name: str) -> None:
         if mask & flags.Q_OVERFLOW:  # wd is -1: events of any folder are missing
-            log.warning(names.WATCH_OVERFLOW)
+            self._overflowed()
             self._rescan_all()
             return
         with self._lock:

@@ -45,7 +45,7 @@ from uploader.share.scan import scan
 from uploader.sweep.completed import Completed
 from uploader.sweep.seal import Sealed
 from uploader.sweep.sweeper import Owned
-from uploader.telemetry import names
+from uploader.telemetry import instruments, names
 from uploader.telemetry.text import shown
 from uploader.thread import spawn
 from uploader.web.openapi.models import Ended, FilesQuery, Retried, ShardStatus, Started, Status
@@ -283,18 +283,22 @@ class Service:
         } | ({} if self.share.free is None else {names.SHARE_FREE: self.share.free})
 
     def _loop(self) -> None:
+        told = ""
         while True:
             try:
                 with self._lock:
                     self._reconcile()
                 self.reconciled = True
                 self._remove_old_results()
+                told = ""
             except ShareLost:
                 self.share.probe()  # names the cause when another share is mounted
                 raise
             except OSError as error:
                 self.share.judge(error)
-                log.warning(names.RECONCILE_FAILED, extra={"error": str(error)})
+                if told != str(error):
+                    log.warning(names.RECONCILE_FAILED, extra={"error": str(error)})
+                told = str(error)
             self.runs.wake.wait(RECONCILE)
             self.runs.wake.clear()
 
@@ -350,11 +354,13 @@ class Service:
             run, record = self.runs.get(name), self.records.get(name)
             if not run or not record or record.state is not State.STOPPED or record.owner != self.settings.ordinal:
                 return
-            before = self.results.get(name)
-            if before is None or before.began != record.started_at or sealed.sizes:
-                self.results.write(self._result(run, sealed))
+            result = self.results.get(name)
+            if result is None or result.began != record.started_at or sealed.sizes:
+                result = self._result(run, sealed)
+                self.results.write(result)
             if self.completed.receipts.forget(name, sealed.sizes):  # else more were written: the next walk seals anew
                 self.runs.forget(name)
+                instruments.ended(drained=result.drained, left_behind=result.files.left_behind)
 
     def _result(self, run: Run, sealed: Sealed) -> Result:
         with opened(self.share.fd, run.session.name) as top:

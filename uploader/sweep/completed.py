@@ -231,7 +231,7 @@ class Completed:
         at, why = (files.session, path), KEPT[verdict].format(elsewhere=self._origins.none(self._parent(files)))
         self.proofs.forget(at)  # the proof is of another file
         new, remembered = self._unproven.add(at, current)
-        if new:
+        if new and remembered:
             log.error(names.FILE_UNPROVEN, extra={"session": files.session, "path": shown(path) + COMPLETED})
         if remembered:
             files.keep(path + COMPLETED, f"kept: it cannot be proven to be in the store: {why}")

@@ -30,6 +30,7 @@ from uploader.thread import spawn
 log = logging.getLogger(__name__)
 WALK = 12  # sweeps between two walks for files that this process did not complete
 BATCH = 10_000  # files whose receipts are written at once
+SWEEP = "sweep"  # the part of a session's work that an error is of
 PAUSE = 3  # the next walk waits at least this many times the duration of the last
 
 
@@ -186,8 +187,9 @@ class Sweeper:
         try:
             self.completed.know_receipts(session.files, paths)
         except OSError as error:
-            self._cannot(session.name, error)
+            self._cannot(session, error)
             return
+        session.files.clear_error(SWEEP)
         self._collect_all(session, paths)
         paths.clear()
 
@@ -279,11 +281,12 @@ class Sweeper:
             try:
                 files = stack.enter_context(self.sessions.reopen(session.name))
             except OSError as error:
-                self._cannot(session.name, error)
+                self._cannot(session, error)
                 return False
             if files is None or (files is not session.files and not stack.enter_context(files.reserve(path))):
                 return False
             self.completed.send_again(files, path, claim, current)
+            session.files.clear_error(SWEEP)
             return True
 
     def _claim(self, session: Owned, folder: int, name: str) -> Claim:
@@ -294,15 +297,17 @@ class Sweeper:
         try:
             self.sessions.swept(session.name, self.completed.seal(session.session))
             session.files.clear_error(RECEIPTS)
+            session.files.clear_error(SWEEP)
         except OSError as error:
-            self._cannot(session.name, error)
+            self._cannot(session, error)
         except StoreError as error:
             if session.files.note_error(text := f"the receipts are not in the store yet: {error}", RECEIPTS):
                 log.warning(names.RECEIPTS_FAILED, extra={"session": session.name, "error": text})
 
-    def _cannot(self, name: str, error: OSError) -> None:
+    def _cannot(self, session: Owned, error: OSError) -> None:
         self.share.judge(error)
-        log.warning(names.RECONCILE_FAILED, extra={"session": name, "error": str(error)})
+        if session.files.note_error(text := f"the session cannot be swept: {error}", SWEEP):
+            log.warning(names.RECONCILE_FAILED, extra={"session": session.name, "error": text})
 
     def _failed(self, files: Inventory, path: str, error: Exception) -> None:
         """Show why a file cannot be deleted, unless the store is away: the sweeper asks it again soon."""

@@ -53,6 +53,22 @@ SCAN_DURATION = _meter.create_histogram(
     "Work of one scan of a session's folder, without waiting for room in the queue",
     explicit_bucket_boundaries_advisory=DURATIONS,
 )
+STORE_DURATION = _meter.create_histogram(
+    names.STORE_DURATION,
+    "s",
+    "From the first byte of a request to the store to the last of its answer, by operation; each try by itself",
+    explicit_bucket_boundaries_advisory=DURATIONS,
+)
+STORE_REFUSALS = _meter.create_counter(
+    names.STORE_REFUSALS, "{request}", "Requests that the store did not carry out, by operation, status and code"
+)
+SESSIONS_ENDED = _meter.create_counter(
+    names.SESSIONS_ENDED, "{session}", "Sessions that have ended and have a result, by whether they were drained"
+)
+FILES_LEFT_BEHIND = _meter.create_counter(
+    names.FILES_LEFT_BEHIND, "{file}", "Files on the share whose session has ended without sending them"
+)
+NO_ANSWER = 0  # the status of a request that got none
 GAUGES = {
     names.FILES_WAITING: ("{file}", "Files known that are not in the store and not being uploaded"),
     names.FILES_UPLOADING: ("{file}", "Files that are being uploaded"),
@@ -86,6 +102,9 @@ def observe(read: Callable[[], Mapping[str, float]]) -> None:
     """
     for counter in (FILES_UPLOADED, CONTENT_UPLOADED, CONTENT_SENT, BLOCKS_SENT, BLOCKS_SKIPPED, FILES_DELETED):
         counter.add(0)
+    FILES_LEFT_BEHIND.add(0)
+    for drained in ("true", "false"):
+        SESSIONS_ENDED.add(0, {names.DRAINED: drained})
     for outcome in ("snapshot", "replace"):
         FILES_REPLACED.add(0, {names.OUTCOME: outcome})
     gauges(GAUGES, read)
@@ -131,6 +150,22 @@ def uploaded(size: int, began: float) -> None:
 def replaced(*, kept: bool) -> None:
     """Count a file that took the place of other content. `kept`: in a snapshot."""
     FILES_REPLACED.add(1, {names.OUTCOME: "snapshot" if kept else "replace"})
+
+
+def answered(operation: str, seconds: float) -> None:
+    """Record a request that the store has answered."""
+    STORE_DURATION.record(seconds, {names.OPERATION: operation})
+
+
+def refused(operation: str, status: int, code: str) -> None:
+    """Count a request that the store did not carry out. `status`: NO_ANSWER without an answer; `code`: the store's."""
+    STORE_REFUSALS.add(1, {names.OPERATION: operation, names.STATUS: str(status), names.CODE: code})
+
+
+def ended(*, drained: bool, left_behind: int) -> None:
+    """Count a session that has ended, and the files that it leaves on the share."""
+    SESSIONS_ENDED.add(1, {names.DRAINED: "true" if drained else "false"})
+    FILES_LEFT_BEHIND.add(left_behind)
 
 
 def failed(error: Exception) -> None:

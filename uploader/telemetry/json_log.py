@@ -15,7 +15,8 @@ from opentelemetry import trace
 from uploader.telemetry import names
 
 OURS = ("uploader", "router", "__main__")
-SELDOM = 300.0  # seconds between two equal lines of OpenTelemetry's own code
+SELDOM = 300.0  # seconds between two equal lines of a library
+MOST = 1000  # lines of libraries that are remembered
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -69,18 +70,28 @@ def said(record: logging.LogRecord) -> str:
 
 
 class Seldom(logging.Filter):
-    """Lets each log line of OpenTelemetry's own code pass once in SELDOM seconds: a collector may be away for days."""
+    """Lets equal lines of a library pass once in SELDOM seconds: a collector may be away for days, a client mad.
+
+    OpenTelemetry's are equal when they are of one place in its code: they say how often they have failed.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self._next: dict[tuple[str, int], float] = {}
+        self._next: dict[tuple[str, object, str], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether the record is to be written."""
-        if not record.name.startswith(("opentelemetry", "grpc")):
+        if ours(record):
             return True
-        now, kind = time.monotonic(), (record.name, record.lineno)
+        now = time.monotonic()
+        theirs = record.name.startswith(("opentelemetry", "grpc"))
+        raised = f"{record.exc_info[1]!r}"[:200] if record.exc_info and not theirs else ""
+        kind = record.name, record.lineno if theirs else said(record)[:200], raised
         if now < self._next.get(kind, 0.0):
+            return False
+        if len(self._next) >= MOST:
+            self._next = {one: due for one, due in self._next.items() if due > now}
+        if len(self._next) >= MOST:
             return False
         self._next[kind] = now + SELDOM
         return True

@@ -66,7 +66,8 @@ class Blockwise:
             return self._send()
         except (LeftoverBlocks, TooManyBlocks, ExpiredBlocks) as error:
             extra = {"session": self.source.session, "blob": self.source.blob, "error": str(error)}
-            log.warning(names.UPLOAD_RECOVERED, extra=extra)
+            if self.source.told.news(names.UPLOAD_RECOVERED, self.source.blob, str(error)):
+                log.warning(names.UPLOAD_RECOVERED, extra=extra)
             self.there = self.store.blocks(self.source.blob)
             self._clear(always=isinstance(error, TooManyBlocks))
             self.id_length = self.there.id_length(self.there.committed_id_length(ID_LENGTH))
@@ -103,7 +104,8 @@ class Blockwise:
         instruments.phase(names.STORED, blocks=len(ids), skipped=self.skipped)
         if self.skipped:
             extra = {"session": source.session, "blob": source.blob, "blocks": len(ids), "skipped": self.skipped}
-            log.info(names.UPLOAD_RESUMED, extra=extra)
+            if source.told.news(names.UPLOAD_RESUMED, source.blob, f"{self.skipped} of {len(ids)}"):
+                log.info(names.UPLOAD_RESUMED, extra=extra)
         done = self._commit(ids, label)
         instruments.phase(names.COMMITTED)
         return done

@@ -3,7 +3,7 @@
 import mimetypes
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol
 
@@ -11,6 +11,7 @@ from uploader.blob.store import Label
 from uploader.errors import ShortRead
 from uploader.share.fingerprint import Fingerprint
 from uploader.share.handle import Handle, spent
+from uploader.telemetry.told import Told
 
 
 class Copy(Protocol):
@@ -34,6 +35,7 @@ class Source:
     last_look: Callable[[], None]
     cancelled: Callable[[], bool]
     sent: Callable[[int], None]
+    told: Told = field(default_factory=Told)
     copy: Copy | None = None
 
     @property

@@ -61,7 +61,8 @@ class Transfer:
         if room.same is None:
             return None
         done = place.adopt(room.same)
-        log.info(names.UPLOAD_PRESENT, extra={"session": source.session, "blob": source.blob})
+        if source.told.news(names.UPLOAD_PRESENT, source.blob, done.etag):
+            log.info(names.UPLOAD_PRESENT, extra={"session": source.session, "blob": source.blob})
         source.sent(source.look.size)
         return done
 

@@ -33,7 +33,6 @@ from uploader.share.mount import Share
 from uploader.share.paths import join, opened, split
 from uploader.sweep.proofs import Proof
 from uploader.telemetry import instruments, names
-from uploader.telemetry.text import shown
 from uploader.thread import spawn
 from uploader.upload.source import Source
 from uploader.upload.staging import Staging
@@ -112,8 +111,7 @@ class Workers:
             item.files.fail(item.path, error, item.size)
         except Fatal:
             raise
-        except Exception as error:
-            log.exception(names.FILE_FAILED, extra={"session": item.files.session, "path": shown(item.path)})
+        except Exception as error:  # noqa: BLE001 a fault of ours in one file
             item.files.fail(item.path, error, item.size)
         finally:
             item.files.done(item)
@@ -189,6 +187,7 @@ class Workers:
                     last_look=lambda: file.last_look(claim.folder, claim.processing),
                     cancelled=lambda: item.files.cancelled,
                     sent=item.sent,
+                    told=item.files.told,
                     copy=copy,
                 )
             )
@@ -208,6 +207,7 @@ class Workers:
         proof = self.completed.proof(item.files, item.path, file, done, item.attempts + 1, certain=certain)
         self.completed.remember(item.files, item.path, proof)
         item.files.count_done(item)
+        item.files.told.over(names.FILE_GIVEN_BACK, item.path)
         instruments.phase(names.COMPLETED)
         extra = {"session": item.files.session, "path": item.path}
         if before := done.replaced:
@@ -225,12 +225,9 @@ class Workers:
             if isinstance(reason, HeldOpen):
                 raise reason from None  # that is what both wait for: this file and the newer one under its name
             raise
-        extra = {
-            "session": item.files.session,
-            "path": item.path,
-            "reason": str(reason) or "the session ended",
-        }
-        log.info(names.FILE_GIVEN_BACK, extra=extra)
+        why = str(reason) or "the session ended"
+        if item.files.told.news(names.FILE_GIVEN_BACK, item.path, why):
+            log.info(names.FILE_GIVEN_BACK, extra={"session": item.files.session, "path": item.path, "reason": why})
 
     def _settles(self, item: Item, current: Fingerprint, reason: str = "") -> None:
         settle = self.settings.settle if current.size else self.settings.settle_empty

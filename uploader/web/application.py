@@ -14,7 +14,8 @@ from uploader.errors import Refused
 from uploader.web.events import Events
 from uploader.web.foreign import Guard, Names
 from uploader.web.openapi.document import document
-from uploader.web.wire import answer, failed, http_error, no_query, refused
+from uploader.web.openapi.models import EventsQuery
+from uploader.web.wire import answer, failed, http_error, query, refused
 
 Call = Callable[[Request], Awaitable[Response]]
 
@@ -32,8 +33,7 @@ def application(
     text = answer(contract)
 
     async def stream(request: Request) -> Response:
-        no_query(request)
-        return events.response(request)
+        return events.response(request, changes=query(request, EventsQuery).changes)
 
     async def openapi(_: Request) -> Response:
         return text

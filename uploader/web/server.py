@@ -1,5 +1,6 @@
 """Runs uvicorn for both programs."""
 
+import asyncio
 import errno
 import socket
 import time
@@ -7,12 +8,47 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from uploader import thread
 from uploader.errors import BadConfiguration
+from uploader.web.places import Limits
 
 KEEP_ALIVE = 30  # seconds between two requests of one connection
 HEAD_TIME = 40.0  # seconds for a request's head, which uvicorn does not limit; a waiting connection ends before that
+
+
+class Connection(H11Protocol):
+    """A client's connection. Beyond `most` of them the one is closed that has had no request for the longest time."""
+
+    most = 2500
+    waiting: dict["Connection", None] = {}  # noqa: RUF012 those without a request, by since when; of the event loop
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take it, and make room for it."""
+        super().connection_made(transport)
+        self.waiting[self] = None
+        if len(self.connections) > self.most:
+            oldest = next(iter(self.waiting))
+            del self.waiting[oldest]
+            oldest.transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Note the beginning of a request."""
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.waiting.pop(self, None)
+
+    def on_response_complete(self) -> None:
+        """Note the end of a request."""
+        super().on_response_complete()
+        if self.cycle.response_complete and not self.transport.is_closing():
+            self.waiting[self] = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it."""
+        self.waiting.pop(self, None)
+        super().connection_lost(exc)
 
 
 class Server(uvicorn.Server):
@@ -55,11 +91,13 @@ def listener(host: str, port: int) -> socket.socket:
         raise BadConfiguration(f"{variable}: cannot listen there: {error.strerror}") from error
 
 
-def run(app: Any, at: socket.socket) -> None:  # noqa: ANN401 any ASGI application
+def run(app: Any, at: socket.socket, limits: Limits) -> None:  # noqa: ANN401 any ASGI application
     """Serve until the process is killed. Slow or idle clients cost a connection, no thread."""
+    Connection.most = limits.connections
     config = uvicorn.Config(
         app,
-        http="h11",  # _close_idle knows its connections
+        http=Connection,
+        backlog=limits.backlog,
         log_config=None,
         log_level="warning",
         access_log=False,

@@ -86,6 +86,12 @@ class StatusQuery(Query):
     wait: int = Field(default=0, ge=0, le=60)
 
 
+class EventsQuery(Query):
+    """Parameters of GET /v1/watch/events."""
+
+    changes: bool = False
+
+
 class PageQuery(Query):
     """Parameters of a call that answers in pages."""
 
@@ -268,6 +274,7 @@ class Code(StrEnum):
     INTERNAL_ERROR = "internal-error"
     BAD_SHARD = "bad-shard"
     NOT_READY = "not-ready"
+    TOO_MANY_CLIENTS = "too-many-clients"
 
 
 class Problem(BaseModel):
