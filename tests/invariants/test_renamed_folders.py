@@ -169,6 +169,18 @@ def test_after_a_restart_another_file_in_the_renamed_folder_is_kept(make: Callab
     assert all("nor one of another name that was made of this file" in why for why in bed.files.kept().values())
 
 
+def test_without_birth_times_an_empty_blob_of_another_name_tells_nothing(make: Callable[..., Bed]) -> None:
+    """Its beginning is that of every file: what lies there is kept, and shown."""
+    bed = make(tells=NFS)
+    bed.write("old/x", b"")
+    bed.upload("old/x")
+    (bed.folder / "old").rename(bed.folder / "new")
+    bed.append("new/x.completed", b"somebody's own")
+    bed = make(bed)
+    bed.walk()
+    assert (bed.names(), list(bed.files.kept())) == (["new/x.completed"], ["new/x.completed"])
+
+
 def test_a_blob_that_has_changed_since_it_was_listed_proves_nothing(make: Callable[..., Bed]) -> None:
     bed = make()
     bed.write("old/x", b"x")

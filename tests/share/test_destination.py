@@ -16,7 +16,7 @@ from tests.share.test_entry import ODD
 from tests.support.programs import Server, shard, wait_for
 from uploader.errors import BadConfiguration
 from uploader.share.destination import NAME, Destination, destination, settle
-from uploader.share.mount import OWN
+from uploader.share.mount import OWN, Share
 
 HERE = Destination("https://a.blob.core.windows.net", "uploads", "")
 
@@ -93,6 +93,14 @@ def test_of_processes_that_start_at_once_one_decides(root: Path, containers: lis
     with ProcessPoolExecutor(4, get_context("spawn")) as pool:
         assert sum(pool.map(attempt, [str(root)] * 8, containers)) == fine
     assert os.listdir(root / OWN) == ["destination.json"]
+
+
+def test_what_a_killed_process_has_left_of_it_is_removed(root: Path) -> None:
+    """Only by the next process of its ordinal: another may be at it now."""
+    for ordinal in 0, 1:
+        (root / OWN / f".tmp-{ordinal}-dead").write_bytes(b"{")
+    Share(root, 0, 5).close()
+    assert [name for name in os.listdir(root / OWN) if name.startswith(".tmp-")] == [".tmp-1-dead"]
 
 
 def test_a_second_installation_ends_with_both_names(root: Path, tmp_path: Path, endpoint: Endpoint) -> None:

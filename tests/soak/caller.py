@@ -44,12 +44,15 @@ class Caller:
                 )
 
     def ensure(self) -> bool:
-        """Start the sessions that do not run; tell whether all run."""
-        running = {one["session"] for one in self.status() if one["state"] == "active"}
-        for name in self.sessions:
-            if name not in running:
+        """Start the sessions that do not run; tell whether all run.
+
+        Those that are stopped first: their shard alone can start them, and has to have room.
+        """
+        states = {one["session"]: one["state"] for one in self.status()}
+        for name in sorted(self.sessions, key=lambda name: name not in states):
+            if states.get(name) != "active":
                 self._post("start", "starts", name)
-        return running >= set(self.sessions)
+        return all(states.get(name) == "active" for name in self.sessions)
 
     def status(self) -> list[dict[str, str]]:
         """Return the router's status of the sessions."""

@@ -160,7 +160,7 @@ class Soak:
                 if not told:
                     told = set(sessions) if caller.ensure() else set()
                     self.drained_after = -1.0
-                for name in told:
+                for name in told or sessions:  # without `told` some may have to end before another finds room
                     caller.drain(name)
                 if left and not list(records.iterdir()):
                     told = set()  # put back by hand after their session had ended: a person starts it again
