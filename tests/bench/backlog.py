@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.bench import report
 from tests.bench.endpoint import discard
-from tests.bench.goals import Goal
+from tests.bench.goals import OURS, Goal
 from tests.bench.measured import Measured
 from tests.bench.ours import Sample, ours
+from tests.bench.row import Asked, Row
 from tests.bench.work import Work
 
 WORK = Work(
@@ -38,7 +40,14 @@ class Backlog:
         ]
 
 
-def measure(folder: Path, scratch: Path) -> Backlog:
+def measure(asked: Asked) -> list[str]:
+    """Measure it, and return the tables."""
+    with WORK.made(asked) as folder:
+        found = _measured(folder, asked.scratch)
+    return [*report.table({OURS: found.total}), "", *report.goals(found.goals(), {})]
+
+
+def _measured(folder: Path, scratch: Path) -> Backlog:
     """Upload the folder's files once, and sample speed and memory during the upload."""
     samples: list[Sample] = []
     with discard(scratch, tls=False) as endpoint:
@@ -53,3 +62,6 @@ def measure(folder: Path, scratch: Path) -> Backlog:
 def _moment(samples: list[Sample], part: float) -> Sample:
     """Return the first sample at which this part of the requests had arrived."""
     return next(sample for sample in samples if sample[1] >= part * samples[-1][1])
+
+
+ROW = Row(WORK.name, WORK.title, measure)

@@ -144,7 +144,7 @@ static void *connection(void *argument) {
 int main(int count, char **arguments) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof address;
-    int one = 1, segment = 1448, window = 65536, listener = socket(AF_INET, SOCK_STREAM, 0);
+    int one = 1, segment = 1448, window, listener = socket(AF_INET, SOCK_STREAM, 0);
     if (count != 3 && count != 5) return 2;
     latency = atoi(arguments[1]);
     rate = atoll(arguments[2]);
@@ -154,7 +154,8 @@ int main(int count, char **arguments) {
         if (SSL_CTX_use_certificate_chain_file(context, arguments[3]) != 1 || SSL_CTX_use_PrivateKey_file(context, arguments[4], SSL_FILETYPE_PEM) != 1) return 1;
     }
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (rate) { /* a network's segments and a window, or loopback would hold megabytes that no line has taken */
+    if (rate) { /* segments and the window of a network with 50 ms, or loopback would hold megabytes that no line has taken */
+        window = rate / 20 > 16384 ? rate / 20 : 16384;
         setsockopt(listener, IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof segment);
         setsockopt(listener, SOL_SOCKET, SO_RCVBUF, &window, sizeof window);
     }

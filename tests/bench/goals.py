@@ -52,5 +52,15 @@ def best_files_rate(least: float) -> Goal:
     return Goal(text, lambda it: it[OURS].files_rate / max(it[AZCOPY].files_rate, it[RCLONE].files_rate), least=least)
 
 
+def cpu_a_file(most: float) -> Goal:
+    """Expect at most so many milliseconds of CPU for each file."""
+    return Goal("CPU a file, ms", lambda it: it[OURS].cpu / it[OURS].files * 1000, most=most)
+
+
+def known(text: str, value: float, *, least: float | None = None, most: float | None = None) -> Goal:
+    """Expect this of a value that was measured already."""
+    return Goal(text, lambda _: value, least, most)
+
+
 def staging_costs(most: float) -> Goal:
     return Goal("time with staging, of that without", lambda it: it[STAGED].wall / it[OURS].wall, most=most)

@@ -13,6 +13,7 @@ import httpx
 from tests.bench import report
 from tests.bench.endpoint import SIGNATURE
 from tests.bench.goals import AZCOPY, OURS, RCLONE, Goal
+from tests.bench.row import Asked, Row
 from tests.bench.work import MIB, Work
 from tests.endpoint.operations import checksum
 from tests.endpoint.request import Operation
@@ -50,14 +51,16 @@ class Resumed:
 Client = Callable[[Path, Path, Endpoint], Resumed]
 
 
-def measure(folder: Path, scratch: Path, repeats: int) -> list[str]:
+def measure(asked: Asked) -> list[str]:
     """Let each client take its turns; return the tables of medians and of the goal."""
-    (file,) = folder.iterdir()
     results: dict[str, Resumed] = {}
-    for name, client in CLIENTS.items():
-        runs = [_run(client, file, scratch) for _ in range(repeats)]
-        results[name] = Resumed(statistics.median(run.sent for run in runs), all(run.right for run in runs))
-    return [HEAD, *_table(results), "", *_goal(results[OURS], file.stat().st_size)]
+    with WORK.made(asked) as folder:
+        (file,) = folder.iterdir()
+        size = file.stat().st_size
+        for name, client in CLIENTS.items():
+            runs = [_run(client, file, asked.scratch) for _ in range(asked.repeats)]
+            results[name] = Resumed(statistics.median(run.sent for run in runs), all(run.right for run in runs))
+    return [HEAD, *_table(results), "", *_goal(results[OURS], size)]
 
 
 def _table(results: Mapping[str, Resumed]) -> list[str]:
@@ -160,3 +163,4 @@ CLIENTS: dict[str, Client] = {
     f"{AZCOPY}, the same `azcopy copy`": partial(_azcopy, resume=False),
     f"{RCLONE}, the same `rclone copyto`": _rclone,
 }
+ROW = Row(WORK.name, WORK.title, measure)

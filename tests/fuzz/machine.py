@@ -7,18 +7,17 @@ is a dict: each path's newest finished content. There is a machine for what each
 import itertools
 import shutil
 import tempfile
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import ClassVar
 
 from hypothesis import strategies as st
 
+from tests.fuzz.checked import Checked
 from tests.fuzz.faults import coarse_times, failing_unlinks
 from tests.fuzz.steps import Recorded, step
 from tests.fuzz.writers import Mapped, Writer, rewrite
-from tests.invariants.bed import BLOCK, NFS, Bed, Hooked
-from uploader.blob.store import Label
+from tests.invariants.bed import BLOCK, NFS, Bed
 from uploader.errors import StoreAway
 from uploader.share.filesystem import FileSystem
 
@@ -29,28 +28,11 @@ FULL = st.sampled_from([100, 2 * BLOCK + 9])
 CALLS = st.sampled_from(["head", "put", "stage", "commit", "after put", "after commit"])
 
 
+FOLDERS = ("d", "e")  # the names that the one folder has in turn
+
+
 class Crash(BaseException):
     """SIGKILL, as nearly as one thread can imitate it."""
-
-
-class Checked(Hooked):
-    """A store that tells the machine what is committed, and has hooks after the effect too."""
-
-    def __init__(self, took: Callable[[str, bytes], None]) -> None:
-        super().__init__()
-        self.took = took
-
-    def put(self, name: str, data: bytes, label: Label, etag: str | None) -> str:
-        now = super().put(name, data, label, etag)
-        self.took(name, self.content(name))
-        self._call("after put", name)
-        return now
-
-    def commit(self, name: str, block_ids: list[str], label: Label, etag: str | None) -> str:
-        now = super().commit(name, block_ids, label, etag)
-        self.took(name, self.content(name))
-        self._call("after commit", name)
-        return now
 
 
 class Machine(Recorded):
@@ -75,6 +57,7 @@ class Machine(Recorded):
         self.changed_meanwhile: set[str] = set()
         self.wrong: list[str] = []  # an assertion raised in the store would count as a failed file
         self.numbers = itertools.count()
+        self.where = FOLDERS[0]
 
     def _bed(self) -> Bed:
         return Bed(self.root, self.store, tells=self.tells)
@@ -83,20 +66,32 @@ class Machine(Recorded):
         head = f"{next(self.numbers)} {path} ".encode()
         return (head * (size // len(head) + 1))[:size]
 
-    def _took(self, name: str, content: bytes) -> None:
+    def _took(self, name: str, content: bytes, lost: bytes | None) -> None:
         """Fail for half-written content, unless a writer pauses too long, and for old content over newer."""
-        path = name.removeprefix("run/")
+        path = self._path(name)
         if path in self.changed_meanwhile:
             if not self.coarse:  # else only the comparison before the deletion sees it
                 self.wrong.append(f"{path} changed while it was read")
             return
-        newest, numbers = self.newest.get(path, -1), self._numbers(path, content)
+        if lost is not None:
+            self.wrong.append(f"{name}: {lost[:40]!r} was replaced without a snapshot")
+        newest, numbers = self.newest.get(name, -1), self._numbers(path, content)
         if not numbers:
             self.wrong.append(f"{path}: half-written or mixed")
         elif numbers[-1] < newest:
             self.wrong.append(f"version {numbers[-1]} of {path} over a newer one")
         else:
-            self.newest[path] = next(number for number in numbers if number >= newest)
+            self.newest[name] = next(number for number in numbers if number >= newest)
+
+    def _path(self, name: str) -> str:
+        """Return the path, as the machine calls it, of a blob's name or a name below the session's folder."""
+        folder, _, last = name.removeprefix("run/").rpartition("/")
+        return f"{FOLDERS[0]}/{last}" if folder else last
+
+    def _place(self, path: str) -> str:
+        """Return where it lies now."""
+        folder, _, last = path.rpartition("/")
+        return f"{self.where}/{last}" if folder else last
 
     def _numbers(self, path: str, content: bytes) -> list[int]:
         """Return the versions that this content may be: empty versions are alike.
@@ -118,7 +113,7 @@ class Machine(Recorded):
         if path not in self.writers:
             content = self._new(path, size)
             self.versions.setdefault(path, []).append(content)
-            self.beds[0].write(path, content)
+            self.beds[0].write(self._place(path), content)
             self.model[path] = content
 
     @step(path=PATHS, size=SIZES)
@@ -159,13 +154,22 @@ class Machine(Recorded):
                     self._finished(path, content)
                 return
 
+    @step()
+    def rename_folder(self) -> None:
+        """Give the folder its other name."""
+        old, new = self.where, next(name for name in FOLDERS if name != self.where)
+        if (self.beds[0].folder / old).exists():
+            (self.beds[0].folder / old).rename(self.beds[0].folder / new)
+            self.where = new
+
     @step(path=PATHS)
     def mark(self, path: str) -> None:
         """Somebody makes a file that is called like a completed one; often it gets the inode of one just deleted."""
         target = self._name(path, ".completed")
-        if not self._taken_for_another(path) and not target.exists() and self._content(path):
+        if not self._taken_for_another(path) and not target.exists() and self._contents(path):
             target.parent.mkdir(exist_ok=True)
             self.markers[path] = content = self._new(path, 200)
+            self.beds[0].tick()  # births are as coarse as the kernel's clock
             target.write_bytes(content)
 
     def _taken_for_another(self, path: str) -> bool:
@@ -173,7 +177,8 @@ class Machine(Recorded):
 
         The last section of docs/design.md: a marker that gets its inode is sent.
         """
-        proofs = (bed.completed.proofs.get(("run", path)) for bed in self.beds)
+        names = {path, path.replace(FOLDERS[0], FOLDERS[1], 1)} if "/" in path else {path}
+        proofs = (bed.completed.proofs.get(("run", name)) for bed in self.beds for name in names)
         return any(proof and proof.born is None for proof in proofs)
 
     @step(path=PATHS)
@@ -203,31 +208,13 @@ class Machine(Recorded):
     def work(self, owner: int) -> None:
         self.beds[owner].work()
 
-    @step(owner=OWNERS, call=CALLS, what=st.sampled_from(["away", "append", "arrive", "other", "rewrite"]))
+    @step(owner=OWNERS, call=CALLS, what=st.sampled_from(["away", "append", "arrive", "other", "rewrite", "rename"]))
     def work_disturbed(self, owner: int, call: str, what: str) -> None:
         """Let something happen to a file during a call to the store about it."""
 
         def happens(name: str) -> None:
             self.store.before.clear()
-            path = name.removeprefix("run/")
-            match what:
-                case "crash":
-                    raise Crash
-                case "away":
-                    raise StoreAway("the reply is lost")
-                case "append":
-                    if call == "stage" and path in self.writers:
-                        self.changed_meanwhile.add(path)  # before the last look at it
-                    self.append(path, 100)
-                case "arrive":
-                    self.arrive(path, 200)
-                case "rewrite":
-                    if call == "stage" and path not in self.writers:
-                        self.changed_meanwhile.add(path)
-                    self.rewrite(path)
-                case _:
-                    self.beds[1 - owner].scan()
-                    self.beds[1 - owner].work()
+            self._disturb(owner, self._path(name), call, what)
 
         self.beds[owner].scan()
         self.store.before[call] = happens
@@ -237,6 +224,28 @@ class Machine(Recorded):
             self.crash(owner)
         self.store.before.clear()
         self.changed_meanwhile.clear()
+
+    def _disturb(self, owner: int, path: str, call: str, what: str) -> None:
+        match what:
+            case "crash":
+                raise Crash
+            case "away":
+                raise StoreAway("the reply is lost")
+            case "append":
+                if call == "stage" and path in self.writers:
+                    self.changed_meanwhile.add(path)  # before the last look at it
+                self.append(path, 100)
+            case "arrive":
+                self.arrive(path, 200)
+            case "rewrite":
+                if call == "stage" and path not in self.writers:
+                    self.changed_meanwhile.add(path)
+                self.rewrite(path)
+            case "rename":
+                self.rename_folder()
+            case _:
+                self.beds[1 - owner].scan()
+                self.beds[1 - owner].work()
 
     @step(owner=OWNERS, call=CALLS)
     def die_at_work(self, owner: int, call: str) -> None:
@@ -270,6 +279,27 @@ class Machine(Recorded):
         self.die_at_work(owner, "put")
         self.unlinks_fail(owner, "give_back", first)
 
+    @step(owner=OWNERS, path=PATHS, first=st.sampled_from([0, 1]), second=st.booleans())
+    def take_back_by_halves(self, owner: int, path: str, first: int, *, second: bool) -> None:
+        """Write to what was sent, perhaps when the next of its name is there; then the way back stops half-way."""
+        self.arrive(path, 100)
+        self.scan(owner)
+        self.work(owner)
+        self.rewrite(path)
+        if second:
+            self.arrive(path, 200)
+        self.unlinks_fail(owner, "sweep", first)
+
+    @step(owner=OWNERS, path=PATHS)
+    def rename_what_was_sent(self, owner: int, path: str) -> None:
+        """Let nobody remember it who sweeps it then."""
+        self.arrive(path, 100)
+        self.scan(owner)
+        self.work(owner)
+        self.rename_folder()
+        self.crash(owner)
+        self.sweep(owner)
+
     @step(owner=OWNERS)
     def sweep(self, owner: int) -> None:
         """A writer that pauses for longer than settling and retention may lose its file, but not what it had written."""
@@ -295,20 +325,22 @@ class Machine(Recorded):
             getattr(self, what)(owner)
 
     def _name(self, path: str, suffix: str = "") -> Path:
-        return self.beds[0].folder / (path + suffix)
+        return self.beds[0].folder / (self._place(path) + suffix)
 
     def _there(self, path: str) -> bool:
         names = ["", ".processing"] if path in self.markers else ["", ".processing", ".completed"]
         return any(self._name(path, suffix).exists() for suffix in names)
 
-    def _content(self, path: str) -> bytes | None:
-        return self.store.content(f"run/{path}") if self.store.head(f"run/{path}") else None
+    def _contents(self, path: str) -> list[bytes]:
+        """Return what the store has of a path, under whatever name its folder had."""
+        names = [f"run/{path}", *(f"run/{path.replace('d', folder, 1)}" for folder in FOLDERS[1:] if "/" in path)]
+        return [content for name in names if (content := self.store.held(name)) is not None]
 
     def check(self) -> None:
         """No content is lost: each finished version is on the share or in the store."""
         assert not self.wrong, self.wrong[0]
         for path, content in self.model.items():
-            assert self._there(path) or self._content(path) == content, f"{path} is lost"
+            assert self._there(path) or content in self._contents(path), f"{path} is lost"
         for path, content in self.markers.items():
             marker = self._name(path, ".completed")
             assert marker.exists(), f"the marker of {path} is gone"
@@ -326,10 +358,10 @@ class Machine(Recorded):
             self.beds[0].settle()
             assert not self.wrong, self.wrong[0]
             kept = self._kept()
-            left = [name for name in self.beds[0].names() if not name.startswith(tuple(kept))]
+            left = [name for name in self.beds[0].names() if self._path(_plain(name)) not in kept]
             assert not left, f"{left} are left"
             for path, content in self.model.items():
-                assert self._content(path) == content or path in kept, f"{path} is not in the store as it was finished"
+                assert content in self._contents(path) or path in kept, f"{path} is not in the store as it was finished"
         finally:
             for writer in self.writers.values():
                 writer.close()
@@ -346,13 +378,17 @@ class Machine(Recorded):
         bed = self.beds[0]
         if bed.share.tells.births:
             return set()
-        kept = {name.removesuffix(".completed") for name in bed.files.kept()}
+        kept = {self._path(_plain(name)) for name, why in bed.files.kept().items() if why.startswith("kept: ")}
         return {path for path in kept if self._holds(path)}
 
     def _holds(self, path: str) -> bool:
         """Tell whether the newest content lies on the share."""
         names = [self._name(path, suffix) for suffix in ("", ".processing", ".completed")]
         return any(name.exists() and name.read_bytes() == self.model.get(path) for name in names)
+
+
+def _plain(name: str) -> str:
+    return name.removesuffix(".completed").removesuffix(".processing")
 
 
 class Blind(Machine):

@@ -407,16 +407,33 @@ def test_a_marker_in_place_of_a_completed_file_is_kept(bed: Bed, again: Callable
     assert bed.content("x") == b"content"
 
 
-@pytest.mark.parametrize(("later", "kept"), [(b"content and more", False), (b"another one", True)])
+@pytest.mark.parametrize(
+    ("content", "later", "kept"),
+    [(b"content", b"content and more", False), (b"content", b"another one", True), (b"", b"content", False)],
+)
 def test_without_birth_times_a_file_that_goes_on_is_known_by_its_beginning(
-    make: Callable[..., Bed], later: bytes, kept: bool
+    make: Callable[..., Bed], content: bytes, later: bytes, kept: bool
 ) -> None:
     bed = make(tells=NFS)
-    bed.write("x", b"content")
+    bed.write("x", content)
     bed.upload("x")
     (bed.folder / "x.completed").write_bytes(later)
     make(bed).walk()
     assert bed.names() == ["x.completed" if kept else "x"]
+
+
+def test_without_birth_times_a_marker_with_the_inode_of_an_empty_file_that_was_deleted_is_kept(
+    make: Callable[..., Bed],
+) -> None:
+    """An empty beginning is that of every file: the receipt says that the file is gone."""
+    bed = make(tells=NFS)
+    bed.write("x", b"")
+    bed.upload("x")
+    bed.completed.write_receipts(bed.files, ["x"])
+    (bed.folder / "x.completed").write_bytes(b"somebody's own")  # as if it were another file with the same inode
+    bed = make(bed)
+    bed.walk()
+    assert (bed.names(), list(bed.files.kept())) == (["x.completed"], ["x.completed"])
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -288,6 +288,40 @@ def test_at_the_end_all_receipts_become_one_blob(bed: Bed, service: Service) -> 
     assert service.stop("run", drain=True).state is SessionState.ENDED
 
 
+class Killed(BaseException):
+    """The death of the process."""
+
+
+@pytest.mark.parametrize("at", ["journals", "record"])
+def test_killed_at_its_end_a_session_keeps_the_result_that_knows_most(
+    bed: Bed, service: Service, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """Whoever comes next finds the journals, or the result: without journals it would be one of nothing sent."""
+    bed.write("x", b"content")
+    _until_empty(bed, service)
+    service.stop("run", drain=False)
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        if at == "journals":
+            patch.setattr(bed.completed.receipts, "forget", killed)
+        else:
+            patch.setattr(service.runs, "forget", killed)
+        with pytest.raises(Killed):
+            bed.walk()
+    before = service.results.get("run")
+    assert (len(journals(bed)), service.records.get("run") is None) == (1 if at == "journals" else 0, False)
+    bed.walk()
+    assert (journals(bed), service.records.get("run")) == ([], None)
+    result = service.results.get("run")
+    assert before
+    assert result
+    assert (result.files, result.bytes, result.receipts) == (before.files, before.bytes, before.receipts)
+    assert (result.files.sent, result.bytes) == (1, 7)
+
+
 def _until_empty(bed: Bed, service: Service) -> None:
     """Send and sweep all that is there, as the threads of a shard do."""
 

@@ -8,12 +8,17 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from tests.invariants.bed import Bed
+from tests.invariants.bed import STARTED, Bed
 from tests.share.test_entry import listener
 from tests.support.programs import TOP
-from uploader.errors import BadRequest, NameRefused
+from uploader.errors import BadRequest, NameRefused, StoreRefused
 from uploader.naming import MAX_PARTS, TEMPORARY
+from uploader.session import Session, State
+from uploader.sessions.ending import result
 from uploader.sessions.service import Service
+from uploader.share.paths import opened
+from uploader.share.scan import scan
+from uploader.sweep.seal import Sealed
 from uploader.telemetry.text import shown
 
 SENT = [
@@ -187,3 +192,74 @@ def test_a_refusal_of_the_name_is_final(bed: Bed) -> None:
     shown = bed.files.describe("x")
     assert shown
     assert (shown.state, shown.next_try) == ("failed", None)
+
+
+def test_a_file_that_is_refused_holds_the_drain_and_stands_in_the_result_of_a_stop_at_once(
+    make: Callable[..., Bed],
+) -> None:
+    """Whoever chose `refuse` decides: removing the blob lets the file go, a stop at once ends without it, and says so."""
+    bed = make(on_conflict="refuse")
+    for content in b"first", b"other":
+        bed.write("x", content)
+        bed.upload("x")
+        bed.due()
+    bed.discovery.drain()
+    bed.settle()
+    assert not bed.discovery.finished
+    bed.give_back()
+    with opened(bed.share.fd, "run") as top:
+        ended = result(Session("run", State.STOPPED, 0, STARTED), Sealed({}), bed.files, scan(top, bed.discovery.rule))
+    assert (bed.names(), ended.files.left_behind, ended.files.failed) == (["x"], 1, 1)
+    (left,) = ended.left_behind
+    assert left.path == "x"
+    assert left.reason.endswith("refused")
+
+
+def test_all_kinds_lie_side_by_side_and_none_stops_another(make: Callable[..., Bed]) -> None:
+    """Each in a folder of its own; and one whose name the store refuses, one that it refuses, one that ends in a fault."""
+    bed = make(temporary=".filling")
+    sent, shown_too, alone = {"good"}, {"named", "refused", "fault"}, set[str]()
+    for name in *sent, *shown_too:
+        bed.write(name, b"x")
+    kinds = (SENT, sent), ([one for one in SHOWN if not one.endswith("/")], shown_too), (ALONE, alone)
+    for at, (paths, into) in enumerate(kinds):
+        for number, path in enumerate(paths):
+            put(bed, f"{at}-{number}/{path}")
+            into.add(f"{at}-{number}/{path}")
+    for number, (name, make_one) in enumerate(OBJECTS.items()):
+        (bed.folder / f"o-{number}").mkdir()
+        make_one(bed.folder / f"o-{number}/{name}")
+        shown_too.add(f"o-{number}/{name.removesuffix('.completed').removesuffix('.processing')}")
+    errors = {"run/named": NameRefused("no"), "run/refused": StoreRefused("403"), "run/fault": ZeroDivisionError()}
+
+    def fails(name: str) -> None:
+        if name in errors:
+            raise errors[name]
+
+    bed.store.before["put"] = fails
+    bed.discovery.drain()
+    for _ in range(3):
+        bed.scan()
+        bed.work()
+        bed.walk()
+    assert set(reasons(bed)) == {shown(path) for path in shown_too}
+    assert all(reasons(bed).values())
+    assert {name.removeprefix("run/") for name in bed.store.writes} == sent
+    assert alone <= set(bed.names())
+    assert not sent & set(bed.names())
+    assert not bed.discovery.finished
+    errors.clear()
+    bed.settle()
+    bed.scan()
+    assert bed.discovery.finished, "only what can never be sent is left"
+    assert {"run/refused", "run/fault"} <= set(bed.store.writes)
+
+
+@pytest.mark.parametrize("extensions", [".bin", ".BIN"])
+def test_a_file_with_another_extension_is_left_alone(make: Callable[..., Bed], extensions: str) -> None:
+    bed = make(extensions=extensions)
+    for path in "x.bin", "a/Y.BIN", "x.txt", "bin", "a.bin/z":
+        put(bed, path)
+    drain(bed)
+    assert (bed.names(), reasons(bed)) == (["a.bin/z", "bin", "x.txt"], {})
+    assert sorted(bed.store.writes) == ["run/a/Y.BIN", "run/x.bin"]

@@ -10,7 +10,7 @@ import pytest
 from tests.invariants.bed import BLOCK, NFS, Bed
 from uploader.blob.checksum import crc64
 from uploader.blob.store import Label, Stored
-from uploader.errors import StoreAway
+from uploader.errors import StoreAway, StoreRefused
 from uploader.share.handle import Handle
 from uploader.sweep import proofs, verdict
 
@@ -83,6 +83,25 @@ def test_a_store_that_is_away_proves_nothing(bed: Bed) -> None:
     bed.walk()
     assert bed.names() == ["x.completed"]
     assert not bed.files.kept(), "that passes by itself"
+
+
+def test_a_store_that_refuses_to_answer_is_told_with_the_file(bed: Bed) -> None:
+    """Else the file would stay for ever, and keep its session from ending, without a word."""
+    bed.write("x", b"content")
+    bed.upload("x")
+    after = bed.again()
+
+    def refuse(_: str) -> None:
+        raise StoreRefused("409 BlobUsesCustomerSpecifiedEncryption")
+
+    after.store.before["head"] = refuse
+    after.walk()
+    assert after.names() == ["x.completed"]
+    assert after.files.kept() == {"x.completed": "the file cannot be deleted: 409 BlobUsesCustomerSpecifiedEncryption"}
+    after.store.before.clear()
+    after.walk()
+    assert (after.names(), after.files.kept()) == ([], {})
+    after.close()
 
 
 @pytest.mark.parametrize("restarted", [False, True])

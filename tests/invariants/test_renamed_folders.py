@@ -9,7 +9,7 @@ import pytest
 from tests.invariants.bed import NFS, Bed
 from uploader.blob.checksum import crc64
 from uploader.blob.store import Label, Stored
-from uploader.errors import ListRefused
+from uploader.errors import ListRefused, StoreRefused
 from uploader.share.claim import Claim
 from uploader.sweep import origins
 
@@ -205,8 +205,9 @@ def test_killed_between_receipt_and_deletion_a_moved_file_has_one_receipt_and_co
     assert sum(journal.stat().st_size > 0 for journal in (bed.root / ".nfs-watch/receipts/run").iterdir()) == 1
 
 
-def test_where_the_blobs_may_not_be_listed_the_status_says_so_and_what_to_do(
-    make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [ListRefused("no permission"), StoreRefused("400 no such list")])
+def test_where_the_blobs_cannot_be_listed_the_status_says_so_and_what_to_do(
+    make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch, error: StoreRefused
 ) -> None:
     bed = make()
     bed.write("old/x", b"x")
@@ -215,12 +216,12 @@ def test_where_the_blobs_may_not_be_listed_the_status_says_so_and_what_to_do(
     bed = make(bed)
 
     def refused(_: str) -> Iterator[tuple[str, Stored]]:
-        raise ListRefused("no")
+        raise error
 
     monkeypatch.setattr(bed.store, "below", refused)
     bed.walk()
     (reason,) = bed.files.kept().values()
-    assert "the credentials may not list the others" in reason
+    assert f"cannot be listed ({error})" in reason
     (bed.folder / "new/x.completed").rename(bed.folder / "new/x")
     bed.settle()
     assert (bed.names(), bed.content("new/x"), bed.files.kept()) == ([], b"x", {})

@@ -241,19 +241,22 @@ def test_another_users_mark_keeps_no_claim(bed: Bed, monkeypatch: pytest.MonkeyP
     assert mark.until() > bed.share.server_time()
 
 
+@pytest.mark.parametrize("at", ["mark", "record"])
 def test_killed_between_the_mark_and_its_record_a_swept_session_is_forgotten_by_the_next_walk(
-    bed: Bed, service: Service, monkeypatch: pytest.MonkeyPatch
+    bed: Bed, service: Service, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
+    """The mark goes first: without its record nobody would come to it."""
     Mark(bed.share, "run").set()
     service.stop("run", drain=False)
 
-    def killed(_: str) -> None:
+    def killed(*_: object) -> None:
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(service.records, "remove", killed)
+        patch.setattr(Mark if at == "mark" else service.records, "remove", killed)
         with pytest.raises(Killed):
             service.swept("run", Sealed({}))
     assert service.records.get("run")
     bed.walk()
     assert service.records.get("run") is None
+    assert not list((bed.root / OWN / "given-back").iterdir())

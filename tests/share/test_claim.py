@@ -110,6 +110,19 @@ def test_a_give_back_that_was_killed_half_way_is_ended_by_the_next(tmp_path: Pat
     assert names(tmp_path) == {"x": "content"}
 
 
+def test_who_gives_back_says_so_before_and_after(tmp_path: Path, claim: Claim) -> None:
+    """The mark holds for as long as a call may take: whoever slept between link and unlink says it once more."""
+    told: list[list[str]] = []
+    claim = Claim(claim.folder, "x", lambda: told.append(sorted(names(tmp_path))))
+    write(tmp_path, x_processing="content")
+    claim.give_back()
+    assert told == [["x.processing"], ["x"]]
+    told.clear()
+    os.link(tmp_path / "x", tmp_path / "x.processing")
+    claim.finish()
+    assert told == [["x", "x.processing"], ["x"]]
+
+
 HALVES = [
     (("x.processing", "x"), "", "x"),
     (("x.processing", "x"), "x.completed", "x"),

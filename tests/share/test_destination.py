@@ -6,12 +6,14 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from tests.endpoint.server import Endpoint
 from tests.share.test_entry import ODD
-from tests.support.programs import shard, wait_for
+from tests.support.programs import Server, shard, wait_for
 from uploader.errors import BadConfiguration
 from uploader.share.destination import NAME, Destination, destination, settle
 from uploader.share.mount import OWN
@@ -110,3 +112,55 @@ def test_a_second_installation_ends_with_both_names(root: Path, tmp_path: Path, 
     finally:
         moved.kill()
     assert b'"container":"others"' in (root / NAME).read_bytes()
+
+
+def _status(server: Server) -> dict[str, Any]:
+    (one,) = httpx.get(f"{server.url}/v1/watch/status?session=run", timeout=60).json()["sessions"]
+    return dict(one)
+
+
+def _call(server: Server, call: str) -> None:
+    answer = httpx.post(f"{server.url}/v1/watch/{call}", json={"session": "run"}, timeout=60)
+    assert answer.status_code in {201, 202}, answer.text
+
+
+def _blobs(endpoint: Endpoint, container: str) -> list[str]:
+    return [name for name in endpoint.store.blobs(container) if "/.receipts/" not in name]
+
+
+@pytest.mark.parametrize("swept", [True, False], ids=["as documented", "without its first step"])
+def test_a_share_is_moved_to_another_store_on_purpose(
+    root: Path, tmp_path: Path, endpoint: Endpoint, swept: bool
+) -> None:
+    """docs/operations.md, Another destination. Where files of the old store still lie there they are kept, and shown."""
+    with ExitStack() as stack:
+        old = shard(tmp_path, root, endpoint.connection_string, retention=0.2 if swept else 3600)
+        new = shard(tmp_path, root, endpoint.connection_string, container="others")
+        stack.callback(old.kill)
+        stack.callback(new.kill)
+        old.up()
+        _call(old, "start")
+        (root / "run/x").write_bytes(b"x")
+        wait_for(lambda: _blobs(endpoint, "uploads") == ["run/x"], "the file to be in the old store")
+        if swept:
+            _call(old, "stop")
+            wait_for(lambda: _status(old)["state"] == "ended", "the session to end")
+        else:
+            wait_for((root / "run/x.completed").exists, "the file to be completed")
+        old.kill()
+        (root / NAME).unlink()
+        new.up()
+        if swept:
+            _call(new, "start")
+            (root / "run/y").write_bytes(b"y")
+        else:
+            wait_for(lambda: _status(new)["files"]["failed"] == 1, "the file to be shown")
+            (shown,) = _status(new)["current"]
+            assert shown["path"] == "x.completed"
+            assert "there is no blob of this name" in shown["error"]
+            (root / "run/x.completed").rename(root / "run/x")
+        wait_for(lambda: _blobs(endpoint, "others") == ["run/y" if swept else "run/x"], "the file in the new store")
+        _call(new, "stop")
+        wait_for(lambda: _status(new)["state"] == "ended", "the session to end")
+        assert os.listdir(root / "run") == []
+        assert _blobs(endpoint, "uploads") == ["run/x"]

@@ -40,8 +40,8 @@ class Checker:
         try:
             while not self._end.wait(0.3):
                 with self.ledger.lock:
-                    files = [file for file in self.ledger.files.values() if file.landed > file.gone]
-                for file in files:
+                    files = {id(file): file for file in self.ledger.files.values() if file.landed > file.gone}
+                for file in files.values():
                     self._look(file)
                 self.peak = most([self.peak, *(held(pid) for pid in self.pids())])
                 self.counted["looks at the whole share"] += 1
@@ -52,9 +52,11 @@ class Checker:
     def _look(self, file: File) -> None:
         version = file.landed
         # A file goes from plain to processing to completed, and back: of three looks one meets it.
-        if any(self._there(file.path, suffix) for _ in range(3) for suffix in SUFFIXES):
+        # With two names the newer is asked first: the folder gets it only once.
+        names = [name for _ in range(3) for name in file.names[::-1] if any(self._there(name, end) for end in SUFFIXES)]
+        if names:
             if file.lost_with_container > NEVER and file.committed < file.lost_with_container:
-                self._send_again(file)
+                self._send_again(names[0])
             return
         if file.landed == version:
             self.ledger.vanished(file, version)
@@ -62,17 +64,17 @@ class Checker:
     def _there(self, path: str, suffix: str) -> bool:
         return os.path.lexists(f"{self.root}/{path}{suffix}")
 
-    def _send_again(self, file: File) -> None:
+    def _send_again(self, path: str) -> None:
         """Do what docs/operations.md says of file.unproven: rename the file whose blob went with its container."""
-        if not self._there(file.path, ".completed"):
-            self._kept.pop(file.path, None)
+        if not self._there(path, ".completed"):
+            self._kept.pop(path, None)
             return
-        if time.monotonic() - self._kept.setdefault(file.path, time.monotonic()) < UNPROVEN_AFTER:
+        if time.monotonic() - self._kept.setdefault(path, time.monotonic()) < UNPROVEN_AFTER:
             return
-        del self._kept[file.path]
-        completed, plain = f"{self.root}/{file.path}.completed", f"{self.root}/{file.path}"
+        del self._kept[path]
+        completed, plain = f"{self.root}/{path}.completed", f"{self.root}/{path}"
         with contextlib.suppress(FileNotFoundError):
-            if self._there(file.path, "") or self._there(file.path, ".processing"):
+            if self._there(path, "") or self._there(path, ".processing"):
                 os.unlink(completed)  # a newer file waits for its name
             else:
                 os.rename(completed, plain)

@@ -14,15 +14,21 @@ RECEIPTS = "/.receipts/"  # in the names of blobs that are no file of a producer
 
 @dataclass
 class File:
-    """One name. Versions count from 0; NEVER means none yet."""
+    """One name, or two of them where its folder is renamed. Versions count from 0; NEVER means none yet."""
 
     path: str
+    other: str = ""  # the name that it gets, or has, when its folder is renamed
     prints: list[Print] = field(default_factory=list)
     unfinished: set[Print] = field(default_factory=set)  # beginnings that lay longer than a writer may pause
     landed: int = NEVER  # the newest version that got its name
     committed: int = NEVER  # the newest in the store, since the container was made
     lost_with_container: int = NEVER  # the newest that was in a container when that was deleted
     gone: int = NEVER  # the newest that was seen to have left the share
+
+    @property
+    def names(self) -> list[str]:
+        """The names under which it may be on the share, and in the store."""
+        return [self.path, self.other] if self.other else [self.path]
 
     def version(self, found: Print) -> int | None:
         """Return the newest version of this content."""
@@ -51,6 +57,21 @@ class Ledger:
         """Note that this version has its name now."""
         with self.lock:
             self.files[path].landed = version
+
+    def also(self, path: str, other: str) -> None:
+        """Note the name that a file is about to get because its folder is renamed."""
+        with self.lock:
+            file = self.files[path]
+            file.other = other
+            self.files[other] = file
+
+    def replaced(self, path: str, before: Print, now: Print, kept: Iterable[Print]) -> None:
+        """Check that content which is replaced, and does not go on in the new one, is kept (I12)."""
+        with self.lock:
+            self.counted["commits over other content"] += 1
+            file = self.files.get(path)
+            if before and before != now and before not in kept and not (file and before in file.unfinished):
+                self.wrong.append(f"replaced without a snapshot: {path} {before[:3]}")
 
     def paused(self, path: str, beginning: Print) -> None:
         """Note that a writer was held up for longer than it may pause, so its beginning may be sent."""
@@ -94,12 +115,14 @@ class Ledger:
         """Check that the store has the newest version of every name, and nothing else."""
         with self.lock:
             for path, file in self.files.items():
-                blob = blobs.get(path)
+                there = [blobs[name] for name in file.names if name in blobs]
                 newest = len(file.prints) - 1
-                if blob is None:
+                if not there:
                     if file.landed > file.lost_with_container:
                         self.wrong.append(f"not in the store: {path}")
-                elif file.version(content(blob.committed or [])) != newest and newest > file.lost_with_container:
+                elif newest > file.lost_with_container and not any(
+                    file.version(content(blob.committed or [])) == newest for blob in there
+                ):
                     self.wrong.append(f"not the newest version in the store: {path}")
             self.wrong += [
                 f"in the store, but nobody wrote it: {path}"
@@ -110,7 +133,8 @@ class Ledger:
     def waiting(self) -> int:
         """Return how many names have a version that is not in the store yet."""
         with self.lock:
-            return sum(file.landed > max(file.committed, file.lost_with_container) for file in self.files.values())
+            files = {id(file): file for file in self.files.values()}.values()
+            return sum(file.landed > max(file.committed, file.lost_with_container) for file in files)
 
 
 def content(blocks: list[Block]) -> Print:
@@ -129,7 +153,8 @@ class CheckedStore(Store):
         self, container: str, name: str, block: Block, headers: Mapping[str, str], metadata: Mapping[str, str]
     ) -> Blob:
         with self._lock:
-            return self._heard(name, super().put_blob(container, name, block, headers, metadata))
+            before = self._before(container, name)
+            return self._heard(name, before, super().put_blob(container, name, block, headers, metadata))
 
     def put_block_list(
         self,
@@ -140,14 +165,23 @@ class CheckedStore(Store):
         metadata: Mapping[str, str],
     ) -> Blob:
         with self._lock:
-            return self._heard(name, super().put_block_list(container, name, wanted, headers, metadata))
+            before = self._before(container, name)
+            return self._heard(name, before, super().put_block_list(container, name, wanted, headers, metadata))
 
     def drop(self, container: str, being_deleted: float = 0) -> None:
         with self._lock:
             super().drop(container, being_deleted)
             self.ledger.container_deleted()
 
-    def _heard(self, name: str, blob: Blob) -> Blob:
+    def _before(self, container: str, name: str) -> Print | None:
+        there = self.container(container).get(name)
+        return content(there.committed) if there and there.committed is not None else None
+
+    def _heard(self, name: str, before: Print | None, blob: Blob) -> Blob:
         if RECEIPTS not in name:
-            self.ledger.took(name, content(blob.committed or []))
+            now = content(blob.committed or [])
+            self.ledger.took(name, now)
+            if before is not None:
+                kept = [content(one.committed or []) for one in blob.snapshots.values()]
+                self.ledger.replaced(name, before, now, kept)
         return blob

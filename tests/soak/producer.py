@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from awscrt.checksums import crc64nvme
-
-from tests.soak.content import BLOCK, Print, fingerprint, pieces
+from tests.soak.content import BLOCK, fingerprint, pieces
 from tests.soak.ledger import Ledger
+from tests.soak.writers import Writers, print_of
 
 MIB = 1024 * 1024
 FEW = 2
+SLOW = 6
 ODD_NAMES = [
     "a b.bin", "100%.bin", "q?x=1.bin", "#.bin", "a+b&c;d.bin", "'\"`$(x).bin", "-rf.bin", "naïve.bin", "nai\u0308ve.bin",
     "数据.bin", "🚀.bin", "%2e%2e.bin", "%41.bin", "x.processing.bin", "completed", "a..b", "<b>&amp;.bin", "~x.bin",
@@ -32,6 +32,7 @@ class Producer:
         self.session = session
         self.random = random.Random(seed)
         self.ledger = ledger
+        self.writers = Writers(self.folder, ledger)
         self.largest = largest
         self.burst = burst
         self.may_pause = may_pause
@@ -59,7 +60,7 @@ class Producer:
         self._leave_alone()
         kinds: dict[Callable[[], None], int] = {
             self._one: 40, self._again: 20, self._slowly: 6, self._odd: 8, self._deep: 8, self._empty: 4,
-            self._burst: 3, self._large: 2, self._again_and_again: 4,
+            self._burst: 3, self._large: 2, self._again_and_again: 4, self._mapped: 4, self._rewrite: 6, self._rename: 4,
         }  # fmt: skip
         try:
             self._large()
@@ -74,8 +75,8 @@ class Producer:
         self._number += 1
         return f"{folder}{self._number:06}.bin"
 
-    def _move_in(self, name: str, size: int) -> None:
-        """Write under a hidden name, then rename into place."""
+    def _move_in(self, name: str, size: int, *, again: bool = True) -> None:
+        """Write under a hidden name, then rename into place. `again`: the name may come again."""
         path = f"{self.session}/{name}"
         target = self.folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +89,8 @@ class Producer:
                 file.write(piece)
         hidden.rename(target)
         self.ledger.landed(path, version)
-        self.names.append(name)
+        if again:
+            self.names.append(name)
 
     def _size(self) -> int:
         return int(
@@ -139,15 +141,43 @@ class Producer:
         self.ledger.counted[f"files of {largest // 2 // MIB} to {largest // MIB} MiB"] += 1
         self._move_in(self._name("large/"), self.random.randrange(largest // 2, largest))
 
+    def _beside(self, work: Callable[..., None], *given: object) -> None:
+        """Let a writer that takes its time run beside the others, of which there are a few."""
+        self._slow = [thread for thread in self._slow if thread.is_alive()]
+        if len(self._slow) < SLOW:
+            self._slow.append(threading.Thread(target=self._guarded, args=(work, *given), daemon=True))
+            self._slow[-1].start()
+
+    def _guarded(self, work: Callable[..., None], *given: object) -> None:
+        try:
+            work(*given)
+        except BaseException as error:
+            self.ledger.wrong.append(f"a writer itself failed: {error!r}")
+            raise
+
     def _slowly(self) -> None:
         """Write in place, a piece at a time, with pauses that are shorter than the time to settle."""
-        self._slow = [thread for thread in self._slow if thread.is_alive()]
-        if len(self._slow) < 4:
-            size, pauses = self.random.randrange(16, 8 * BLOCK), self.random.uniform(0.05, self.may_pause / 3)
-            self._slow.append(
-                threading.Thread(target=self._append, args=(self._name("slow/"), size, pauses), daemon=True)
-            )
-            self._slow[-1].start()
+        pause = self.random.uniform(0.05, self.may_pause / 3)
+        self._beside(self._append, self._name("slow/"), self.random.randrange(16, 8 * BLOCK), pause)
+
+    def _mapped(self) -> None:
+        """Through a mapping, with pauses that may be longer than the time to settle: the share's file system tells."""
+        size, pause = self.random.randrange(16, 5 * BLOCK), self.random.uniform(0, 2 * self.may_pause)
+        self._beside(self.writers.mapped, self._name("mapped/"), size, pause)
+
+    def _rewrite(self) -> None:
+        """In this thread: no newer version of the name may come meanwhile."""
+        if self.names:
+            self.writers.rewrite(self.random.choice(self.names[-8:]))
+
+    def _rename(self) -> None:
+        old = self._name("renamed/").removesuffix(".bin")
+        names = [f"{number}.bin" for number in range(self.random.randrange(1, 12))]
+        self._beside(self.writers.renamed, old, f"{old} by now", names, self._arrive, self.random.random())
+
+    def _arrive(self, name: str, size: int) -> None:
+        """Move a file in whose name does not come again."""
+        self._move_in(name, size, again=False)
 
     def _append(self, name: str, size: int, pause: float) -> None:
         path, target = f"{self.session}/{name}", self.folder / name
@@ -162,7 +192,7 @@ class Producer:
                 began = time.monotonic()
                 time.sleep(pause)
                 if time.monotonic() - began > self.may_pause and not last:
-                    self.ledger.paused(path, _print_of(data[: offset + step]))
+                    self.ledger.paused(path, print_of(data[: offset + step]))
             self.ledger.counted["slow writers"] += 1
         self.ledger.landed(path, version)
 
@@ -176,7 +206,3 @@ class Producer:
     def untouched(self) -> bool:
         """Tell whether the files that nobody may touch are as they were."""
         return all((self.folder / name).read_bytes() == data for name, data in self.left_alone.items())
-
-
-def _print_of(data: bytes) -> Print:
-    return tuple((len(data[at : at + BLOCK]), crc64nvme(data[at : at + BLOCK])) for at in range(0, len(data), BLOCK))

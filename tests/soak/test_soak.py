@@ -51,6 +51,7 @@ def put(store: CheckedStore, content: tuple[tuple[int, int], ...], path: str = P
 def test_the_checker_accepts_each_finished_version_in_turn(store: CheckedStore) -> None:
     """No false alarm where a name is written again."""
     assert put(store, FIRST) == []
+    store.snapshot("uploads", PATH, {})
     assert put(store, SECOND) == []
     store.ledger.check_end(store.blobs("uploads"))
     assert store.ledger.wrong == []
@@ -75,6 +76,29 @@ def test_the_checker_sees_an_old_version_over_a_newer_one(store: CheckedStore) -
     """Two owners could do this without conditional writes (I9)."""
     put(store, SECOND)
     assert "went over" in put(store, FIRST)[0]
+
+
+def test_the_checker_sees_content_that_is_replaced_without_a_snapshot(store: CheckedStore) -> None:
+    """Other content under a blob's name would vanish without a trace (I12)."""
+    put(store, FIRST)
+    assert "replaced without a snapshot" in put(store, SECOND)[0]
+
+
+def test_the_checker_knows_both_names_of_a_file_whose_folder_is_renamed(store: CheckedStore, tmp_path: Path) -> None:
+    """Wherever it lies, and under whichever name it was sent; nowhere else."""
+    store.ledger.also(PATH, "s/now/x.bin")
+    file = store.ledger.files[PATH]
+    checker = Checker(tmp_path, store.ledger, list)
+    (tmp_path / "s/now").mkdir(parents=True)
+    (tmp_path / "s/now/x.bin.processing").write_bytes(b"")
+    checker._look(file)
+    (tmp_path / "s/now/x.bin.processing").unlink()
+    assert put(store, SECOND, "s/now/x.bin") == []
+    checker._look(file)
+    store.ledger.check_end(store.blobs("uploads"))
+    assert store.ledger.wrong == []
+    put(store, FIRST)
+    assert "went over" in store.ledger.wrong[0]
 
 
 def test_the_checker_sees_an_old_version_or_none_in_the_end(store: CheckedStore) -> None:

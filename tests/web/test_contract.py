@@ -1,7 +1,5 @@
-"""The contract against the real programs: schemathesis, the contract's own examples, and what docs/api.md shows."""
+"""The contract against the real programs: schemathesis, the contract's own examples, and the rules that it gives."""
 
-import json
-import os
 import re
 import subprocess
 import sys
@@ -12,18 +10,14 @@ from typing import Any
 
 import httpx
 import pytest
-from azure.storage.blob import ContainerClient
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.need import need
 from tests.support.cluster import Cluster, cluster
-from tests.support.programs import TOP
 from uploader.session import NAME_RULE, check_extensions, check_name
 from uploader.web.openapi.document import ERRORS, MODELS, document
 from uploader.web.openapi.models import EXTENSION_PATTERN, NAME_PATTERN, Status
 
-API = TOP / "docs/api.md"
 SCHEMATHESIS = Path(sys.executable).parent / "schemathesis"
 
 
@@ -75,7 +69,9 @@ def _schemathesis(url: str, folder: Path, drawn: list[str]) -> subprocess.Popen[
     # An integer written as 1.0 is valid JSON Schema and refused here; a shard that does not exist is a 400 too.
     argv += ["--exclude-checks", "positive_data_acceptance"]
     # The stream never ends by itself: it is looked at below.
-    argv += ["--exclude-path", "/v1/watch/events", "--request-timeout", "60", "--no-shrink", *drawn]
+    argv += ["--exclude-path", "/v1/watch/events", "--no-shrink", *drawn]
+    # `wait` makes an answer take up to 60 s: these bound a hang only.
+    argv += ["--request-timeout", "120", "--max-response-time", "120"]
     return subprocess.Popen(argv, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
@@ -191,64 +187,3 @@ def test_the_event_stream_carries_the_status(clean: Cluster, name: str) -> None:
                     break
     assert status.sessions[0].bytes.uploaded == 1000
     assert status.shards[0].sessions == ["seen"]
-
-
-# docs/api.md
-
-
-def _blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", API.read_text(), re.MULTILINE | re.DOTALL)
-
-
-def test_each_curl_call_in_the_documentation_answers_what_stands_below_it(clean: Cluster, tmp_path: Path) -> None:
-    """A reader who copies docs/api.md into a shell sees the answers that it shows."""
-    need("curl", "bash")
-    address, *calls = _blocks("sh")
-    assert address.startswith("export NFS_WATCH=http://")
-    env = {**os.environ, "NFS_WATCH": clean.router.url}
-    shown = {call: json.loads(answer) for call, answer in _pairs()}
-    assert len(shown) >= 5
-    for call in calls:
-        run = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", call],
-            env=env,
-            cwd=tmp_path,
-            capture_output=True,
-            timeout=240,
-            check=True,
-        )
-        if call in shown:
-            assert _shape(json.loads(run.stdout)) == _shape(shown[call]), call
-        elif "/events" in call:
-            assert run.stdout.startswith(b"retry: "), call
-        else:
-            assert run.stdout, call  # what grep has found
-
-
-def _pairs() -> list[tuple[str, str]]:
-    pattern = r"^```sh\n((?:(?!```).)*?)^```\n```json\n(.*?)^```$"
-    return re.findall(pattern, API.read_text(), re.MULTILINE | re.DOTALL)
-
-
-def _shape(value: Any, key: str = "") -> Any:
-    """Return the answer with its times replaced, for these depend on the moment."""
-    if isinstance(value, dict):
-        return {key: _shape(part, key) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_shape(part, key) for part in value]
-    return "..." if key in {"started_at", "version", "endpoint", "room"} else value
-
-
-def test_the_client_in_the_documentation_does_its_job(clean: Cluster, tmp_path: Path) -> None:
-    """The example client, run as it is printed, brings a file into the store without a warning."""
-    (client,) = _blocks("python")
-    assert len([line for line in client.splitlines() if line.strip()]) <= 24
-    content = os.urandom(100_000)
-    (tmp_path / "finished.bin").write_bytes(content)
-    env = {**os.environ, "NFS_WATCH": clean.router.url, "SHARE": str(clean.root)}
-    subprocess.run(
-        [sys.executable, "-W", "error", "-c", client, "run-c"], env=env, cwd=tmp_path, timeout=240, check=True
-    )
-    with ContainerClient.from_connection_string(clean.connection, "uploads") as container:
-        (blob,) = [name for name in container.list_blob_names() if name.endswith("/finished.bin")]
-        assert container.download_blob(blob).readall() == content

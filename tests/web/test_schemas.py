@@ -3,11 +3,13 @@
 tests/clients generates and compiles clients; these are the rules that they need, each seen in a generator that broke on it.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.support.programs import TOP
 from uploader.web.openapi.document import ERRORS, document
 from uploader.web.openapi.models import Code
 
@@ -101,3 +103,11 @@ def test_every_answer_is_documented_to_have_a_date() -> None:
         for response in operation["responses"].values():
             assert response["headers"]["Date"] == {"$ref": "#/components/headers/Date"}
     assert ROUTER["components"]["headers"]["Date"]["required"]
+
+
+def test_the_documentation_explains_every_code() -> None:
+    """A reader of docs/api.md finds what to do about each, at its status."""
+    rows = re.findall(r"^\| ([\d, ]+) \| (`[a-z`, -]+) \|", (TOP / "docs/api.md").read_text(), re.MULTILINE)
+    told = {code: statuses for statuses, codes in rows for code in re.findall(r"[a-z-]+", codes)}
+    assert told.keys() == {code.value for code in Code}
+    assert not [error for error in ERRORS.values() if str(error.status) not in told[error.code]]

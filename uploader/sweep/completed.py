@@ -126,6 +126,10 @@ class Completed:
             if said.verdict in KEPT:
                 said = judge_moved(file, self._origins.of(parent, file), self.store) or said
             verdict = said.verdict
+            if said.emptied and self.receipts.has(
+                files.session, path, file.now.inode, said.emptied.metadata.get("mtime", "")
+            ):
+                verdict = Verdict.OTHER  # that file was deleted: this is another one
             try:
                 if verdict is Verdict.PROVEN:
                     file.last_look(claim.folder, claim.completed)

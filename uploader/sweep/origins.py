@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from uploader.blob.store import BlobStore, Stored
-from uploader.errors import ListRefused
+from uploader.errors import StoreRefused
 from uploader.share.handle import Handle
 
 MAX_ORIGINS = 100_000  # blobs of a session that are remembered, about 400 bytes each, for all sessions together
@@ -33,7 +33,7 @@ class _List:
     until: float  # monotonic seconds
     found: dict[str, list[Origin]]  # by inode
     whole: bool = True
-    allowed: bool = True
+    refused: str = ""
 
 
 class Origins:
@@ -55,8 +55,8 @@ class Origins:
         """Say, after `of` has found no blob, what that means."""
         with self._lock:
             known = self._lists.get(prefix)
-        if known and not known.allowed:
-            return "and the credentials may not list the others, one of which may have been made of this file"
+        if known and known.refused:
+            return f"and the others, one of which may have been made of this file, cannot be listed ({known.refused})"
         if known and not known.whole:
             return f"nor one that was made of this file among the session's first {MAX_ORIGINS:,} blobs"
         return "nor one of another name that was made of this file"
@@ -80,8 +80,8 @@ class Origins:
                 if origin := _origin(name, stored):
                     made.found.setdefault(stored.inode or "", []).append(origin)
             made.whole = next(blobs, None) is None
-        except ListRefused:
-            made.allowed = False
+        except StoreRefused as error:
+            made.refused = str(error)
         return made
 
 

@@ -107,6 +107,10 @@ class Receipts:
         wanted = {key(path, file): path for path, file in files.items()}
         return {wanted[found] for one in self.read(session) if (found := _key(one)) in wanted}
 
+    def has(self, session: str, path: str, inode: int, mtime: str) -> bool:
+        """Tell whether a file of this path, inode and mtime has a receipt."""
+        return any(_key(one) == (shown(path), inode, mtime) for one in self.read(session))
+
 
 def distinct(lines: Callable[[], Iterator[Line]]) -> Iterator[dict[str, Any]]:
     """Yield each receipt once, without those taken back. `lines` is called three times at most.

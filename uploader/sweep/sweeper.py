@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from uploader.backlog.inventory import Inventory
-from uploader.errors import FileError, StoreError
+from uploader.errors import FileError, StoreAway, StoreError
 from uploader.naming import COMPLETED, PROCESSING
 from uploader.session import Session, State
 from uploader.settings import Settings
@@ -310,10 +310,10 @@ class Sweeper:
             log.warning(names.RECONCILE_FAILED, extra={"session": session.name, "error": text})
 
     def _failed(self, files: Inventory, path: str, error: Exception) -> None:
-        """Show why a file cannot be deleted, unless the store failed: the sweeper asks the store again soon."""
+        """Show why a file cannot be deleted, unless the store is away: the sweeper asks it again soon."""
         if isinstance(error, OSError):
             self.share.judge(error)
         text = f"the file cannot be deleted: {error}"
-        if not isinstance(error, StoreError) and files.keep(path + COMPLETED, text):
+        if not isinstance(error, StoreAway) and files.keep(path + COMPLETED, text):
             extra = {"session": files.session, "path": shown(path) + COMPLETED, "error": text}
             log.warning(names.FILE_FAILED, extra=extra)

@@ -41,13 +41,15 @@ KEPT = {
 class Judged:
     """A verdict; `blob` is what it was compared with, where it was not known from memory; `crc64`: of its content.
 
-    `name`: the blob's, where it is not the one that the file's present name leads to.
+    `name`: the blob's, where it is not the one that the file's present name leads to. `emptied`: the blob made of an
+    empty file with this inode, of whose content nothing can be told: it is the very file unless that was deleted.
     """
 
     verdict: Verdict
     blob: Stored | None = None
     crc64: int = 0
     name: str | None = None
+    emptied: Stored | None = None
 
 
 def judge(file: Handle, proof: Proof | None, store: BlobStore, blob: str | None) -> Judged:
@@ -64,7 +66,10 @@ def judge(file: Handle, proof: Proof | None, store: BlobStore, blob: str | None)
         file.begin()
         if (crc := _matching(file, stored)) is not None:
             return Judged(Verdict.PROVEN, stored, crc)
-    return Judged(Verdict.CHANGED if _very_file(file, stored) else Verdict.OTHER)
+    if not _very_file(file, stored):
+        return Judged(Verdict.OTHER)
+    told = stored.size or (file.born() is not None and stored.born is not None)
+    return Judged(Verdict.CHANGED, emptied=None if told else stored)
 
 
 def judge_moved(file: Handle, origins: Collection[Origin], store: BlobStore) -> Judged | None:
