@@ -71,7 +71,7 @@ class Gather:
         away = {shard for shard, part in self._last.items() if not part.shard.reachable}
         awaited = [self._asking[shard] for shard in range(n) if shard not in away]
         if awaited:
-            await asyncio.wait(awaited)
+            await asyncio.wait(awaited, timeout=WHOLE)  # who answers later is told by the next look
         return _merged([self._last.get(shard) or _away(shard, "not asked yet") for shard in range(n)])
 
     async def _refresh(self, shard: int) -> Part:

@@ -175,6 +175,7 @@ WRONG: dict[str, dict[str, str]] = {  # by variable: wrong values, and a word of
     "REPLICAS": {"-1": "0", "x": "integer"},
     "STATEFULSET": {"A": "pattern", "a/b": "pattern"},
     "PORT": {"0": "1", "65536": "65535", "http": "integer"},
+    "CLIENTS": {"15": "16", "100001": "100000", "many": "integer"},
     "NAMES": {"jetson.example.org:8080": "no port", "http://jetson": "no port"},
 }
 WRONG_FOR_ROUTER = {
@@ -182,6 +183,7 @@ WRONG_FOR_ROUTER = {
     "REPLICAS": {"-1": "0 to 1000", "x": "whole number"},
     "STATEFULSET": {"A": "a-z"},
     "PORT": {"0": "1 to 65535", "http": "whole number"},
+    "CLIENTS": {"15": "16 to 100000", "many": "whole number"},
     "NAMES": {"jetson.example.org:8080": "without a port"},
 }
 

@@ -63,6 +63,14 @@ def head(connection: socket.socket) -> bytes:
         return b""
 
 
+def answer(connection: socket.socket) -> bytes:
+    """Return an answer to the end of its JSON object, or as much as comes of a stream at first."""
+    found = head(connection)
+    while found.startswith(b"HTTP/1.1 503") and b"}" not in found:
+        found += head(connection)
+    return found
+
+
 def ask(server: Server, path: str) -> httpx.Response:
     return httpx.get(f"{server.url}{path}", timeout=HANG, trust_env=False)
 
@@ -78,9 +86,10 @@ def test_one_viewer_too_many_is_told_so_and_nobody_else_waits(program: str, tmp_
     viewers = [connect(server, stack, WATCH) for _ in range(PLACES)]
     assert all(head(one).startswith(b"HTTP/1.1 200") for one in viewers)
     for path in ("/v1/watch/events", "/v1/watch/status?session=run-1&wait=60"):
-        answer = ask(server, path)
-        assert (answer.status_code, answer.json()["code"]) == (503, "too-many-clients"), path
-        assert answer.headers["retry-after"] == "5"
+        refused = answer(connect(server, stack, b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode()))
+        assert refused.startswith(b"HTTP/1.1 503"), path
+        assert b'"code":"too-many-clients"' in refused
+        assert b"retry-after: 5\r\n" in refused
     assert ask(server, "/livez").status_code == 200
     assert ask(server, "/v1/watch/status").status_code == 200
     viewers.pop().close()
