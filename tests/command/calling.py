@@ -8,10 +8,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from coverage import Coverage
+
 from tests.support.cluster import Cluster
 from tests.support.programs import HANG, TOP, Program
 
-ARGV = [sys.executable, "-m", "router.command"]
+
+def command() -> list[str]:
+    """The command; it is measured where the tests are, for no test calls it inside pytest."""
+    measured = [
+        "coverage",
+        "run",
+        "--parallel-mode",
+        f"--rcfile={TOP}/pyproject.toml",
+        f"--data-file={TOP}/.tools/coverage",
+    ]
+    return [sys.executable, "-m", *([*measured, "-m"] if Coverage.current() else []), "router.command"]
 
 
 def store(it: Cluster) -> dict[str, str]:
@@ -27,7 +39,7 @@ def environment(url: str, more: Mapping[str, str] | None = None) -> dict[str, st
 def call(url: str, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run it to its end."""
     return subprocess.run(
-        [*ARGV, *arguments],
+        [*command(), *arguments],
         env=environment(url, env),
         cwd=TOP,
         capture_output=True,
@@ -39,7 +51,7 @@ def call(url: str, *arguments: str, env: Mapping[str, str] | None = None) -> sub
 
 def begun(it: Cluster, output: Path, *arguments: str) -> Program:
     """Start it; its output goes to a file. Ctrl-C is not ignored, even where this process was started so."""
-    argv = ["env", "--default-signal=INT", *ARGV, *arguments]
+    argv = ["env", "--default-signal=INT", *command(), *arguments]
     program = Program(argv, output, {"NFS_WATCH_URL": it.router.url})
     program.start()
     return program
@@ -50,7 +62,7 @@ def on_a_terminal(url: str, *arguments: str, columns: int = 120) -> tuple[int, s
     pid, terminal = os.forkpty()
     if not pid:  # the child
         os.chdir(TOP)
-        os.execve(sys.executable, [*ARGV, *arguments], environment(url, {"COLUMNS": str(columns)}))
+        os.execve(sys.executable, [*command(), *arguments], environment(url, {"COLUMNS": str(columns)}))
     said = bytearray()
     while True:
         try:
