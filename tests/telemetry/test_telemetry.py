@@ -279,9 +279,11 @@ def test_the_resource_says_who_it_is_and_no_metric_names_a_session_or_file(
         "telemetry.sdk.name": "opentelemetry",
     }
     assert expected.items() <= resources[0].items()
+    kinds = {names.ERROR_TYPE, names.OUTCOME, names.DRAINED, names.OPERATION, names.STATUS, names.CODE}
     for name in got.metrics():
         for about, _ in got.points(name):
-            assert about.keys() <= {names.ERROR_TYPE, names.OUTCOME}, name
+            assert about.keys() <= kinds, name
+            assert not any("run-1" in str(value) or "link" in str(value) for value in about.values()), name
 
 
 def test_the_gauges_show_what_waits_and_what_is_under_way(tmp_path: Path, share: Path, stack: ExitStack) -> None:
