@@ -157,7 +157,7 @@ class Soak:
             nemesis.look_after()
             left = [path for path in pods.left() if path not in left_alone]
             if time.monotonic() > next_call:
-                if not told:
+                if not told and left:
                     told = set(sessions) if caller.ensure() else set()
                     self.drained_after = -1.0
                 for name in told or sessions:  # without `told` some may have to end before another finds room
@@ -165,7 +165,7 @@ class Soak:
                 if left and not list(records.iterdir()):
                     told = set()  # put back by hand after their session had ended: a person starts it again
                 next_call = time.monotonic() + 5
-            if told and not left and not list(records.iterdir()):
+            if not left and not list(records.iterdir()):
                 self.drained_after = time.monotonic() - began
                 break
             time.sleep(0.3)
