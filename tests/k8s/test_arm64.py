@@ -56,14 +56,6 @@ def root() -> Path:
     return ROOT
 
 
-@pytest.fixture
-def share(tmp_path: Path) -> Path:
-    folder = tmp_path / "share"
-    folder.mkdir()
-    os.chown(folder, 1000, 1000)
-    return folder
-
-
 def program(root: Path, share: Path, name: str, **env: str) -> Server:
     """Make a program of the image with its arguments (not started), as the user that the image names."""
     port = free_port()

@@ -71,14 +71,6 @@ def owner(pid: int) -> list[str]:
     return [line for line in status.splitlines() if line.startswith(("Uid", "CapEff"))]
 
 
-@pytest.fixture
-def share(tmp_path: Path) -> Path:
-    folder = tmp_path / "share"
-    folder.mkdir()
-    os.chown(folder, 1000, 1000)
-    return folder
-
-
 def test_the_uploader_of_the_image_uploads_a_file(root: Path, share: Path, tmp_path: Path) -> None:
     """As uid 1000, on a read-only root file system, from the start of a session to the sweeper's deletion."""
     with azurite(tmp_path) as connection:
