@@ -167,9 +167,9 @@ def test_a_fact_about_a_file_is_said_once(
     assert set(said.values()) <= {1}, said
 
 
-def test_a_fact_that_changes_is_said_again(bed_of_two: Bed, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_fact_that_changes_is_said_again(make: Callable[..., Bed], caplog: pytest.LogCaptureFixture) -> None:
     """Another reason is news, and so is the same one after the file was sent in between."""
-    bed, why = bed_of_two, ["no", "no", "never", "never"]
+    bed, why = make(), ["no", "no", "never", "never"]
 
     def no(_: str) -> None:
         if why:
@@ -193,11 +193,6 @@ def test_a_fact_that_changes_is_said_again(bed_of_two: Bed, caplog: pytest.LogCa
     bed.scan()
     bed.work()
     assert [one.msg for one in caplog.records].count(names.FILE_FAILED) == 1
-
-
-@pytest.fixture
-def bed_of_two(make: Callable[..., Bed]) -> Bed:
-    return make()
 
 
 def test_a_blob_that_is_found_again_and_again_is_said_once(
