@@ -13,6 +13,7 @@ import yaml
 from router.app import POLL
 from tests.support.programs import TOP
 from uploader.cluster.replicas import KubernetesReplicas
+from uploader.sessions.records import READ_AGAIN
 from uploader.sessions.service import RECONCILE
 
 SIZES = (10, 100, 1000)
@@ -20,7 +21,8 @@ TTL = float(signature(KubernetesReplicas).parameters["ttl"].default)  # seconds
 
 # Measured on a real NFS mount (the page says how): calls to the server.
 IDLE_CALLS = 272 / 60  # a second, of a shard with one session and nothing to do, version 4.2
-RECORD_V3 = 1.0  # a record, each time that a shard looks at the records, version 3
+LOOK = 1.0  # each look at the folder of the records, by the client's source: an open asks the server for its times
+RECORD_V3 = 1.0  # a record, each time that a shard reads the records, version 3
 RECORD_ALONE = 2.0  # the same, version 4.2 when the server gives no delegation
 FILE_CALLS = 21.0  # a file of one block, from its arrival to its deletion, version 4.2
 # kubernetes.io/docs/setup/best-practices/cluster-large
@@ -61,8 +63,8 @@ def idle_calls(shards: int) -> float:
 
 
 def record_calls(shards: int, a_record: float) -> float:
-    """Return the calls a second to the share because every shard looks at the record of every session."""
-    return shards * shards * a_record / RECONCILE
+    """Return the calls a second to the share for the records while none changes: looks, and now and then a reading."""
+    return shards * (LOOK / RECONCILE + shards * a_record / READ_AGAIN)
 
 
 def api_requests(shards: int) -> float:

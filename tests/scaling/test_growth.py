@@ -20,7 +20,7 @@ from uploader.cluster import replicas
 from uploader.cluster.placement import rank
 from uploader.cluster.replicas import FixedReplicas, KubernetesReplicas
 from uploader.session import Session, State
-from uploader.sessions.records import Records
+from uploader.sessions.records import TICK, Records
 from uploader.sessions.service import RECONCILE, Service
 
 
@@ -32,10 +32,16 @@ def service(folder: Path, ordinal: int, shards: int) -> Service:
     return Service(settings, some, Records(folder, ordinal), FixedReplicas(shards), none, none, some)
 
 
-def looks(folder: Path, shards: int) -> dict[str, int]:
-    """Let every shard look at the records once; return the calls."""
+def looks(folder: Path, shards: int, *, again: bool) -> dict[str, int]:
+    """Let every shard look at the records once, or once more when they are known; return the calls."""
     loops = [service(folder, ordinal, shards + 1) for ordinal in range(shards)]
     loops[0]._reconcile()  # what is imported late counts for nobody
+    loops[0].records._stamp = ()  # as before its first look
+    if again:
+        for loop in loops:
+            loop._reconcile()
+            loop.records._since -= TICK
+            loop._reconcile()
     calls.clear()
     for loop in loops:
         loop._reconcile()
@@ -43,13 +49,17 @@ def looks(folder: Path, shards: int) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(("shards", "sessions"), [(1, 10), (1, 1000), (20, 10), (20, 100)])
-def test_every_shard_reads_every_record_once_in_each_look(tmp_path: Path, shards: int, sessions: int) -> None:
-    """Sessions times shards: the only product in the system."""
+def test_every_shard_reads_every_record_after_a_change_and_else_looks_at_the_folder(
+    tmp_path: Path, shards: int, sessions: int
+) -> None:
+    """Sessions times shards, the only product in the system, is paid for a change and not for time."""
     one = Session("", State.ACTIVE, shards, "2026-01-01T00:00:00.000Z")
     for number in range(sessions):
         record = replace(one, name=f"run-{number}")
         (tmp_path / f"{record.name}.json").write_bytes(record.to_json())
-    assert counted(looks, tmp_path, shards) == {"open": shards * sessions, "os.listdir": shards}
+    changed = partial(looks, again=False)
+    assert counted(changed, tmp_path, shards) == {"open": shards * (sessions + 1), "os.listdir": shards}
+    assert counted(partial(looks, again=True), tmp_path, shards) == {"open": shards}
 
 
 def scanned(bed: Bed) -> int:

@@ -8,6 +8,7 @@ import errno
 import itertools
 import logging
 import os
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from uploader.telemetry import names
 log = logging.getLogger(__name__)
 SUFFIX = ".json"
 ASIDE = ".unreadable"
+TICK = 2.5  # seconds, longer than the coarsest tick of a file system's clock: FAT's, 2 s
+READ_AGAIN = 300.0  # seconds until the records are read although their folder is the same: one may be edited in place
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,10 @@ class Records:
         self.folder = folder
         self._ordinal = ordinal
         self._reported: frozenset[str] = frozenset()
+        self._stamp: tuple[int, ...] = ()  # of the folder, as it was last seen
+        self._since = 0.0  # when that stamp was first seen, monotonic seconds
+        self._last: Listed | None = None  # what may be returned again while the stamp is the same
+        self._until = 0.0  # how long that may be, monotonic seconds
         entry.clear(str(folder), ordinal)
 
     def create(self, session: Session) -> bool:
@@ -92,17 +100,39 @@ class Records:
         return None if data is None else Session.from_json(data, name)
 
     def all(self) -> Listed:
-        """Return every record. A record that cannot be read stops no other (I7).
+        """Return every record; called by one thread. A record that cannot be read stops no other (I7).
 
-        Raises ShareLost when the folder is gone: it was there at the start, so this is another share (I6).
+        The records are read only when their folder's times have moved, and every READ_AGAIN seconds. Raises ShareLost
+        when the folder is gone: it was there at the start, so this is another share (I6).
         """
         try:
-            listed = os.listdir(self.folder)
+            stamp = self._look()
+            now = time.monotonic()
+            if stamp != self._stamp:
+                self._stamp, self._since, self._last = stamp, now, None
+            if self._last and now < self._until:
+                return self._last
+            listed = self._read()
         except FileNotFoundError:
             raise ShareLost(f"the folder of the session records, {self.folder}, is gone from the share") from None
+        # Within one tick of the server's clock a second change leaves the same times.
+        if now - self._since >= TICK and not listed.unreadable:
+            self._last, self._until = listed, now + READ_AGAIN
+        return listed
+
+    def _look(self) -> tuple[int, ...]:
+        """Return what changes with each record that is made, replaced or removed. NFS asks the server on open."""
+        fd = os.open(self.folder, _FOLDER)
+        try:
+            seen = os.fstat(fd)
+        finally:
+            os.close(fd)
+        return seen.st_dev, seen.st_ino, seen.st_mtime_ns, seen.st_ctime_ns
+
+    def _read(self) -> Listed:
         sessions: dict[str, Session] = {}
         unreadable: dict[str, str | None] = {}
-        for name in [name.removesuffix(SUFFIX) for name in listed if name.endswith(SUFFIX)]:
+        for name in [name.removesuffix(SUFFIX) for name in os.listdir(self.folder) if name.endswith(SUFFIX)]:
             try:
                 if record := self.mended(name):
                     sessions[name] = record
