@@ -6,16 +6,18 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import IO
 
 PYTEST = [sys.executable, "-m", "pytest"]
 AGAIN = ".venv/bin/python -m pytest"
+SLOWEST = 20
 WORST = ("passed", "skipped", "failed")
 
 
@@ -61,6 +63,7 @@ class Result:
     outcome: str
     why: str
     again: str
+    seconds: float = 0.0
 
 
 def run(part: Part, output: IO[bytes] | None = None) -> dict[str, Result]:
@@ -87,11 +90,22 @@ def run(part: Part, output: IO[bytes] | None = None) -> dict[str, Result]:
 def read(reports: Path) -> dict[str, Result]:
     """Read what tests/reports.py wrote: the worst of each test, the first of equals."""
     results: dict[str, Result] = {}
+    seconds = defaultdict[str, float](float)
     for line in map(json.loads, reports.read_text().splitlines()):
         name, outcome = line["test"], line["outcome"]
         if name not in results or WORST.index(outcome) > WORST.index(results[name].outcome):
             results[name] = Result(outcome, line["why"], f"{AGAIN} {shlex.quote(name)}")
-    return results
+        seconds[name] += line["seconds"]
+    return {name: replace(result, seconds=seconds[name]) for name, result in results.items()}
+
+
+def slowest(results: dict[str, Result]) -> str:
+    """Name the files of tests that took longest: with them the time of a run can be kept low."""
+    files = defaultdict[str, float](float)
+    for name, result in results.items():
+        files[name.partition("::")[0]] += result.seconds
+    longest = sorted(files.items(), key=itemgetter(1), reverse=True)[:SLOWEST]
+    return "\n".join(f"{seconds:6.0f} s {file}" for file, seconds in longest if seconds >= 1)
 
 
 def summary(results: dict[str, Result]) -> str:
@@ -120,7 +134,7 @@ def main(parts: Sequence[Part] = PARTS) -> int:
             results |= ended.result()
             output.seek(0)
             print(f"--- {part.name}", output.read().decode(errors="replace"), sep="\n", flush=True)
-    print(summary(results), flush=True)
+    print("--- slowest files", slowest(results), summary(results), sep="\n", flush=True)
     return int(any(result.outcome == "failed" for result in results.values()))
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,13 @@ class Reports:
 
     @staticmethod
     def _write(report: pytest.TestReport | pytest.CollectReport) -> None:
-        line = {"test": report.nodeid, "outcome": report.outcome, "when": report.when, "why": why(report)}
+        line: dict[str, Any] = {
+            "test": report.nodeid,
+            "outcome": report.outcome,
+            "when": report.when,
+            "why": why(report),
+        }
+        line["seconds"] = getattr(report, "duration", 0.0)
         with WRITTEN.open("a") as file:
             file.write(json.dumps(line) + "\n")
 

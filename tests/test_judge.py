@@ -77,6 +77,14 @@ def test_a_part_beside_the_others_runs_with_them_and_speaks_after_them(
     assert said.splitlines()[-1] == "2 passed, 1 failed, 0 skipped"
 
 
+def test_the_slowest_files_are_named_first(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Set-up, call and tear-down of all tests of a file count together."""
+    slow = "import time\nimport pytest\n@pytest.fixture\ndef it():\n    time.sleep(1)\ndef test_waits(it): pass\n"
+    assert judge.main([part(tmp_path, "one", PASSES), part(tmp_path, "two", slow)]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[lines.index("--- slowest files") + 1].endswith(" s two/test_two.py")
+
+
 @pytest.mark.parametrize(
     ("text", "options", "said"),
     [
