@@ -4,11 +4,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tests.support.clock import Clock
 from tests.support.programs import wait_for
 from uploader.backlog import failures
 from uploader.backlog.inventory import UNREMEMBERED, Inventory
@@ -271,15 +271,6 @@ def test_a_stop_waits_for_what_is_under_way_and_no_longer(backlog: Queues) -> No
     waiter.join(10)
     assert not waiter.is_alive()
     assert files.wait_idle(0)
-
-
-class Clock(SimpleNamespace):
-    """Replaces the inventory's time module."""
-
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 def test_what_a_whole_scan_did_not_see_is_forgotten(backlog: Queues) -> None:

@@ -9,6 +9,7 @@ import pytest
 import trustme
 
 from tests.kubernetes.api import Api, spec
+from tests.support.clock import Clock
 from tests.support.programs import wait_for
 from uploader.cluster import replicas as module
 from uploader.cluster.replicas import FixedReplicas, KubernetesReplicas, ReplicasUnknown, replicas
@@ -48,15 +49,6 @@ def test_zero_replicas_is_an_answer(api: Api, account: Path) -> None:
     """A deployment that was scaled to 0 must not be taken for an API that fails."""
     api.body = spec(0)
     assert asking(api, account).count() == 0
-
-
-class Clock:
-    """Replaces the time module; its time passes only when a test moves it."""
-
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture

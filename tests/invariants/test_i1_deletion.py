@@ -3,11 +3,11 @@
 import logging
 import os
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import pytest
 
 from tests.invariants.bed import BLOCK, NFS, Bed
+from tests.support.clock import Clock
 from uploader.blob.checksum import crc64
 from uploader.blob.store import Label, Stored
 from uploader.errors import StoreAway, StoreRefused
@@ -176,15 +176,6 @@ def test_a_changed_file_goes_back_where_links_are_refused(bed: Bed, monkeypatch:
     bed.settle()
     assert bed.names() == []
     assert bed.content("x") == b"content and more"
-
-
-class Clock(SimpleNamespace):
-    """Stands where the proofs look for the time."""
-
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 def test_a_name_that_comes_again_has_its_own_retention(

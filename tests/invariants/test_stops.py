@@ -4,12 +4,12 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.invariants.bed import Bed
+from tests.support.clock import Clock
 from uploader.errors import NotReady
 from uploader.session import Session, State
 from uploader.sessions.service import Service
@@ -356,16 +356,11 @@ def test_a_record_that_another_shard_has_changed_is_not_overwritten(bed: Bed, se
     assert run.files.cancelled
 
 
-class Clock(SimpleNamespace):
+class OneSweep(Clock):
     """Replaces the sweeper's time module; where the sweeper would sleep, it raises to end the sweep."""
 
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
     def sleep(self, seconds: float) -> None:
-        self.now += seconds
+        super().sleep(seconds)
         raise InterruptedError
 
     def pass_by(self, seconds: float) -> None:
@@ -376,7 +371,7 @@ def test_a_session_that_stops_after_a_long_sweep_is_forgotten_soon(
     make: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The pause after a long walk over a crash's leftovers does not delay sessions that have stopped since."""
-    clock = Clock()
+    clock = OneSweep()
     monkeypatch.setattr(sweeper, "time", clock)
     bed = make()
     bed.write("x", b"content")

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
+from tests.support.clock import Clock
 from tests.support.programs import wait_for
 from uploader.session import Session, State
 from uploader.sessions import records as module
@@ -15,15 +15,6 @@ from uploader.share import entry
 
 ONE = Session("run-1", State.ACTIVE, 0, "2026-01-01T00:00:00.000Z", (".bin",))
 DRAINING, SECOND = replace(ONE, state=State.DRAINING), replace(ONE, name="run-2")
-
-
-class Clock(SimpleNamespace):
-    """Replaces the records' time module."""
-
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -1,11 +1,24 @@
-"""An event loop whose clock jumps to the next timer, so that times are exact however busy the machine is."""
+"""Clocks that tests move, so that times are exact however busy the machine is."""
 
 import asyncio
 import selectors
 from collections.abc import Coroutine
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+class Clock(SimpleNamespace):
+    """Replaces a module's `time`: passes only when it is moved, or when somebody sleeps."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 class _Jumping(selectors.SelectSelector):
@@ -19,7 +32,7 @@ class _Jumping(selectors.SelectSelector):
 
 
 def in_no_time(work: Coroutine[Any, Any, T]) -> T:
-    """Run this, which may wait for timers only; the running loop's time() is the time that would have passed."""
+    """Run this in an event loop whose clock jumps to the next timer. It may wait for timers only; the running loop's time() is the time that would have passed."""
 
     def make() -> asyncio.AbstractEventLoop:
         selector = _Jumping()

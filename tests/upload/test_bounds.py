@@ -4,7 +4,6 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +11,7 @@ from tests.endpoint.faults import Do
 from tests.endpoint.request import Operation, Request
 from tests.endpoint.server import Endpoint
 from tests.endpoint.store import Store
+from tests.support.clock import Clock
 from tests.upload.sending import BLOCK, in_thread, sending
 from tests.upload.shards import MIB, noise, shard
 from uploader.blob import rate_limit
@@ -95,18 +95,6 @@ def test_small_files_in_flight_are_bounded_by_memory(tmp_path: Path) -> None:
         one.session()
         one.stored(*(f"run/{number}.bin" for number in range(30)))
         assert most_at_once(one.endpoint.log.of(Operation.PUT_BLOB)) == 5
-
-
-class Clock(SimpleNamespace):
-    """Replaces the rate limit's time module; only waiting lets its time pass."""
-
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 def test_the_upload_rate_is_exact_however_the_pieces_come(monkeypatch: pytest.MonkeyPatch) -> None:
