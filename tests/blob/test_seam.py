@@ -18,6 +18,7 @@ from tests.need import need
 from tests.support.blobs import CONTAINER, ServiceStore, azure_blobs
 from tests.support.fake_store import FakeStore
 from tests.support.programs import AZURITE, azurite
+from uploader.blob import azure
 from uploader.blob.azure import AzureBlobs
 from uploader.blob.checksum import crc64
 from uploader.blob.store import VERSION, BlobStore, Blocks, Label
@@ -190,6 +191,16 @@ def test_the_blobs_below_a_prefix_are_listed_as_they_are(seam: Seam, name: str) 
         assert there is not None
         assert stored.same(there)
         assert (stored.inode, stored.crc64, stored.size) == ("4712", there.crc64, there.size)
+
+
+def test_a_long_list_comes_in_small_pages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A page is held in memory as a whole: this program says how large it is, not the service."""
+    monkeypatch.setattr(azure, "PAGE", 2)
+    with Endpoint(ServiceStore()) as endpoint, through_the_adapter(endpoint.connection_string, tmp_path) as seam:
+        for path in "abcde":
+            seam.store.put(f"run/{path}", b"", label(b""), None)
+        assert [name for name, _ in seam.store.below("run/")] == [f"run/{path}" for path in "abcde"]
+        assert len(endpoint.log.of(Operation.LIST_BLOBS)) == 3
 
 
 def test_a_label_is_written_only_to_the_version_that_was_looked_at(store: BlobStore, name: str) -> None:
