@@ -98,7 +98,7 @@ class Known:
         )
 
     def _last_error(self) -> LastError | None:
-        """Return the last error that has not passed: of the session's work, else of a file that failed, else is kept."""
+        """Return the last error that has not passed: of the session's work, else of a file that failed or is kept."""
         if self.errors:
             text, when, path = max(self.errors.values(), key=lambda one: one[1])
             return LastError(path and shown(path), at(when), text)

@@ -352,9 +352,9 @@ class Service:
             elif not launch and record.name not in self.runs:
                 new.append(record.name)
             elif adopted:
-                record = replace(record, owner=me)
-                self.records.replace(record)
-                self._follow(record, names.SESSION_ADOPTED)
+                ours = replace(record, owner=me)
+                self.records.replace(ours)
+                self._follow(ours, names.SESSION_ADOPTED)
             else:
                 self._follow(record, names.SESSION_RESUMED)
         return new
