@@ -153,14 +153,14 @@ class Inventory:
         with self._lock:
             self._known.replaced += times
 
-    def count_earlier(self, path: str, size: int, *, receipted: bool = False) -> None:
+    def count_earlier(self, path: str, size: int, *, receipted: bool = False, sure: bool = False) -> None:
         """Count once a file of `size` bytes that was completed before this run; `receipted`: its receipt counts it.
 
-        Of a receipt that was thought to be there it may turn out that it is another file's.
+        `sure`: in place of what was thought before, as the receipt may be that of another file.
         """
         with self._lock:
             earlier = self._known.earlier
-            if path in earlier or len(earlier) < MAX_KEPT:
+            if sure if path in earlier else len(earlier) < MAX_KEPT:
                 times = (not receipted) - (earlier.get(path) is not None)
                 earlier[path] = None if receipted else size
                 self._known.count(size, times)

@@ -334,22 +334,23 @@ class Service:
         new = list[str]()
         records = self.records.all()
         there = records.sessions.keys() | records.unreadable
-        for run in [run for name, run in self.runs.items() if name not in there]:
+        for gone in [run for name, run in self.runs.items() if name not in there]:
             # Only a stopped session loses its record, by the sweeper; otherwise this is another share (I6).
-            if run.session.state is not State.STOPPED:
-                raise ShareLost(f"the record of session {run.session.name} is gone from the share")
-            self.runs.leave(run)  # a second process of this ordinal has swept it (I9)
+            if gone.session.state is not State.STOPPED:
+                raise ShareLost(f"the record of session {gone.session.name} is gone from the share")
+            self.runs.leave(gone)  # a second process of this ordinal has swept it (I9)
         try:
             count: int | None = self.replicas.count()
         except ReplicasUnknown:
             count = None
         me = self.settings.ordinal
         for record in records.sessions.values():
+            run = self.runs.get(record.name)
             adopted = count and record.owner >= count and rank(record.name, count)[0] == me
             if record.owner != me and not adopted:
-                if record.name in self.runs:
-                    self.runs.leave(self.runs[record.name])
-            elif not launch and record.name not in self.runs:
+                if run:
+                    self.runs.leave(run)
+            elif not launch and not (run and run.session == record):
                 new.append(record.name)
             elif adopted:
                 ours = replace(record, owner=me)

@@ -211,7 +211,7 @@ class Completed:
             if new:
                 self.receipts.write(files.session, [proof.receipt for _, proof in new])
         except OSError as error:
-            text = f"nothing is deleted, because receipts cannot be written: {error.strerror}"
+            text = f"nothing is deleted, because receipts cannot be read or written: {error.strerror}"
             if files.note_error(text, RECEIPTS):
                 log.error(names.RECEIPTS_FAILED, extra={"session": files.session, "error": text})  # noqa: TRY400 no fault of the program
             raise
@@ -232,10 +232,14 @@ class Completed:
         if not earlier:
             return proofs
         about = self.receipts.about(files.session, {(proof.sent_as, proof.inode) for proof in earlier.values()})
-        there = {(one["path"], one["inode"], one.get("etag")) for _, one in about}
-        written = {at: proof for at, proof in earlier.items() if (proof.sent_as, proof.inode, proof.etag) in there}
+        there = {(one["path"], one["inode"], one.get(name)) for _, one in about for name in ("etag", "mtime")}
+        written = {
+            at: proof
+            for at, proof in earlier.items()
+            if {(proof.sent_as, proof.inode, one) for one in (proof.etag, rfc3339(proof.file.mtime_ns))} & there
+        }
         for at, proof in earlier.items():
-            files.count_earlier(at[1], proof.file.size, receipted=at in written)
+            files.count_earlier(at[1], proof.file.size, receipted=at in written, sure=True)
         self.proofs.written(written.items())
         return [one for one in proofs if one[0] not in written]
 
