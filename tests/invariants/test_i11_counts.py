@@ -184,6 +184,56 @@ def test_a_file_that_is_sent_as_it_was_before_has_a_receipt_that_counts(make: Ca
     assert counted(bed) == (1, 7)
 
 
+class Killed(BaseException):
+    """SIGKILL, as far as one thread can play it."""
+
+
+def killed(*_: object, **__: object) -> None:
+    raise Killed
+
+
+def test_killed_after_a_receipt_was_taken_back_and_before_the_rename_it_is_not_taken_back_twice(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grown(receipted(bed, b"content"))
+    bed = restarted(bed)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", killed)
+        with pytest.raises(Killed):
+            bed.walk()
+    assert bed.names() == ["x.completed"]
+    bed = restarted(bed)
+    bed.settle()
+    assert (bed.names(), counted(bed)) == ([], (1, len(b"content and more")))
+    assert bed.completed.receipts.count("run")[0] == 1
+
+
+def test_a_receipt_holds_although_somebody_has_changed_the_metadata_of_its_blob(bed: Bed) -> None:
+    """The blob has another etag by then; the file's path, inode and mtime are those of the receipt."""
+    receipted(bed, b"content")
+    there = bed.store.head("run/x")
+    bed.store.annotate("run/x", {**there.metadata, "label": "theirs"}, there.etag)
+    bed = restarted(bed)
+    bed.settle()
+    assert (bed.names(), counted(bed)) == ([], (1, 7))
+    assert [path.read_bytes().count(b"\n") for path in (bed.root / OWN / "receipts/run").iterdir()] == [1]
+
+
+def test_a_receipt_that_is_written_while_a_restart_counts_what_is_there_counts_once(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sweeper may be ahead of the count, and find that its file has no receipt yet."""
+    bed.write("x", b"content")
+    bed.upload("x")
+    bed = restarted(bed)
+    monkeypatch.setattr(bed.completed, "delete", refused)
+    bed.files.uncount("x", None)  # as if the count had still to come
+    bed.walk()
+    assert counted(bed) == (1, 7)
+    bed.discovery.count_completed()
+    assert counted(bed) == (1, 7)
+
+
 def test_two_receipts_of_one_file_are_both_taken_back(bed: Bed) -> None:
     """Two processes may have written one each."""
     file = receipted(bed, b"content")
