@@ -190,7 +190,7 @@ class Sweeper:
             oldest = self.share.server_time() - int(self.settings.retention * 1e9)
             with opened(self.share.fd, session.name) as top:
                 for found in scan(top, Rule((), ""), everywhere=True):
-                    shut = found if found.error else shut
+                    shut = found if found.error and session.stopped else shut
                     left += self._meet(session, found, oldest, proven)
                     if len(proven) >= BATCH:
                         self._collect_all(session, proven)
@@ -211,6 +211,8 @@ class Sweeper:
             return self._leftover(session, found, oldest, proven)
         if found.kind is Kind.PROCESSING:
             return not session.stopped or self._claimed(session, found)
+        if found.error:
+            self.share.judge(found.error)
         return found.error is not None
 
     def _claimed(self, session: Owned, found: Found) -> bool:
