@@ -124,6 +124,26 @@ def test_the_next_file_with_the_same_inode_and_content_has_a_receipt_of_its_own(
     assert bed.files.snapshot().completed == 2
 
 
+@pytest.mark.parametrize("births", [True, False])
+def test_a_file_that_grows_takes_back_no_receipt_of_the_one_before(make: Callable[..., Bed], births: bool) -> None:
+    """That one had the same name and inode, and was deleted."""
+    bed = make(tells=None if births else NFS)
+    bed.write("x", b"before")
+    bed.settle()
+    (one,) = bed.completed.receipts.read("run")
+    file = receipted(bed, b"content")
+    (journal,) = (bed.root / OWN / "receipts/run").iterdir()
+    lines = [orjson.loads(line) | {"inode": file.stat().st_ino} for line in journal.read_bytes().splitlines()]
+    journal.write_bytes(b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines))
+    assert lines[0]["etag"] == one["etag"]
+    grown(file)
+    bed = restarted(bed)
+    bed.settle()
+    assert bed.names() == []
+    assert sorted(line["size"] for line in bed.completed.receipts.read("run")) == [6, len(b"content and more")]
+    assert bed.files.snapshot().completed == 2
+
+
 def _same_inode(bed: Bed, one: dict[str, Any], inode: int) -> None:
     """Have the receipt and the blob say what they would, had the file system given that inode."""
     (journal,) = (bed.root / OWN / "receipts/run").iterdir()
