@@ -189,7 +189,7 @@ function sessionCard(card, session) {
   const failing = session.current.filter((file) => file.state === "failed" || file.state === "kept");
   for (const file of failing) Object.assign(file, { ended: over, old: Boolean(session.as_of) });
   show(is(card, "last"), Boolean(session.last_error) && failing.length === 0);
-  say(is(card, "last"), session.last_error ? `Last error: ${session.last_error.error}` : "");
+  say(is(card, "last"), session.last_error ? `Last error: ${session.last_error.path ? `${session.last_error.path}: ` : ""}${session.last_error.error}` : "");
   fileList(card, "failing", "Failed", failing, count.failed, SHOWN);
   show(is(card, "all"), count.failed > 0);
   is(card, "all").disabled = Boolean(session.as_of);

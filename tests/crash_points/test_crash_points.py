@@ -282,6 +282,37 @@ def test_killed_in_a_conflict_it_leaves_one_snapshot_of_the_old_content(
         assert list(endpoint.store.kept("uploads", "run/x.bin").values()) == [first]
 
 
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [Step("receipts on disk", "after")],
+        [Step("deletion", "before")],
+        [
+            Step("deletion", "before"),
+            Step("receipts on disk", "before"),
+        ],  # the line by which the receipt counts no more
+        [Step("deletion", "before"), Step("receipts on disk", "after")],
+        [Step("deletion", "before"), Step("link that gives back", "after")],
+    ],
+    ids=lambda steps: ", ".join(map(str, steps)),
+)
+def test_killed_between_its_receipt_and_its_deletion_a_file_that_is_written_to_counts_once(
+    tmp_path: Path, steps: list[Step]
+) -> None:
+    """Nobody deleted what that receipt says: the result and the sealed receipts know the last content only."""
+    with Endpoint() as endpoint:
+        scene = Scene(tmp_path, endpoint, {"late.bin": b"the begin"})
+        for number, step in enumerate(steps):
+            process = scene.start(step)
+            scene.post("start")
+            scene.killed(process)
+            if number == 0:
+                with (scene.root / "run/late.bin.completed").open("ab") as writer:
+                    writer.write(b" and end")
+        scene.files["late.bin"] += b" and end"
+        scene.finish()
+
+
 Outcome = Callable[[Step], None]
 
 

@@ -149,12 +149,13 @@ def test_on_a_full_share_the_deletion_waits_visibly(
     assert bed.files.snapshot().last_error is None
 
 
-def test_nothing_is_added_to_a_torn_line(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A share that fills up in the middle of a line costs no other line."""
+@pytest.mark.parametrize("end", [20, -1])
+def test_nothing_is_added_to_a_torn_line(bed: Bed, monkeypatch: pytest.MonkeyPatch, end: int) -> None:
+    """A share that fills up in the middle of a line costs no other line; without its end a line is not whole."""
     write = os.write
 
     def torn(fd: int, data: bytes) -> int:
-        write(fd, bytes(data)[:20])
+        write(fd, bytes(data)[:end])
         raise OSError(errno.ENOSPC, "No space left on device")
 
     bed.write("x", b"content")

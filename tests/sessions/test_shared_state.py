@@ -83,6 +83,7 @@ def use(files: Inventory) -> Iterator[str]:
         "count_receipts": (1, 7, 0),
         "count_replaced": (1,),
         "count_earlier": ("g", 7),
+        "has_receipt": ("g",),
         "uncount": ("g", None),
         "forget_earlier": ("g",),
         "clear_error": ("folder",),

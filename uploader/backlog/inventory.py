@@ -153,12 +153,23 @@ class Inventory:
         with self._lock:
             self._known.replaced += times
 
-    def count_earlier(self, path: str, size: int, *, receipted: bool = False) -> None:
-        """Count once a file of `size` bytes that was completed before this run; `receipted`: it is counted already."""
+    def count_earlier(self, path: str, size: int, *, receipted: bool = False, sure: bool = False) -> None:
+        """Count once a file of `size` bytes that was completed before this run; `receipted`: its receipt counts it.
+
+        `sure`: in place of what was thought before, as the receipt may be that of another file.
+        """
         with self._lock:
-            if path not in self._known.earlier and len(self._known.earlier) < MAX_KEPT:
-                self._known.earlier[path] = None if receipted else size
-                self._known.count(size, 0 if receipted else 1)
+            earlier = self._known.earlier
+            if sure if path in earlier else len(earlier) < MAX_KEPT:
+                times = (not receipted) - (earlier.get(path) is not None)
+                earlier[path] = None if receipted else size
+                self._known.count(size, times)
+
+    def has_receipt(self, path: str) -> bool | None:
+        """Tell whether a file that was completed before this run is thought to have a receipt; None: not known."""
+        with self._lock:
+            earlier = self._known.earlier
+            return earlier[path] is None if path in earlier else None
 
     def uncount(self, path: str, size: int | None) -> None:
         """Stop counting a file: that it was sent cannot be proven, or it is sent again.
@@ -217,12 +228,15 @@ class Inventory:
                 self._idle.wait_for(lambda: self._cancelled, self._pace - began)
             return time.monotonic() - began
 
-    def note_error(self, text: str, part: str = FOLDER) -> bool:
-        """Show an error of a part of the session's work until it has passed; False when it is shown already."""
+    def note_error(self, text: str, part: str = FOLDER, path: str | None = None) -> bool:
+        """Show an error of a part of the session's work until it has passed; False when it is shown already.
+
+        `path`: of the file or folder that it is about.
+        """
         with self._lock:
             before = self._known.errors.get(part)
-            if new := before is None or fact(before[0]) != fact(text):
-                self._known.errors[part] = text, time.time()
+            if new := before is None or (fact(before[0]), before[2]) != (fact(text), path):
+                self._known.errors[part] = text, time.time(), path
             return new
 
     def clear_error(self, part: str = FOLDER) -> None:
@@ -253,9 +267,10 @@ class Inventory:
     def keep(self, path: str, reason: str) -> bool:
         """Show a file that has to stay, and why; False when that is shown already, or MAX_KEPT files are."""
         with self._lock:
-            if self._known.kept.get(path) == reason or len(self._known.kept) >= MAX_KEPT:
+            kept = self._known.kept
+            if (path in kept and kept[path][0] == reason) or len(kept) >= MAX_KEPT:
                 return False
-            self._known.kept[path] = reason
+            kept[path] = reason, time.time()
             return True
 
     def release(self, path: str) -> None:
@@ -266,7 +281,7 @@ class Inventory:
     def kept(self) -> dict[str, str]:
         """Return the files that have to stay, with the reasons."""
         with self._lock:
-            return dict(self._known.kept)
+            return {path: reason for path, (reason, _) in self._known.kept.items()}
 
     # Scans and the sweeper
 

@@ -33,14 +33,14 @@ class Known:
         self.reserved: set[str] = set()
         self.settling = SettlingFiles()
         self.failures = Failures()
-        self.kept: dict[str, str] = {}
+        self.kept: dict[str, tuple[str, float]] = {}  # why, and since when
         self.beyond = 0  # files that a scan counted while the queue was full
         self.passed_over = False  # the last scan left out a reserved path, where a new file may be
         self.completed = 0
         self.completed_bytes = 0
         self.replaced = 0  # of those completed: other content was under the blob's name
         self.earlier: dict[str, int | None] = {}  # bytes of `.completed` files of earlier runs; None: has a receipt
-        self.errors: dict[str, tuple[str, float]] = {}  # of the whole session, by part, and since when
+        self.errors: dict[str, tuple[str, float, str | None]] = {}  # by part of the session's work; since when, of what
 
     def held(self, path: str) -> bool:
         """Tell whether a path is queued, busy or reserved."""
@@ -98,12 +98,15 @@ class Known:
         )
 
     def _last_error(self) -> LastError | None:
-        """Return the last error that has not passed: of the whole session, else of the file that failed last."""
+        """Return the last error that has not passed: of the session's work, else of a file that failed or is kept."""
         if self.errors:
-            text, when = max(self.errors.values(), key=lambda one: one[1])
-            return LastError(None, at(when), text)
+            text, when, path = max(self.errors.values(), key=lambda one: one[1])
+            return LastError(path and shown(path), at(when), text)
         if last := self.failures.last():
             return LastError(shown(last[0]), at(last[1].when), last[1].error)
+        for path in reversed(self.kept):
+            reason, when = self.kept[path]
+            return LastError(shown(path), at(when), reason)
         return None
 
     def _total(self) -> int:
@@ -137,7 +140,7 @@ class Known:
         if failure:
             return FileStatus(shown(path), FileState.FAILED, failure.size, 0, tries, error, _time(failure.due))
         if path in self.kept:
-            return FileStatus(shown(path), FileState.KEPT, reason=self.kept[path])
+            return FileStatus(shown(path), FileState.KEPT, reason=self.kept[path][0])
         if queued := self.queued.get(path):
             return FileStatus(shown(path), FileState.WAITING, queued.size)
         if settling:
@@ -156,7 +159,7 @@ class Known:
         for path, settling in self.settling.with_reason():
             if path not in self.busy:
                 yield Current(shown(path), settling.size, 0, 0, settling.reason, FileState.WAITING)
-        for path, reason in self.kept.items():
+        for path, (reason, _) in self.kept.items():
             yield Current(shown(path), 0, 0, 0, reason, FileState.KEPT)
 
 

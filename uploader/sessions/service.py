@@ -109,6 +109,8 @@ class Service:
             check_sendable(tuple(extensions or ()), self.settings.temporary)
         except ValueError as error:
             raise BadRequest(str(error)) from None
+        with self._share_or_503():
+            self._count_ahead(name)
         with self._share_or_503(), self._lock:
             record = self.records.mended(name) if name else None
             if record and record.state is not State.STOPPED:
@@ -128,6 +130,12 @@ class Service:
                 raise AlreadyActive(f"{name} was started somewhere else at the same moment")
             self.runs.launch(session, names.SESSION_STARTED, fresh=fresh)
         return status.started(session)
+
+    def _count_ahead(self, name: str | None) -> None:
+        """Read the receipts of a session that is about to be taken up, without the lock: a million take seconds."""
+        record, run = self.records.get(name) if name else None, self.runs.get(name or "")
+        if record and record.owner == self.settings.ordinal and not (run and run.discovery):
+            self.completed.receipts.count(record.name)
 
     def _placed(self, name: str | None, shard: int | None) -> int:
         """Return the shard for a new session: the one that the request names, else the first in the name's rank."""
@@ -149,6 +157,8 @@ class Service:
 
     def stop(self, name: str, *, drain: bool) -> Ended:
         """Stop a session; return its state after that. Raises UnknownSession, NotOwner, NotReady."""
+        with self._share_or_503():
+            self._count_ahead(name)
         with self._share_or_503(), self._lock:
             record = self._own(name)
             if isinstance(record, Result):
@@ -286,8 +296,7 @@ class Service:
         told = ""
         while True:
             try:
-                with self._lock:
-                    self._reconcile()
+                self.reconcile()
                 self.reconciled = True
                 self._remove_old_results()
                 told = ""
@@ -307,27 +316,49 @@ class Service:
             self.results.remove_old(self.settings.result_retention)
             self._clean = time.monotonic() + CLEAN
 
-    def _reconcile(self) -> None:
+    def reconcile(self) -> None:
+        """Bring each session of this shard to the state of its record. Raises ShareLost, OSError.
+
+        The receipts of those that are taken up are read first, without the lock.
+        """
+        with self._lock:
+            new = self._reconcile(launch=False)
+        for name in new:
+            self.completed.receipts.count(name)
+        if new:
+            with self._lock:
+                self._reconcile()
+
+    def _reconcile(self, *, launch: bool = True) -> list[str]:
+        """Return the sessions that were not taken up because `launch` is False."""
+        new = list[str]()
         records = self.records.all()
         there = records.sessions.keys() | records.unreadable
-        for run in [run for name, run in self.runs.items() if name not in there]:
+        for gone in [run for name, run in self.runs.items() if name not in there]:
             # Only a stopped session loses its record, by the sweeper; otherwise this is another share (I6).
-            if run.session.state is not State.STOPPED:
-                raise ShareLost(f"the record of session {run.session.name} is gone from the share")
-            self.runs.leave(run)  # a second process of this ordinal has swept it (I9)
+            if gone.session.state is not State.STOPPED:
+                raise ShareLost(f"the record of session {gone.session.name} is gone from the share")
+            self.runs.leave(gone)  # a second process of this ordinal has swept it (I9)
         try:
             count: int | None = self.replicas.count()
         except ReplicasUnknown:
             count = None
+        me = self.settings.ordinal
         for record in records.sessions.values():
-            if record.owner == self.settings.ordinal:
+            run = self.runs.get(record.name)
+            adopted = count and record.owner >= count and rank(record.name, count)[0] == me
+            if record.owner != me and not adopted:
+                if run:
+                    self.runs.leave(run)
+            elif not launch and not (run and run.session == record):
+                new.append(record.name)
+            elif adopted:
+                ours = replace(record, owner=me)
+                self.records.replace(ours)
+                self._follow(ours, names.SESSION_ADOPTED)
+            else:
                 self._follow(record, names.SESSION_RESUMED)
-            elif count and record.owner >= count and rank(record.name, count)[0] == self.settings.ordinal:
-                adopted = replace(record, owner=self.settings.ordinal)
-                self.records.replace(adopted)
-                self._follow(adopted, names.SESSION_ADOPTED)
-            elif record.name in self.runs:
-                self.runs.leave(self.runs[record.name])
+        return new
 
     def _follow(self, record: Session, event: str) -> None:
         """Reconcile one session of this shard with its record."""
@@ -354,17 +385,23 @@ class Service:
             run, record = self.runs.get(name), self.records.get(name)
             if not run or not record or record.state is not State.STOPPED or record.owner != self.settings.ordinal:
                 return
+            if self.completed.receipts.of(name).sizes() != sealed.sizes:
+                return  # more were written: the next walk seals all of them
             result = self.results.get(name)
             if result is None or result.began != record.started_at or sealed.sizes:
                 result = self._result(run, sealed)
                 self.results.write(result)
-            if self.completed.receipts.forget(name, sealed.sizes):  # else more were written: the next walk seals anew
+            if self.completed.receipts.forget(name, sealed.sizes):
                 self.runs.forget(name)
                 instruments.ended(drained=result.drained, left_behind=result.files.left_behind)
 
     def _result(self, run: Run, sealed: Sealed) -> Result:
-        with opened(self.share.fd, run.session.name) as top:
-            return ending.result(run.session, sealed, run.files, scan(top, self.runs.rule(run.session)))
+        try:
+            with opened(self.share.fd, run.session.name) as top:
+                return ending.result(run.session, sealed, run.files, scan(top, self.runs.rule(run.session)))
+        except FileNotFoundError:
+            self.share.probe()  # a lost share is not a folder that somebody has removed (I6)
+            return ending.result(run.session, sealed, run.files, ())
 
     @contextmanager
     def reopen(self, name: str) -> Iterator[Inventory | None]:
@@ -372,6 +409,7 @@ class Service:
 
         None when the session is not of this shard any more. Starts, stops and the loop wait until the block ends.
         """
+        self._count_ahead(name)
         with self._lock:
             run = self.runs.get(name)
             if run and run.session.state is State.STOPPED and run.session.drained:

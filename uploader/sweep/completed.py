@@ -8,9 +8,10 @@ import os
 import threading
 import time
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from uploader.backlog.inventory import Inventory
-from uploader.blob.store import BlobStore, Committed, Label, Stored
+from uploader.blob.store import BlobStore, Committed, Label, Stored, rfc3339
 from uploader.errors import HeldOpen, InTheWay, Unsettled
 from uploader.naming import COMPLETED
 from uploader.session import Session, now
@@ -22,7 +23,7 @@ from uploader.share.mount import Share
 from uploader.share.scan import Rule
 from uploader.sweep.origins import Origins
 from uploader.sweep.proofs import MAX_PROOFS, Key, Proof, Proofs
-from uploader.sweep.receipts import Receipts, receipt, taken_back
+from uploader.sweep.receipts import Receipts, Written, receipt, taken_back
 from uploader.sweep.seal import Sealed, seal
 from uploader.sweep.verdict import KEPT, Judged, Verdict, judge, judge_moved
 from uploader.telemetry import instruments, names
@@ -32,6 +33,14 @@ log = logging.getLogger(__name__)
 RECHECK = 300.0  # seconds until an unproven file is compared with the store again
 MAX_UNPROVEN = MAX_PROOFS
 RECEIPTS = "receipts"  # the part of a session's work that an error is of
+
+
+class Seen(NamedTuple):
+    """What a look at a `.completed` file has shown. `untrue`: its receipts, where it is not to be deleted."""
+
+    verdict: Verdict
+    now: Fingerprint
+    untrue: list[Written]
 
 
 class Unproven:
@@ -89,17 +98,17 @@ class Completed:
         if inode(claim.folder, claim.completed) is None:
             return False
         try:
-            verdict, current = self.judge(files, path, claim)
+            seen = self.judge(files, path, claim)
         except HeldOpen as reason:
             raise InTheWay(f"{claim.completed} stands in the way and is {reason}") from None
-        if verdict in KEPT:
-            why = self.keep(files, path, current, verdict)
+        if seen.verdict in KEPT:
+            why = self.keep(files, path, seen)
             raise InTheWay(f"{claim.completed} is in the way and cannot be proven to be in the store: {why}")
-        if verdict is Verdict.PROVEN:
+        if seen.verdict is Verdict.PROVEN:
             self.write_receipts(files, [path])
             self.delete(files, path, claim)
         else:
-            self.send_again(files, path, claim, current)
+            self.send_again(files, path, claim, seen)
         return claim.held()
 
     def waits(self, files: Inventory, path: str) -> bool:
@@ -110,7 +119,7 @@ class Completed:
         """Tell whether this content was found unproven less than RECHECK seconds ago."""
         return self._unproven.rests((files.session, path), current)
 
-    def judge(self, files: Inventory, path: str, claim: Claim) -> tuple[Verdict, Fingerprint]:
+    def judge(self, files: Inventory, path: str, claim: Claim) -> Seen:
         """Say what the file is, by the last look before it could be deleted.
 
         Raises HeldOpen of a file that the store has and that somebody can write to; OSError, FileError.
@@ -139,13 +148,38 @@ class Completed:
                 verdict = Verdict.CHANGED
             if verdict in KEPT and claim.half_undone():
                 verdict = Verdict.CHANGED  # it was on its way back when a process died, or a call failed
-            if verdict is Verdict.PROVEN and said.blob:
-                sent_as = said.name.removeprefix(parent) if said.name else path
+            sent_as = said.name.removeprefix(parent) if said.name else path
+            if verdict is not Verdict.PROVEN:
+                return Seen(verdict, file.now, self._untrue(files, path, sent_as, verdict, file.now, said.blob))
+            if said.blob:
                 self._prove(files, path, sent_as, file, said, said.blob)
-            return verdict, file.now
+            return Seen(verdict, file.now, [])
+
+    def _untrue(
+        self, files: Inventory, path: str, sent_as: str, verdict: Verdict, now: Fingerprint, blob: Stored | None
+    ) -> list[Written]:
+        """Return the receipts of a file that is not to be deleted, whoever wrote them before it died. Raises OSError.
+
+        They name the blob that was made of it: a file that had its inode and was deleted has another. What is kept has
+        no blob: there the time tells. The journals are not read where it is known that there are none.
+        """
+        at, known = (files.session, path), files.has_receipt(path)
+        proof = None if blob else self.proofs.get(at)
+        if verdict in KEPT:
+            wanted = ("mtime", rfc3339(now.mtime_ns)) if known else None
+        elif proof:
+            sent_as = proof.sent_as
+            wanted = ("etag", proof.etag) if self.proofs.receipted(at) or not proof.seen else None
+        else:
+            wanted = ("etag", blob.etag) if blob and (known is not False or sent_as != path) else None
+        if wanted is None:
+            return []
+        name, value = wanted
+        about = self.receipts.about(files.session, {(shown(sent_as), now.inode)})
+        return [(line, one) for line, one in about if one.get(name) == value]
 
     def _prove(self, files: Inventory, path: str, sent_as: str, file: Handle, said: Judged, stored: Stored) -> None:
-        """Remember what the store has of a file that this process has not sent, and that it was counted.
+        """Remember what the store has of a file that this process has not sent.
 
         Its receipt has the path under which it was sent.
         """
@@ -153,7 +187,6 @@ class Completed:
         label = Label(stored.size, said.crc64, stored.md5, file.now.inode, file.born(), mtime, files.session, kind)
         before = stored.replaced if stored.of(label) else None
         done = Committed(label, stored.etag, stored.modified or now(), before)
-        files.count_earlier(path, stored.size)
         proof = self.proof(files, sent_as, file, done, None, certain=not file.now.coarse)
         self.remember(files, path, proof, wait=0)
 
@@ -173,12 +206,12 @@ class Completed:
         Raises OSError; the status of the session shows why.
         """
         found = [((files.session, path), self.proofs.unwritten((files.session, path))) for path in paths]
-        new = [(at, proof) for at, proof in found if proof]
         try:
+            new = self._without_receipt(files, [(at, proof) for at, proof in found if proof])
             if new:
                 self.receipts.write(files.session, [proof.receipt for _, proof in new])
         except OSError as error:
-            text = f"nothing is deleted, because receipts cannot be written: {error.strerror}"
+            text = f"nothing is deleted, because receipts cannot be read or written: {error.strerror}"
             if files.note_error(text, RECEIPTS):
                 log.error(names.RECEIPTS_FAILED, extra={"session": files.session, "error": text})  # noqa: TRY400 no fault of the program
             raise
@@ -186,17 +219,29 @@ class Completed:
         files.count_replaced(sum(proof.replaced and not proof.seen for _, proof in new))
         self.proofs.written(new)
 
-    def know_receipts(self, files: Inventory, paths: Iterable[str]) -> None:
-        """Find out which of these proven files got a receipt from a process that died before it deleted them.
+    def _without_receipt(self, files: Inventory, proofs: list[tuple[Key, Proof]]) -> list[tuple[Key, Proof]]:
+        """Return those of these files to which no process that has died gave a receipt. Raises OSError.
 
-        Raises OSError.
+        A file that this process has not sent counts from now on, by its receipt or by itself.
         """
-        found = [((files.session, path), self.proofs.unwritten((files.session, path))) for path in paths]
-        new = {proof.sent_as: (at, proof) for at, proof in found if proof}
-        there = [new[path] for path in self.receipts.among(files.session, {p: one[1].file for p, one in new.items()})]
-        for (_, path), _ in there:
-            files.uncount(path, None)  # the count of receipts has it
-        self.proofs.written(there)
+        earlier = {
+            at: proof
+            for at, proof in proofs
+            if not proof.seen and (files.has_receipt(at[1]) is not False or proof.sent_as != shown(at[1]))
+        }
+        if not earlier:
+            return proofs
+        about = self.receipts.about(files.session, {(proof.sent_as, proof.inode) for proof in earlier.values()})
+        there = {(one["path"], one["inode"], one.get(name)) for _, one in about for name in ("etag", "mtime")}
+        written = {
+            at: proof
+            for at, proof in earlier.items()
+            if {(proof.sent_as, proof.inode, one) for one in (proof.etag, rfc3339(proof.file.mtime_ns))} & there
+        }
+        for at, proof in earlier.items():
+            files.count_earlier(at[1], proof.file.size, receipted=at in written, sure=True)
+        self.proofs.written(written.items())
+        return [one for one in proofs if one[0] not in written]
 
     def delete(self, files: Inventory, path: str, claim: Claim) -> None:
         """Delete a proven file. Raises OSError."""
@@ -205,36 +250,45 @@ class Completed:
         instruments.FILES_DELETED.add(1)
         log.info(names.FILE_DELETED, extra={"session": files.session, "path": shown(path)})
 
-    def send_again(self, files: Inventory, path: str, claim: Claim, current: Fingerprint) -> None:
+    def send_again(self, files: Inventory, path: str, claim: Claim, seen: Seen, *, counted: bool = True) -> None:
         """Give a file that was still being written its plain name back, or `.processing` where that name is taken.
 
-        `files`: the inventory of the session that sends the file. Raises OSError, InTheWay.
+        `files`: the inventory of the session that sends the file; `counted`: it is the one that has counted it.
+        Raises OSError, InTheWay.
         """
         at = (files.session, path)
-        proof = self.proofs.get(at)
-        receipted = self.proofs.receipted(at)
-        if proof and receipted:  # before the rename: a receipt of what stays would count it twice
-            self.receipts.write(files.session, [taken_back(proof.receipt)])
-        files.given_back(path, current, self.settings.settle)
+        proof, receipted = self.proofs.get(at), self.proofs.receipted(at)
+        itself = proof if proof and counted and (proof.seen or receipted) else None
+        self._take_back(files, seen, by_receipt=itself is None)  # first: a receipt of what stays would count it twice
+        files.given_back(path, seen.now, self.settings.settle)
         claim.take_back()
-        files.uncount(path, proof.file.size if proof else None)
-        files.count_replaced(-1 if proof and proof.replaced and (proof.seen or receipted) else 0)
+        files.uncount(path, itself.file.size if itself else None)
+        files.count_replaced(-1 if itself and itself.replaced else 0)
         self.gone(files, path)
         log.warning(names.FILE_CHANGED, extra={"session": files.session, "path": shown(path)})
+
+    def _take_back(self, files: Inventory, seen: Seen, *, by_receipt: bool = True) -> None:
+        """Have the untrue receipts of a file count no more. `by_receipt`: it was counted by them. Raises OSError."""
+        if seen.untrue:
+            self.receipts.write(files.session, [taken_back(line) for line, _ in seen.untrue])
+            for one in {one["mtime"]: one for _, one in seen.untrue if by_receipt}.values():
+                files.count_receipts(-1, -one["size"], -(one.get("replaced") is not None))
 
     def seal(self, session: Session) -> Sealed:
         """Put the receipts of a session that has been swept into the store. Raises OSError, StoreError."""
         return seal(self.receipts, session, self.settings.blob_prefix, self.store)
 
-    def keep(self, files: Inventory, path: str, current: Fingerprint, verdict: Verdict) -> str:
+    def keep(self, files: Inventory, path: str, seen: Seen) -> str:
         """Keep an unproven file, log it once, and show it in the status; return why."""
-        at, why = (files.session, path), KEPT[verdict].format(elsewhere=self._origins.none(self._parent(files)))
+        at = (files.session, path)
+        why = KEPT[seen.verdict].format(elsewhere=self._origins.none(self._parent(files)))
         self.proofs.forget(at)  # the proof is of another file
-        new, remembered = self._unproven.add(at, current)
+        new, remembered = self._unproven.add(at, seen.now)
         if new and remembered:
             log.error(names.FILE_UNPROVEN, extra={"session": files.session, "path": shown(path) + COMPLETED})
         if remembered:
             files.keep(path + COMPLETED, f"kept: it cannot be proven to be in the store: {why}")
+        self._take_back(files, seen)
         files.uncount(path, None)
         return why
 

@@ -38,6 +38,11 @@ class Proof:
         return str(orjson.loads(self.receipt)["path"])
 
     @property
+    def etag(self) -> str:
+        """The etag of its blob."""
+        return str(orjson.loads(self.receipt)["etag"])
+
+    @property
     def inode(self) -> int:
         """The file's inode."""
         return self.file.inode

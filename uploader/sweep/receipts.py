@@ -1,11 +1,12 @@
 """Receipts: a line for each file that is deleted from the share, on its disk before the deletion (I11).
 
 A crash between the two makes a second line, which readers drop by (path, inode, mtime). A file that was written to
-after its line was made is sent again: a line with `taken_back` says so, and the first one counts no more.
+after its line was made is sent again: another line names that one by its place (`taken_back`), and it counts no more,
+in whatever order the journals are read.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -20,6 +21,12 @@ from uploader.telemetry.text import shown
 BITS = 26  # of a hash; two such numbers are kept of each line, in 8 MiB for all of them
 Key = tuple[str, int, str]
 """A path, an inode, and a time of last change as RFC 3339."""
+Place = tuple[str, int]
+"""A journal, and where a line ends in it."""
+Written = tuple[Line, dict[str, Any]]
+"""A line and the receipt in it."""
+Totals = tuple[int, int, int]
+"""Files, their bytes, and how many of them took the place of other content."""
 
 
 def receipt(session: str, path: str, blob: str, file: Fingerprint, done: Committed, **more: object) -> bytes:
@@ -42,16 +49,10 @@ def receipt(session: str, path: str, blob: str, file: Fingerprint, done: Committ
     return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def key(path: str, file: Fingerprint) -> Key:
-    """Return what the receipts of one file have in common."""
-    return shown(path), file.inode, rfc3339(file.mtime_ns)
-
-
-def taken_back(line: bytes) -> bytes:
+def taken_back(line: Line) -> bytes:
     """Return the line by which this one, a receipt, counts no more."""
-    written = orjson.loads(line)
-    fields = {name: written[name] for name in ("path", "inode", "mtime")}
-    return orjson.dumps({**fields, "taken_back": True}, option=orjson.OPT_APPEND_NEWLINE)
+    path = orjson.loads(line.text)["path"]
+    return orjson.dumps({"path": path, "taken_back": line.place}, option=orjson.OPT_APPEND_NEWLINE)
 
 
 class Receipts:
@@ -62,6 +63,7 @@ class Receipts:
         self.ordinal = ordinal
         self._lock = threading.Lock()
         self._journals: dict[str, Journals] = {}
+        self._counted: dict[str, tuple[Mapping[str, int], Totals]] = {}  # by session, with the sizes that were read
 
     def write(self, session: str, lines: Iterable[bytes]) -> None:
         """Have these lines on the share's disk on return."""
@@ -76,6 +78,7 @@ class Receipts:
         """Remove a session's journals if they are still what these sizes say; False when not."""
         with self._lock:
             self._journals.pop(session, None)
+            self._counted.pop(session, None)
             return self.of(session).remove(sizes)
 
     def read(self, session: str) -> Iterator[dict[str, Any]]:
@@ -85,62 +88,113 @@ class Receipts:
         if sizes:
             yield from distinct(lambda: journals.lines(sizes))
 
-    def lines(self, session: str, after: tuple[str, int]) -> Iterator[tuple[Line, dict[str, Any]]]:
-        """Yield each receipt with its line from a place on; after a crash one may be there twice."""
+    def lines(self, session: str, after: Place) -> Iterator[Written]:
+        """Yield each receipt with its line from a place on; after a crash one may be there twice, or count no more."""
         journals = self.of(session)
-        for line in journals.lines(journals.sizes(), after):
-            for one in _parsed(iter((line,))):
-                if "taken_back" not in one:
-                    yield line, one
+        for line, one in _parsed(journals.lines(journals.sizes(), after)):
+            if "taken_back" not in one:
+                yield line, one
 
-    def count(self, session: str) -> tuple[int, int, int]:
-        """Return how many files have a receipt, their bytes, and how many took the place of other content."""
-        files = size = replaced = 0
-        for one in self.read(session):
-            files += 1
-            size += one["size"]
-            replaced += one.get("replaced") is not None
-        return files, size, replaced
+    def count(self, session: str) -> Totals:
+        """Return what the receipts say. The journals are read only if they have changed since they were counted."""
+        journals = self.of(session)
+        sizes = journals.sizes()
+        known = self._counted.get(session)
+        if known is None or known[0] != sizes:
+            known = self._counted[session] = sizes, _totals(lambda: journals.lines(sizes)) if sizes else (0, 0, 0)
+        return known[1]
+
+    def about(self, session: str, files: Collection[tuple[str, int]]) -> list[Written]:
+        """Return the receipts of these paths and inodes, with their lines; after a crash one may be there twice."""
+        journals = self.of(session)
+        found: list[Written] = []
+        void = set[Place]()
+        for line, one in _parsed(journals.lines(journals.sizes())):
+            if place := one.get("taken_back"):
+                void.add((place[0], place[1]))
+            elif (one["path"], one["inode"]) in files:
+                found.append((line, one))
+        return [(line, one) for line, one in found if line.place not in void]
 
     def among(self, session: str, files: Mapping[str, Fingerprint]) -> set[str]:
-        """Return the paths of those of these files that have a receipt."""
-        wanted = {key(path, file): path for path, file in files.items()}
-        return {wanted[found] for one in self.read(session) if (found := _key(one)) in wanted}
+        """Return the paths of those of these files of which, by path and inode, there are receipts."""
+        wanted = {(shown(path), file.inode): path for path, file in files.items()}
+        return {wanted[one["path"], one["inode"]] for _, one in self.about(session, wanted)}
 
     def has(self, session: str, path: str, inode: int, mtime: str) -> bool:
         """Tell whether a file of this path, inode and mtime has a receipt."""
-        return any(_key(one) == (shown(path), inode, mtime) for one in self.read(session))
+        return any(one["mtime"] == mtime for _, one in self.about(session, {(shown(path), inode)}))
 
 
 def distinct(lines: Callable[[], Iterator[Line]]) -> Iterator[dict[str, Any]]:
-    """Yield each receipt once, without those taken back. `lines` is called three times at most.
+    """Yield each receipt once, without those taken back. `lines` is called twice.
 
     The first pass finds what may be there twice, by two bits a line; only of that the second one remembers more.
     """
-    suspects = _suspects(lines())
-    last: dict[Key, dict[str, Any]] = {}
-    for one in _parsed(lines()):
-        if hash(found := _key(one)) not in suspects:
-            yield one
-        else:
-            last[found] = one
-    yield from (one for one in last.values() if "taken_back" not in one)
+    first = _Pass()
+    for _, one in _parsed(lines()):
+        first.see(one)
+    yield from first.distinct(lines())
 
 
-def _suspects(lines: Iterator[Line]) -> set[int]:
-    seen, suspects = bytearray(1 << BITS - 3), set()
-    for one in _parsed(lines):
+def _totals(lines: Callable[[], Iterator[Line]]) -> Totals:
+    """Add the receipts up. `lines` is called once, and again where one may be there twice or was taken back."""
+    first = _Pass()
+    totals = _sum(first.see(one) for _, one in _parsed(lines()))
+    return totals if first.plain else _sum(first.distinct(lines()))
+
+
+def _sum(receipts: Iterable[dict[str, Any]]) -> Totals:
+    files = size = replaced = 0
+    for one in receipts:
+        if "taken_back" not in one:
+            files += 1
+            size += one["size"]
+            replaced += one.get("replaced") is not None
+    return files, size, replaced
+
+
+class _Pass:
+    """What one pass over all the lines has found."""
+
+    def __init__(self) -> None:
+        self._seen = bytearray(1 << BITS - 3)
+        self._suspects = set[int]()  # hashes of the keys that may be there twice
+        self._void = set[Place]()
+
+    @property
+    def plain(self) -> bool:
+        """Whether each line is a receipt that counts."""
+        return not self._suspects and not self._void
+
+    def see(self, one: dict[str, Any]) -> dict[str, Any]:
+        """Take note of one line, and return it."""
+        if place := one.get("taken_back"):
+            self._void.add((place[0], place[1]))
+            return one
         hashed = hash(_key(one))
         again = True
         for bit in (hashed & (1 << BITS) - 1, hashed >> BITS & (1 << BITS) - 1):
-            again = bool(seen[bit >> 3] >> (bit & 7) & 1) and again
-            seen[bit >> 3] |= 1 << (bit & 7)
-        if again or "taken_back" in one:
-            suspects.add(hashed)
-    return suspects
+            again = bool(self._seen[bit >> 3] >> (bit & 7) & 1) and again
+            self._seen[bit >> 3] |= 1 << (bit & 7)
+        if again:
+            self._suspects.add(hashed)
+        return one
+
+    def distinct(self, lines: Iterator[Line]) -> Iterator[dict[str, Any]]:
+        """Yield each receipt of the same lines once, without those taken back."""
+        last: dict[Key, dict[str, Any]] = {}
+        for line, one in _parsed(lines):
+            if "taken_back" in one or line.place in self._void:
+                continue
+            if hash(found := _key(one)) not in self._suspects:
+                yield one
+            else:
+                last[found] = one
+        yield from last.values()
 
 
-def _parsed(lines: Iterator[Line]) -> Iterator[dict[str, Any]]:
+def _parsed(lines: Iterator[Line]) -> Iterator[Written]:
     """Read leniently: what is torn or not ours is passed over."""
     for line in lines:
         try:
@@ -148,12 +202,13 @@ def _parsed(lines: Iterator[Line]) -> Iterator[dict[str, Any]]:
         except orjson.JSONDecodeError:
             continue
         if isinstance(one, dict) and _whole(one):
-            yield one
+            yield line, one
 
 
 def _whole(one: dict[str, Any]) -> bool:
-    size = 0 if "taken_back" in one else one.get("size")
-    kinds = (one.get("path"), str), (one.get("inode"), int), (one.get("mtime"), str), (size, int)
+    if (place := one.get("taken_back")) is not None:
+        return isinstance(place, list) and [type(part) for part in place] == [str, int]
+    kinds = (one.get("path"), str), (one.get("inode"), int), (one.get("mtime"), str), (one.get("size"), int)
     return all(type(value) is kind for value, kind in kinds)
 
 

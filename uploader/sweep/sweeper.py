@@ -15,12 +15,12 @@ from uploader.naming import COMPLETED, PROCESSING
 from uploader.session import Session, State
 from uploader.settings import Settings
 from uploader.share.claim import Claim
-from uploader.share.fingerprint import Fingerprint, inode, look
+from uploader.share.fingerprint import inode, look
 from uploader.share.mark import Mark
 from uploader.share.mount import Share
 from uploader.share.paths import join, opened, split
 from uploader.share.scan import Found, Kind, Rule, scan
-from uploader.sweep.completed import RECEIPTS, RECHECK, Completed
+from uploader.sweep.completed import RECEIPTS, RECHECK, Completed, Seen
 from uploader.sweep.seal import Sealed
 from uploader.sweep.verdict import KEPT, Verdict
 from uploader.telemetry import names
@@ -30,7 +30,7 @@ from uploader.thread import spawn
 log = logging.getLogger(__name__)
 WALK = 12  # sweeps between two walks for files that this process did not complete
 BATCH = 10_000  # files whose receipts are written at once
-SWEEP = "sweep"  # the part of a session's work that an error is of
+SWEEP, SHUT = "sweep", "shut folder"  # the parts of a session's work that an error is of
 PAUSE = 3  # the next walk waits at least this many times the duration of the last
 
 
@@ -175,38 +175,34 @@ class Sweeper:
         began, proven = time.monotonic(), list[str]()
         left = self._walked(session, proven)
         if proven:
-            self._collect_proven(session, proven)
+            self._collect_all(session, proven)
             left = self._walked(session, []) if session.stopped else left
         if not left and session.stopped:
             self._swept(session)
         pause = max(PAUSE * (time.monotonic() - began), (1 if session.stopped else WALK) * self.settings.sweep_interval)
         self._next_walk[session.name, session.stopped] = time.monotonic() + pause
 
-    def _collect_proven(self, session: Owned, paths: list[str]) -> None:
-        """Delete files that were found proven, without a second receipt for those that have one."""
-        try:
-            self.completed.know_receipts(session.files, paths)
-        except OSError as error:
-            self._cannot(session, error)
-            return
-        session.files.clear_error(SWEEP)
-        self._collect_all(session, paths)
-        paths.clear()
-
     def _walked(self, session: Owned, proven: list[str]) -> int:
         """Sweep one session's folder; return how many files are left. `proven`: those that may be deleted now."""
         left = session.files.uploading()  # an upload in progress will leave a file
+        shut: Found | None = None
         try:
             oldest = self.share.server_time() - int(self.settings.retention * 1e9)
             with opened(self.share.fd, session.name) as top:
                 for found in scan(top, Rule((), ""), everywhere=True):
+                    shut = found if found.error and session.stopped else shut
                     left += self._meet(session, found, oldest, proven)
                     if len(proven) >= BATCH:
-                        self._collect_proven(session, proven)
+                        self._collect_all(session, proven)
+                        proven.clear()
         except OSError as error:
             self.share.judge(error)
             self.share.probe()  # a lost share is not an empty folder (I6)
             left += not isinstance(error, FileNotFoundError)
+        if shut and shut.error:
+            self._cannot(session, shut.error, shut.path, SHUT)
+        else:
+            session.files.clear_error(SHUT)
         return left
 
     def _meet(self, session: Owned, found: Found, oldest: int, proven: list[str]) -> bool:
@@ -260,18 +256,18 @@ class Sweeper:
         """
         if self.sessions.owned().get(session.name) != session:
             return None  # the session was started again: the next walk sees that
-        verdict, current = self.completed.judge(session.files, path, claim)
-        if verdict is Verdict.PROVEN and not self.completed.proofs.receipted((session.name, path)):
-            return verdict  # it stays until its receipt is on the share
-        if verdict is Verdict.PROVEN:
+        seen = self.completed.judge(session.files, path, claim)
+        if seen.verdict is Verdict.PROVEN and not self.completed.proofs.receipted((session.name, path)):
+            return seen.verdict  # it stays until its receipt is on the share
+        if seen.verdict is Verdict.PROVEN:
             self.completed.delete(session.files, path, claim)
-        elif verdict in KEPT:
-            self.completed.keep(session.files, path, current, verdict)
-        elif not self._taken_back(session, path, claim, current):
+        elif seen.verdict in KEPT:
+            self.completed.keep(session.files, path, seen)
+        elif not self._taken_back(session, path, claim, seen):
             return None
-        return verdict
+        return seen.verdict
 
-    def _taken_back(self, session: Owned, path: str, claim: Claim, current: Fingerprint) -> bool:
+    def _taken_back(self, session: Owned, path: str, claim: Claim, seen: Seen) -> bool:
         """Let a session send a file that was still being written; False when that has to wait.
 
         It does not stop meanwhile. The record of a stopped one is written first: no shard would send a renamed file of
@@ -281,11 +277,11 @@ class Sweeper:
             try:
                 files = stack.enter_context(self.sessions.reopen(session.name))
             except OSError as error:
-                self._cannot(session, error)
+                self._cannot(session, error, path + COMPLETED)
                 return False
             if files is None or (files is not session.files and not stack.enter_context(files.reserve(path))):
                 return False
-            self.completed.send_again(files, path, claim, current)
+            self.completed.send_again(files, path, claim, seen, counted=files is session.files)
             session.files.clear_error(SWEEP)
             return True
 
@@ -293,9 +289,15 @@ class Sweeper:
         return Claim(folder, name, Mark(self.share, session.name).set)
 
     def _swept(self, session: Owned) -> None:
-        """End the session, whose receipts go into the store first; when that fails, the next walk tries again."""
+        """End the session, whose receipts go into the store first; when that fails, the next walk tries again.
+
+        Another process may have completed a file meanwhile: so the folder is walked once more.
+        """
         try:
-            self.sessions.swept(session.name, self.completed.seal(session.session))
+            sealed = self.completed.seal(session.session)
+            if self._walked(session, []):
+                return
+            self.sessions.swept(session.name, sealed)
             session.files.clear_error(RECEIPTS)
             session.files.clear_error(SWEEP)
         except OSError as error:
@@ -304,10 +306,12 @@ class Sweeper:
             if session.files.note_error(text := f"the receipts are not in the store yet: {error}", RECEIPTS):
                 log.warning(names.RECEIPTS_FAILED, extra={"session": session.name, "error": text})
 
-    def _cannot(self, session: Owned, error: OSError) -> None:
+    def _cannot(self, session: Owned, error: OSError, path: str | None = None, part: str = SWEEP) -> None:
+        """Show why the session cannot be swept; `path`: of what keeps it."""
         self.share.judge(error)
-        if session.files.note_error(text := f"the session cannot be swept: {error}", SWEEP):
-            log.warning(names.RECONCILE_FAILED, extra={"session": session.name, "error": text})
+        if session.files.note_error(text := f"the session cannot be swept: {error}", part, path):
+            extra = {"session": session.name, "error": text, "path": path and shown(path)}
+            log.warning(names.RECONCILE_FAILED, extra=extra)
 
     def _failed(self, files: Inventory, path: str, error: Exception) -> None:
         """Show why a file cannot be deleted, unless the store is away: the sweeper asks it again soon."""

@@ -39,7 +39,7 @@ KEPT = {
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A verdict; `blob` is what it was compared with, where it was not known from memory; `crc64`: of its content.
+    """A verdict; `blob`: what was made of it, where that was not known from memory; `crc64`: of its content.
 
     `name`: the blob's, where it is not the one that the file's present name leads to. `emptied`: the blob made of an
     empty file with this inode, of whose content nothing can be told: it is the very file unless that was deleted.
@@ -69,7 +69,7 @@ def judge(file: Handle, proof: Proof | None, store: BlobStore, blob: str | None)
     if not _very_file(file, stored):
         return Judged(Verdict.OTHER)
     told = stored.size or (file.born() is not None and stored.born is not None)
-    return Judged(Verdict.CHANGED, emptied=None if told else stored)
+    return Judged(Verdict.CHANGED, stored, emptied=None if told else stored)
 
 
 def judge_moved(file: Handle, origins: Collection[Origin], store: BlobStore) -> Judged | None:
@@ -86,9 +86,11 @@ def judge_moved(file: Handle, origins: Collection[Origin], store: BlobStore) -> 
             stored = store.head(one.name)
             if stored and (stored.size, stored.crc64) == (one.size, one.crc64):  # the list may be old
                 return Judged(Verdict.PROVEN, stored, one.crc64, one.name)
-    born = file.born() is not None and any(one.born is not None for one in origins)
-    grown = any(one.size and begins.get(one.size) == one.crc64 for one in origins)
-    return Judged(Verdict.CHANGED) if born or grown else None
+    for one in origins:
+        grown = one.size and begins.get(one.size) == one.crc64
+        if grown or (one.born is not None and file.born() is not None):
+            return Judged(Verdict.CHANGED, store.head(one.name), name=one.name)
+    return None
 
 
 def _checksums(file: Handle, sizes: Collection[int]) -> dict[int, int]:

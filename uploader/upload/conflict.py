@@ -5,13 +5,13 @@ beginning of this file: replaced. Anything else is a conflict, for which there i
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from hashlib import md5
 from typing import Literal
 
 from uploader.blob.checksum import Content, crc64
-from uploader.blob.store import KEPT, VERSION, BlobStore, Committed, Label, Replaced, Stored
+from uploader.blob.store import KEPT, VERSION, BlobStore, Committed, Label, Replaced, Stored, rfc3339
 from uploader.errors import Cancelled, Conflict, StoreRefused
 from uploader.session import now
 from uploader.upload.block import MIB
@@ -81,9 +81,12 @@ class Place:
     def confirmed(self, stored: Stored, label: Label) -> Committed:
         """Return what the store has of a file whose content it holds; it names this file from now on."""
         at = stored.modified or now()
-        if stored.of(label):
-            return Committed(label, stored.etag, at, stored.replaced)
-        return Committed(label, self.store.relabel(self.source.blob, label, stored.etag), at)
+        if not stored.of(label):
+            return Committed(label, self.store.relabel(self.source.blob, label, stored.etag), at)
+        if stored.metadata.get("mtime") != rfc3339(label.mtime_ns):  # or a file that had its inode and was deleted
+            label = replace(label, replaced=stored.replaced)
+            return Committed(label, self.store.relabel(self.source.blob, label, stored.etag), at, stored.replaced)
+        return Committed(label, stored.etag, at, stored.replaced)
 
     def _judged(self, stored: Stored, read: Read) -> Room:
         kind = self._compare(stored, read)
