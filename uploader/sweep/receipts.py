@@ -82,7 +82,7 @@ class Receipts:
             return self.of(session).remove(sizes)
 
     def read(self, session: str) -> Iterator[dict[str, Any]]:
-        """Yield the receipts of a session, each once. Memory: 8 MiB, and what is there twice."""
+        """Yield the receipts of a session, each once. Memory: 8 MiB, and about 200 bytes for each that is there twice."""
         journals = self.of(session)
         sizes = journals.sizes()
         if sizes:
@@ -183,15 +183,15 @@ class _Pass:
 
     def distinct(self, lines: Iterator[Line]) -> Iterator[dict[str, Any]]:
         """Yield each receipt of the same lines once, without those taken back."""
-        last: dict[Key, dict[str, Any]] = {}
+        told = set[int]()  # hashes of the keys; of a million keys two have one hash with a chance of 1 in 10^6
         for line, one in _parsed(lines):
             if "taken_back" in one or line.place in self._void:
                 continue
-            if hash(found := _key(one)) not in self._suspects:
-                yield one
-            else:
-                last[found] = one
-        yield from last.values()
+            if (hashed := hash(_key(one))) in self._suspects:
+                if hashed in told:
+                    continue
+                told.add(hashed)
+            yield one
 
 
 def _parsed(lines: Iterator[Line]) -> Iterator[Written]:
