@@ -125,6 +125,7 @@ ROWS = [
     backlog.ROW,
     costs.RECEIPTS,
     costs.LEASE,
+    nfs.COSTS,
 ]
 
 if __name__ == "__main__":

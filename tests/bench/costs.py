@@ -60,13 +60,13 @@ def measure(without: dict[str, str], most: float, asked: Asked) -> list[str]:
         with discard(folder, tls=False) as endpoint:
             for turn in range(1 if asked.quick else max(asked.repeats, TURNS)):
                 for name, runs in list(found.items())[:: -1 if turn % 2 else 1]:
-                    with _shard(folder, endpoint, without.get(name)) as (server, session):
+                    with _site(folder, endpoint, without.get(name)) as (server, session):
                         cpu, began = cpu_of(server.pid), time.perf_counter()
-                        _move(server, session)
+                        move(server, session)
                         runs.wall.append(time.perf_counter() - began)
                         runs.cpu.append(cpu_of(server.pid) - cpu)
             for name, runs in found.items() if shutil.which("strace") else ():
-                with _shard(folder, endpoint, without.get(name)) as (server, session):
+                with _site(folder, endpoint, without.get(name)) as (server, session):
                     calls = _traced(server, session, folder / "calls")
                 runs.calls = sum(calls.values()) / count
                 runs.syncs = calls.get("fsync", 0) / count
@@ -95,16 +95,14 @@ def _share(ours: list[float], others: list[float]) -> float:
 
 
 @contextmanager
-def _shard(folder: Path, endpoint: Discard, without: str | None) -> Iterator[tuple[Server, Path]]:
+def _site(folder: Path, endpoint: Discard, without: str | None) -> Iterator[tuple[Server, Path]]:
     """Run a shard on a share of its own that has all files in a session's folder; yield it and the folder."""
     root = folder / "share"
     session = root / f"run-{next(RUNS)}"
     session.mkdir(parents=True)
     for entry in os.scandir(folder / "files"):
         os.link(entry.path, session / entry.name)
-    server = product(root, folder, endpoint, retention=SWEEP, sweep_interval=SWEEP)
-    if without:
-        server.argv = [*server.argv[:-1], "tests.bench.without", without]
+    server = shard(root, folder, endpoint, without)
     try:
         server.up()
         yield server, session
@@ -113,7 +111,15 @@ def _shard(folder: Path, endpoint: Discard, without: str | None) -> Iterator[tup
         shutil.rmtree(root)
 
 
-def _move(server: Server, session: Path) -> None:
+def shard(root: Path, scratch: Path, endpoint: Discard, without: str | None) -> Server:
+    """Make a shard, not started, that deletes files soon; `without`: what without.py takes from it."""
+    server = product(root, scratch, endpoint, retention=SWEEP, sweep_interval=SWEEP)
+    if without:
+        server.argv = [*server.argv[:-1], "tests.bench.without", without]
+    return server
+
+
+def move(server: Server, session: Path) -> None:
     """Start the session, and wait until no file is left."""
     end = time.monotonic() + LIMIT
     start(server, session.name)
@@ -129,7 +135,7 @@ def _traced(server: Server, session: Path, output: Path) -> dict[str, int]:
     with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as strace:
         assert strace.stderr is not None
         strace.stderr.readline()  # it says that it is attached
-        _move(server, session)
+        move(server, session)
         strace.send_signal(signal.SIGINT)
         strace.communicate()
     return {name: int(calls) for calls, name in LINE.findall(output.read_text()) if name != "total"}

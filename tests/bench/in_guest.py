@@ -3,18 +3,20 @@
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tests.bench.costs import move, shard
 from tests.bench.endpoint import Discard, discard
 from tests.bench.goals import AZCOPY, OURS, RCLONE
-from tests.bench.measured import Measured
-from tests.bench.nfs import BEFORE
+from tests.bench.measured import Measured, cpu_of
+from tests.bench.nfs import BEFORE, WITHOUT
 from tests.bench.ours import uploaded
-from tests.bench.peers import RUNS, azcopy, rclone
+from tests.bench.peers import RUNS, azcopy, rclone, size
 from tests.bench.product import product
 from tests.bench.work import fill
 from tests.nfs import bed
@@ -38,6 +40,8 @@ def test_small_files() -> None:
     clients: dict[str, Client] = {OURS: _ours, AZCOPY: partial(_peer, azcopy), RCLONE: partial(_peer, rclone)}
     if asked["before"]:
         clients[BEFORE] = partial(_ours, tree=Path(asked["before"]))
+    if asked["costs"]:
+        clients = {OURS: _moved, WITHOUT: partial(_moved, without="receipts")}
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in clients}
     with discard(bed.GUEST, tls=False, latency=asked["latency"]) as endpoint:
         for turn in range(asked["repeats"]):
@@ -65,6 +69,21 @@ def _ours(site: Site, endpoint: Discard, tree: Path | None = None) -> Measured:
     session = site.root / f"run-{site.name}"
     (site.root / "run").rename(session)
     return uploaded(product(site.root, bed.GUEST, endpoint, tree), session, endpoint)
+
+
+def _moved(site: Site, endpoint: Discard, without: str | None = None) -> Measured:
+    """Let a shard send the files and delete them."""
+    session = site.root / f"run-{site.name}"
+    (site.root / "run").rename(session)
+    files, content = size(session)
+    server = shard(site.root, bed.GUEST, endpoint, without)
+    try:
+        server.up()
+        cpu, began = cpu_of(server.pid), time.perf_counter()
+        move(server, session)
+        return Measured(time.perf_counter() - began, cpu_of(server.pid) - cpu, 0, files, content)
+    finally:
+        server.kill()
 
 
 def _peer(copy: Callable[..., Measured], site: Site, endpoint: Discard) -> Measured:
