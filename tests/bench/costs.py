@@ -23,14 +23,15 @@ from tests.bench.product import alive, product, start
 from tests.bench.row import Asked, Row
 from tests.bench.work import fill
 from tests.support.programs import Server
+from uploader.naming import COMPLETED
 
 COUNT, SIZE = 5000, 20_000
 TURNS = 7  # at least: a cost of a few percent drowns in the noise of fewer
 LIMIT = 240  # seconds that a run may take
 SWEEP = 1  # seconds between two sweeps, and of retention, so that receipts and deletions fall into the run
-HEAD = f"""From the start to the last deletion: {COUNT:,} files of {SIZE / 1000:.0f} kB on a disk, plain http, no latency, retention and sweep interval {SWEEP} s. The
-shards take turns, {TURNS} times or more, forwards and backwards; a share is the median of those of the turns. Calls are system calls of one more
-run, as strace counts them.
+HEAD = f"""{COUNT:,} files of {SIZE / 1000:.0f} kB on a disk, plain http, no latency, retention and sweep interval {SWEEP} s: time until the last is sent, CPU until the last is
+deleted. The shards take turns, {TURNS} times or more, forwards and backwards; a share is the median of those of the turns. Calls are system calls
+of one more run, as strace counts them.
 """
 LINE = re.compile(r"^ *[\d.]+ +[\d.]+ +\d+ +(\d+) +(?:\d+ +)?(\w+)$", re.MULTILINE)  # of strace's table: calls, name
 
@@ -61,9 +62,8 @@ def measure(without: dict[str, str], most: float, asked: Asked) -> list[str]:
             for turn in range(1 if asked.quick else max(asked.repeats, TURNS)):
                 for name, runs in list(found.items())[:: -1 if turn % 2 else 1]:
                     with _site(folder, endpoint, without.get(name)) as (server, session):
-                        cpu, began = cpu_of(server.pid), time.perf_counter()
-                        move(server, session)
-                        runs.wall.append(time.perf_counter() - began)
+                        cpu = cpu_of(server.pid)
+                        runs.wall.append(move(server, session))
                         runs.cpu.append(cpu_of(server.pid) - cpu)
             for name, runs in found.items() if shutil.which("strace") else ():
                 with _site(folder, endpoint, without.get(name)) as (server, session):
@@ -119,14 +119,17 @@ def shard(root: Path, scratch: Path, endpoint: Discard, without: str | None) -> 
     return server
 
 
-def move(server: Server, session: Path) -> None:
-    """Start the session, and wait until no file is left."""
-    end = time.monotonic() + LIMIT
+def move(server: Server, session: Path) -> float:
+    """Start the session, wait until no file is left, and return after how many seconds every file had been sent."""
+    began, sent = time.perf_counter(), 0.0
     start(server, session.name)
-    while os.listdir(session):
-        assert time.monotonic() < end, f"not finished after {LIMIT} s:\n{server.log()[-3000:]}"
+    while names := os.listdir(session):
+        if not sent and all(name.endswith(COMPLETED) for name in names):
+            sent = time.perf_counter() - began
+        assert time.perf_counter() - began < LIMIT, f"not finished after {LIMIT} s:\n{server.log()[-3000:]}"
         alive(server)
-        time.sleep(0.05)
+        time.sleep(0.02)
+    return sent or time.perf_counter() - began
 
 
 def _traced(server: Server, session: Path, output: Path) -> dict[str, int]:

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -79,9 +78,8 @@ def _moved(site: Site, endpoint: Discard, without: str | None = None) -> Measure
     server = shard(site.root, bed.GUEST, endpoint, without)
     try:
         server.up()
-        cpu, began = cpu_of(server.pid), time.perf_counter()
-        move(server, session)
-        return Measured(time.perf_counter() - began, cpu_of(server.pid) - cpu, 0, files, content)
+        cpu = cpu_of(server.pid)
+        return Measured(move(server, session), cpu_of(server.pid) - cpu, 0, files, content)
     finally:
         server.kill()
 

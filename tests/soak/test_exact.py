@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.endpoint.store import Block
 from tests.need import need
 from tests.soak.account import Expected, Seen, differences, print_of
 from tests.soak.exact import SESSION, Exact
@@ -17,14 +18,18 @@ BLOB = f"{SESSION}/{FILE}"
 
 
 @pytest.fixture(scope="module")
-def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Expected, Seen]]:
-    """What must have become of 300 files after two kills of each program, and what is seen of it."""
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exact]:
+    """A session of 300 files that has ended after two kills of each program."""
     need("setpriv")
     it = Exact(tmp_path_factory.mktemp("exact"), 300, 2, "1", at_once=False)
-    try:
-        yield it.expected, it.look()
-    finally:
-        it.close()
+    yield it
+    it.close()
+
+
+@pytest.fixture(scope="module")
+def account(ended: Exact) -> tuple[Expected, Seen]:
+    """What must have become of its files, and what is seen of it."""
+    return ended.expected, ended.look()
 
 
 def test_every_file_is_accounted_for(account: tuple[Expected, Seen]) -> None:
@@ -68,6 +73,23 @@ def test_a_fault_is_named(account: tuple[Expected, Seen], name: str) -> None:
     break_it, said = BREAKS[name]
     break_it(seen)
     assert [line for line in differences(expected, seen) if said in line]
+
+
+def test_what_is_really_broken_is_seen(ended: Exact, account: tuple[Expected, Seen]) -> None:
+    """A blob is deleted and one is replaced in the store, and a file is taken from the share: all who look find that."""
+    deleted, replaced = list(account[0].sent)[:2]
+    ended.endpoint.store.delete("uploads", f"{SESSION}/{deleted}")
+    ended.endpoint.store.put_blob("uploads", f"{SESSION}/{replaced}", Block("", 5, 0, b"other"), {}, {})
+    (ended.folder / NO_NAME).unlink()
+    found = {line.partition(" is ")[0] for line in differences(ended.expected, ended.look())}
+    assert found == {
+        f"store: no '{SESSION}/{deleted}'",
+        f"store: '{SESSION}/{replaced}'",
+        f"share: no '{NO_NAME}'",
+        f"receipts, etag: '{SESSION}/{deleted}' should not be there",
+        f"receipts, etag: '{SESSION}/{replaced}'",
+        *(f"nfs-watch verify: '{name}'" for name in ("fine", "missing", "changed", "good")),
+    }
 
 
 def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
