@@ -57,7 +57,8 @@ def _measured(client: Client, pool: Path, endpoint: Discard) -> dict[str, Any]:
         os.link(entry.path, site.server / "run" / entry.name)
     site.mount()
     measured = client(site, endpoint)
-    told = {"measured": asdict(measured), "calls": calls(site.root).total()}
+    made = calls(site.root)
+    told = {"measured": asdict(measured), "calls": made.total(), "writes": made["WRITE"] + made["COMMIT"]}
     unmount(site.root)
     shutil.rmtree(site.server)
     return told
