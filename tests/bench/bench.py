@@ -10,7 +10,7 @@ import traceback
 from functools import partial
 from pathlib import Path
 
-from tests.bench import backlog, behind, cache, gathered, idle, nfs, report, resume, slow
+from tests.bench import backlog, behind, cache, costs, gathered, idle, nfs, report, resume, slow
 from tests.bench.endpoint import discard, stats
 from tests.bench.goals import MD5, RAW
 from tests.bench.measured import Measured, median
@@ -123,6 +123,9 @@ ROWS = [
     idle.RECORDS,
     gathered.ROW,
     backlog.ROW,
+    costs.RECEIPTS,
+    costs.LEASE,
+    nfs.COSTS,
 ]
 
 if __name__ == "__main__":

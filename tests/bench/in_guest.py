@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tests.bench.costs import move, shard
 from tests.bench.endpoint import Discard, discard
 from tests.bench.goals import AZCOPY, OURS, RCLONE
-from tests.bench.measured import Measured
-from tests.bench.nfs import BEFORE
+from tests.bench.measured import Measured, cpu_of
+from tests.bench.nfs import BEFORE, WITHOUT
 from tests.bench.ours import uploaded
-from tests.bench.peers import RUNS, azcopy, rclone
+from tests.bench.peers import RUNS, azcopy, rclone, size
 from tests.bench.product import product
 from tests.bench.work import fill
 from tests.nfs import bed
@@ -38,6 +39,8 @@ def test_small_files() -> None:
     clients: dict[str, Client] = {OURS: _ours, AZCOPY: partial(_peer, azcopy), RCLONE: partial(_peer, rclone)}
     if asked["before"]:
         clients[BEFORE] = partial(_ours, tree=Path(asked["before"]))
+    if asked["costs"]:
+        clients = {OURS: _moved, WITHOUT: partial(_moved, without="receipts")}
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in clients}
     with discard(bed.GUEST, tls=False, latency=asked["latency"]) as endpoint:
         for turn in range(asked["repeats"]):
@@ -54,7 +57,8 @@ def _measured(client: Client, pool: Path, endpoint: Discard) -> dict[str, Any]:
         os.link(entry.path, site.server / "run" / entry.name)
     site.mount()
     measured = client(site, endpoint)
-    told = {"measured": asdict(measured), "calls": calls(site.root).total()}
+    made = calls(site.root)
+    told = {"measured": asdict(measured), "calls": made.total(), "writes": made["WRITE"] + made["COMMIT"]}
     unmount(site.root)
     shutil.rmtree(site.server)
     return told
@@ -65,6 +69,20 @@ def _ours(site: Site, endpoint: Discard, tree: Path | None = None) -> Measured:
     session = site.root / f"run-{site.name}"
     (site.root / "run").rename(session)
     return uploaded(product(site.root, bed.GUEST, endpoint, tree), session, endpoint)
+
+
+def _moved(site: Site, endpoint: Discard, without: str | None = None) -> Measured:
+    """Let a shard send the files and delete them."""
+    session = site.root / f"run-{site.name}"
+    (site.root / "run").rename(session)
+    files, content = size(session)
+    server = shard(site.root, bed.GUEST, endpoint, without)
+    try:
+        server.up()
+        cpu = cpu_of(server.pid)
+        return Measured(move(server, session), cpu_of(server.pid) - cpu, 0, files, content)
+    finally:
+        server.kill()
 
 
 def _peer(copy: Callable[..., Measured], site: Site, endpoint: Discard) -> Measured:

@@ -14,15 +14,35 @@ from tests.nfs.guest import Guest
 
 ITEM = "tests/bench/in_guest.py"
 BEFORE = f"{OURS} before"
+WITHOUT = f"{OURS}, without receipts"
 LIMIT = 1200  # seconds; bounds a hang only
 COUNT, LATENCY = 2000, 0.01
 HEAD = f"""{COUNT:,} files of 20 kB on a mount of version 4.2, plain http, {LATENCY * 1000:.0f} ms latency, in a guest kernel with one slow processor: only the
 ratios count. Calls are those to the NFS server, from the start to the last `.completed`.
 """
+COSTS_HEAD = f"""{COUNT:,} files of 20 kB on a mount of version 4.2 in a guest kernel, from the start to the last deletion, retention and sweep interval 1 s. Calls are
+those to the NFS server.
+"""
+COLUMNS = ["client", "wall s", "files/s", "CPU a file, ms", "calls a file", "WRITE and COMMIT, in all"]
 
 
 def measure(asked: Asked) -> list[str]:
-    """Boot a guest, let the clients take turns there, and return the tables."""
+    """Compare the clients."""
+    results, rows = _measured(asked, costs=False)
+    return [HEAD, *report.plain(COLUMNS, rows), "", *report.goals(_goals(results), results)]
+
+
+def costs(asked: Asked) -> list[str]:
+    """Count the calls that receipts make: most of the others depend on time, and differ from run to run."""
+    _, rows = _measured(asked, costs=True)
+    return [COSTS_HEAD, *report.plain(COLUMNS, rows)]
+
+
+def _measured(asked: Asked, *, costs: bool) -> tuple[Results, list[list[str]]]:
+    """Boot a guest, let the clients take turns there; return the results, and the rows of their table.
+
+    `costs`: shards with and without receipts, in place of the clients.
+    """
     guest = Guest([ITEM])
     try:
         before = guest.host / "before"  # the guest sees the host's disk, and none of its memory
@@ -33,7 +53,8 @@ def measure(asked: Asked) -> list[str]:
             "count": COUNT // (10 if asked.quick else 1),
             "latency": LATENCY,
             "repeats": min(asked.repeats, 2),
-            "azcopy": os.environ["AZCOPY"],
+            "azcopy": "" if costs else os.environ["AZCOPY"],
+            "costs": costs,
         }
         (guest.host / "asked.new").write_text(json.dumps(wanted))
         (guest.host / "asked.new").rename(guest.host / "asked")
@@ -42,12 +63,18 @@ def measure(asked: Asked) -> list[str]:
         guest.close()
     results = {name: median([Measured(**run["measured"]) for run in each]) for name, each in runs.items()}
     calls = {name: each[-1]["calls"] / results[name].files for name, each in runs.items()}
-    rows = [
-        [name, f"{it.wall:.1f}", f"{it.files_rate:.0f}", f"{it.cpu / it.files * 1000:.2f}", f"{calls[name]:.1f}"]
+    writes = {name: str(each[-1]["writes"]) for name, each in runs.items()}
+    return results, [
+        [
+            name,
+            f"{it.wall:.1f}",
+            f"{it.files_rate:.0f}",
+            f"{it.cpu / it.files * 1000:.2f}",
+            f"{calls[name]:.1f}",
+            writes[name],
+        ]
         for name, it in results.items()
     ]
-    head = ["client", "wall s", "files/s", "CPU a file, ms", "calls a file"]
-    return [HEAD, *report.plain(head, rows), "", *report.goals(_goals(results), results)]
 
 
 def _found(guest: Guest) -> dict[str, list[dict[str, Any]]]:
@@ -69,3 +96,4 @@ def _goals(results: Results) -> list[Goal]:
 
 
 ROW = Row("nfs", "small files of 20 kB through a real NFS mount", measure)
+COSTS = Row("receipts-nfs", "what receipts cost on a real NFS mount", costs)

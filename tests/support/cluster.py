@@ -1,7 +1,7 @@
 """A blob endpoint, N shards and a router together, on one share."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,10 +38,13 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(folder: Path, count: int, connection: str = "", **settings: object) -> Iterator[Cluster]:
+def cluster(
+    folder: Path, count: int, connection: str = "", under: Sequence[str] = (), **settings: object
+) -> Iterator[Cluster]:
     """Run them; settings are those of the shards. Shard k listens on 127.0.1.k, so that one URL fits them all.
 
-    `connection`: that of an endpoint that runs already; without one it is an Azurite's.
+    `connection`: that of an endpoint that runs already; without one it is an Azurite's. `under`: a command that runs
+    each shard.
     """
     root = folder / "share"
     root.mkdir()
@@ -53,6 +56,7 @@ def cluster(folder: Path, count: int, connection: str = "", **settings: object) 
             host = f"127.0.1.{ordinal}"
             one = shard(folder, root, connection, ordinal, replicas=count, host=host, port=port, **settings)
             one.port, one.url = port, f"http://{host}:{port}"
+            one.argv = [*under, *one.argv]
             stack.callback(one.kill)
             shards.append(one)
         front = router(folder, f"http://127.0.1.{{ordinal}}:{port}", replicas=count)
