@@ -15,9 +15,12 @@ class Handed:
         self._counted = 0
 
     def __call__(self, size: int) -> None:
-        """Take note of the bytes that this try has handed over so far. Raises Cancelled, which ends the try."""
+        """Take note of the bytes that this try has handed over so far. Raises Cancelled, which ends the try.
+
+        When all are handed over only the answer is missing: it is waited for.
+        """
         self._count(size)
-        if self._source.cancelled():
+        if size < self._size and self._source.cancelled():
             raise Cancelled
 
     def __enter__(self) -> Self:
