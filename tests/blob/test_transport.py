@@ -12,6 +12,7 @@ from tests.endpoint.server import Endpoint
 from tests.support.blobs import CONTAINER, ServiceStore
 from uploader.blob.rate_limit import CHUNK, RateLimit
 from uploader.blob.transport import LEAST, PIECES, ThreadTransport
+from uploader.errors import Cancelled
 
 MIB = 1024 * 1024
 
@@ -60,3 +61,16 @@ def test_the_kernel_holds_no_more_than_a_piece(endpoint: Endpoint, size: int) ->
         sent(endpoint, transport, size)
         held = transport._local.connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
         assert held == size // PIECES
+
+
+def test_a_request_that_is_given_up_leaves_no_connection(endpoint: Endpoint) -> None:
+    """The store sees at once that the rest will not come, and the next request begins on a new connection."""
+
+    def end(_: int) -> None:
+        raise Cancelled
+
+    with transporting() as transport:
+        request = HttpRequest("PUT", f"{endpoint.url}/x", headers={"Content-Length": str(MIB)}, content=bytes(MIB))
+        with pytest.raises(Cancelled):
+            transport.send(request, meter=end)
+        assert transport._local.connection.sock is None
