@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from tests.invariants.bed import Hooked
-from uploader.blob.store import Label
+from uploader.blob.store import Label, Meter
 
 
 class Checked(Hooked):
@@ -16,9 +16,9 @@ class Checked(Hooked):
         super().__init__()
         self.took = took
 
-    def put(self, name: str, data: bytes, label: Label, etag: str | None) -> str:
+    def put(self, name: str, data: bytes, label: Label, etag: str | None, meter: Meter | None = None) -> str:
         before = self.held(name)
-        now = super().put(name, data, label, etag)
+        now = super().put(name, data, label, etag, meter)
         self._tell(name, before)
         self._call("after put", name)
         return now

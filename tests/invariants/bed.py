@@ -11,7 +11,7 @@ from tests.support.fake_store import FakeStore
 from tests.support.programs import wait_for
 from uploader.backlog.inventory import Inventory, Item
 from uploader.backlog.queues import Queues
-from uploader.blob.store import BlobStore, Label, Stored
+from uploader.blob.store import BlobStore, Label, Meter, Stored
 from uploader.discovery.discover import Discovery
 from uploader.discovery.watch import Listener, Watch
 from uploader.session import Session, State
@@ -46,13 +46,13 @@ class Hooked(FakeStore):
         self._call("head", name)
         return super().head(name, snapshot)
 
-    def put(self, name: str, data: bytes, label: Label, etag: str | None) -> str:
+    def put(self, name: str, data: bytes, label: Label, etag: str | None, meter: Meter | None = None) -> str:
         self._call("put", name)
-        return super().put(name, data, label, etag)
+        return super().put(name, data, label, etag, meter)
 
-    def stage(self, name: str, block_id: str, data: memoryview, crc: int) -> None:
+    def stage(self, name: str, block_id: str, data: memoryview, crc: int, meter: Meter | None = None) -> None:
         self._call("stage", name)
-        super().stage(name, block_id, data, crc)
+        super().stage(name, block_id, data, crc, meter)
 
     def commit(self, name: str, block_ids: list[str], label: Label, etag: str | None) -> str:
         self._call("commit", name)

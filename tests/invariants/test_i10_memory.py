@@ -16,6 +16,7 @@ from tests.endpoint.store import Store
 from tests.invariants.bed import BLOCK, Bed
 from tests.invariants.site import Site
 from tests.support.programs import wait_for
+from uploader.blob.store import Meter
 from uploader.errors import StoreRefused
 from uploader.upload.memory import Memory
 
@@ -149,13 +150,13 @@ def test_an_upload_that_fails_ends_after_its_last_block(bed: Bed, monkeypatch: p
 
     monkeypatch.setattr("uploader.upload.blockwise.wait", waiting)
 
-    def staged(name: str, block: str, data: memoryview, crc: int) -> None:
+    def staged(name: str, block: str, data: memoryview, crc: int, meter: Meter | None) -> None:
         if b64decode(block)[:4] == b"\0\0\0\0":
             assert slow.wait(60)
             raise StoreRefused("no")
         slow.set()
         assert waited.wait(60), "nobody waits for what is under way"
-        stage(name, block, data, crc)
+        stage(name, block, data, crc, meter)
 
     bed.store.stage = staged
     bed.write("x", os.urandom(4 * BLOCK))

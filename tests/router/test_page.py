@@ -75,8 +75,18 @@ def complaints(browser: Chrome) -> list[str]:
     return [line for line in lines if "Failed to load resource" not in line and "ERR_" not in line]
 
 
-def test_a_running_upload_is_seen_to_run(page: Chrome, site: Cluster, turns: threading.Semaphore) -> None:
+def test_a_running_upload_is_seen_to_run(
+    page: Chrome, site: Cluster, endpoint: Endpoint, turns: threading.Semaphore
+) -> None:
     """Bars move, finished files are counted, rate and time left are shown, and the end is said."""
+
+    def bar_shows(blocks: int) -> bool:
+        """Tell whether so many blocks are confirmed, and the bar shows them and those that the store holds."""
+        sent = endpoint.log.of(Operation.PUT_BLOCK, "seen/big.bin")
+        confirmed = sum(request.status == 201 for request in sent)
+        shown = round(value(page, ".files [data-is=bar]") * 200, 6)
+        return confirmed == blocks and shown == sum(request.received for request in sent) / BLOCK > blocks
+
     folder = site.start("seen")
     for number in range(20):
         (folder / f"small-{number}.bin").write_bytes(os.urandom(1000))
@@ -85,10 +95,10 @@ def test_a_running_upload_is_seen_to_run(page: Chrome, site: Cluster, turns: thr
     wait_for(lambda: "big.bin" in texts(page, card("seen", "path")), "the file in flight")
     assert text(page, card("seen", "state")) == "taking files"
     wait_for(lambda: text(page, card("seen", "completed")) == "20", "the small files")
-    assert value(page, ".files [data-is=bar]") == 0
+    wait_for(lambda: bar_shows(0), "the file's bar to show what is under way")
     assert value(page, "article > progress") < 0.1
     turns.release(40)
-    wait_for(lambda: value(page, ".files [data-is=bar]") == 0.2, "the file's bar to move")
+    wait_for(lambda: bar_shows(40), "the file's bar to move")
     wait_for(lambda: value(page, "article > progress") > 0.19, "the session's bar to move")
 
     def flows() -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import md5
 
 from uploader.blob.checksum import crc64
-from uploader.blob.store import Blocks, Label, Stored
+from uploader.blob.store import Blocks, Label, Meter, Stored
 from uploader.errors import ExpiredBlocks, LeftoverBlocks, Overtaken, StoreRefused
 
 
@@ -57,8 +57,9 @@ class FakeStore:
                 return None
             return blob.stored()
 
-    def put(self, name: str, data: bytes, label: Label, etag: str | None) -> str:
+    def put(self, name: str, data: bytes, label: Label, etag: str | None, meter: Meter | None = None) -> str:
         _verify(data, label.crc64)
+        _tell(meter, len(data))
         if label.md5 not in {None, md5(data).digest()}:
             raise StoreRefused("the MD5 is not that of the body")
         with self._lock:
@@ -72,8 +73,9 @@ class FakeStore:
             committed = [block_id for block_id, _ in blob.parts or [] if block_id]
             return Blocks(waiting, committed, blob.etag if blob.parts is not None else None)
 
-    def stage(self, name: str, block_id: str, data: memoryview, crc: int) -> None:
+    def stage(self, name: str, block_id: str, data: memoryview, crc: int, meter: Meter | None = None) -> None:
         _verify(data, crc)
+        _tell(meter, len(data))
         with self._lock:
             blob = self._blobs.setdefault(name, Blob())
             if any(len(b64decode(other)) != len(b64decode(block_id)) for other in blob.waiting):
@@ -137,6 +139,11 @@ class FakeStore:
         blob.etag = f'"{next(self._etags)}"'
         self.writes.append(name)
         return blob.etag
+
+
+def _tell(meter: Meter | None, size: int) -> None:
+    if meter:
+        meter(size)
 
 
 def _verify(data: bytes | memoryview, crc: int) -> None:

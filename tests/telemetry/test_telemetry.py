@@ -30,7 +30,7 @@ from uploader.blob.measured import ASK
 from uploader.telemetry import collector, names, otlp
 from uploader.version import VERSION
 
-BLOCK = 1 << 20
+BLOCK = 256 * 1024  # bytes: such blocks are not divided, however slow the line is
 LARGE = 5 * BLOCK + 77
 SMALL = [number * 1001 for number in range(1, 21)]
 ALWAYS = {"OTEL_METRIC_EXPORT_INTERVAL": "300", "OTEL_BSP_SCHEDULE_DELAY": "200", "OTEL_BLRP_SCHEDULE_DELAY": "200"}

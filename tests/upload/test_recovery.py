@@ -244,7 +244,7 @@ def test_a_reset_connection(engine: Sending, operation: Operation) -> None:
     assert engine.holds(path)
 
 
-@pytest.mark.parametrize("fault", [StallSend(600, after_bytes=0), StallSend(600, after_bytes=1 << 19), StallReply(600)])
+@pytest.mark.parametrize("fault", [StallSend(600, after_bytes=0), StallSend(600, after_bytes=1 << 17), StallReply(600)])
 @pytest.mark.parametrize("size", [6 << 20, 18 << 20])
 def test_a_send_or_a_reply_that_stalls(tmp_path: Path, fault: Fault, size: int) -> None:
     """The time-out counts for each piece: other blocks go on, and the stalled one is sent on a new connection."""

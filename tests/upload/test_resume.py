@@ -8,8 +8,8 @@ from tests.endpoint.request import Operation, Request
 from tests.support.programs import wait_for
 from tests.upload.shards import MIB, Shard, noise, shard
 
-SIZE, BLOCK, MEMORY = 64 * MIB, MIB, 8 * MIB
-WINDOW = 4  # blocks of one file in flight: half of those that the memory holds
+SIZE, BLOCK, MEMORY = 8 * MIB, MIB // 8, MIB  # blocks that are not divided, however slow the line is
+WINDOW = 4  # blocks of one file in flight: half of those that the memory holds, and what a line has at least
 PUTS = (Operation.PUT_BLOB, Operation.PUT_BLOCK, Operation.PUT_BLOCK_LIST)
 
 

@@ -47,7 +47,7 @@ class Item:
     since: float = field(default_factory=time.monotonic)
 
     def sent(self, size: int) -> None:
-        """Count bytes that the store has confirmed; negative: bytes that the store has lost."""
+        """Count bytes that were handed over or are in the store; negative: bytes that have to be sent again."""
         self.files.count_sent(self, size)
 
 
@@ -116,10 +116,10 @@ class Inventory:
             item.size = size
 
     def count_sent(self, item: Item, size: int) -> None:
-        """Count confirmed bytes of a file that is being uploaded; negative: bytes that the store has lost."""
+        """Count bytes of a file that is being uploaded; negative: bytes that have to be sent again."""
         with self._lock:
             item.uploaded += size
-        self.meter.add(max(size, 0))
+        self.meter.add(size)
 
     def count_done(self, item: Item) -> None:
         """Count a file that is in the store and has become `.completed`."""

@@ -17,7 +17,7 @@ class Throughput:
         self._marks: deque[tuple[float, int]] = deque([(self._last, 0)])
 
     def add(self, size: int) -> None:
-        """Count `size` bytes."""
+        """Count `size` bytes; negative: so many that were counted are sent again."""
         now = time.monotonic()
         with self._lock:
             self.total += size
@@ -37,4 +37,4 @@ class Throughput:
             while len(self._marks) > 1 and now - self._marks[1][0] > METER_SECONDS:
                 self._marks.popleft()
             since, before = self._marks[0]
-            return (self.total - before) / max(now - since, 0.5)
+            return max(0, self.total - before) / max(now - since, 0.5)

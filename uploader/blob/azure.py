@@ -22,7 +22,7 @@ from uploader.blob.identity import Credential
 from uploader.blob.measured import ABSENT, ASK, Measured
 from uploader.blob.rate_limit import RateLimit
 from uploader.blob.reach import Reach
-from uploader.blob.store import Blocks, Label, Stored
+from uploader.blob.store import Blocks, Label, Meter, Stored
 from uploader.blob.transport import ThreadTransport
 from uploader.errors import BadConfiguration, ListRefused, Overtaken, StoreAway, StoreRefused
 from uploader.settings import StoreSettings
@@ -166,13 +166,13 @@ class AzureBlobs:
             raise StoreRefused(f"{name} was deleted meanwhile, or the store did not send what it has")
         return reply.content
 
-    def put(self, name: str, data: bytes, label: Label, etag: str | None) -> str:
+    def put(self, name: str, data: bytes, label: Label, etag: str | None, meter: Meter | None = None) -> str:
         """Write a whole blob."""
         headers = {"x-ms-blob-type": "BlockBlob"} | _labelled(label) | _condition(etag)
         # Put Blob takes one checksum, and the MD5 of the whole file is one. The service compares x-ms-blob-content-md5
         # with the body, or Content-MD5 where the first is missing; some endpoints verify only Content-MD5.
         headers |= {"Content-MD5": headers["x-ms-blob-content-md5"]} if label.md5 else self._verified(data, label.crc64)
-        reply = self._send("PUT", name, "", data, headers)
+        reply = self._send("PUT", name, "", data, headers, meter=meter)
         return replies.etag(cast("HttpResponse", reply).headers)
 
     def blocks(self, name: str) -> Blocks:
@@ -186,10 +186,10 @@ class AzureBlobs:
         stored = self.head(name)  # a blob made by Put Blob, or none: an emulator gives an etag for none too
         return replace(there, etag=stored.etag if stored else None)
 
-    def stage(self, name: str, block_id: str, data: memoryview, crc: int) -> None:
+    def stage(self, name: str, block_id: str, data: memoryview, crc: int, meter: Meter | None = None) -> None:
         """Write one block."""
         query = f"comp=block&blockid={quote(block_id, safe='')}"
-        self._send("PUT", name, query, data, self._verified(data, crc))
+        self._send("PUT", name, query, data, self._verified(data, crc), meter=meter)
 
     def commit(self, name: str, block_ids: list[str], label: Label, etag: str | None) -> str:
         """Make the blob of these blocks."""
@@ -299,11 +299,11 @@ class AzureBlobs:
         *,
         done: int | None = None,
         denied: bool = False,
-        **options: int,
+        **options: Any,  # noqa: ANN401 as azure-core takes them
     ) -> HttpResponse | None:
         """Return the reply, None when there is no such blob. No name: the container's. Raises StoreError.
 
-        `denied`: None also when the credentials may not ask. `options`: azure-core's, for this request.
+        `denied`: None also when the credentials may not ask. `options`: for azure-core and our transport.
         """
         try:
             reply = self._reply(self._pipeline, method, self._address(name, query), data, headers, **options)
@@ -335,7 +335,13 @@ class AzureBlobs:
         return self._url + path + (f"?{query}" if query else "")
 
     def _reply(
-        self, pipeline: Chain, method: str, url: str, data: Content, headers: dict[str, str], **options: int
+        self,
+        pipeline: Chain,
+        method: str,
+        url: str,
+        data: Content,
+        headers: dict[str, str],
+        **options: Any,  # noqa: ANN401 as azure-core takes them
     ) -> HttpResponse:
         if method == "PUT":
             # Without a length http.client would send the pieces of a large body chunked.

@@ -30,6 +30,13 @@ class Connection(http.client.HTTPConnection):
         self._small = isinstance(body, bytes) and 0 < len(body) <= CHUNK
         self._head = b""
 
+    def hold(self, size: int) -> None:
+        """Let the kernel hold no more than about `size` bytes that are not on the line yet: it would take megabytes.
+
+        So what is handed over is nearly what the line has taken.
+        """
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
+
     def send(self, data: Any) -> None:  # noqa: ANN401 as http.client
         """Hold the head of a request with a small body until the body comes."""
         if self._small:

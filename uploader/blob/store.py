@@ -1,7 +1,7 @@
 """The seam to the blob store: the calls that the engine needs, and what passes through them."""
 
 from base64 import b64decode
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
@@ -136,6 +136,10 @@ class Blocks:
         return next((len(b64decode(block_id)) for block_id in self.committed), otherwise)
 
 
+Meter = Callable[[int], None]
+"""Gets the bytes of a body that this try has handed over so far, 0 when it failed. What it raises ends the try."""
+
+
 class BlobStore(Protocol):
     """What the engine needs of a store. Every call may raise StoreError; `etag` None: the blob must not exist yet.
 
@@ -145,13 +149,13 @@ class BlobStore(Protocol):
     def head(self, name: str, snapshot: str = "") -> Stored | None:
         """Describe a committed blob, or its snapshot of this id; None when there is none."""
 
-    def put(self, name: str, data: bytes, label: Label, etag: str | None) -> str:
+    def put(self, name: str, data: bytes, label: Label, etag: str | None, meter: Meter | None = None) -> str:
         """Write a whole blob and return its etag; the service verifies its checksum."""
 
     def blocks(self, name: str) -> Blocks:
         """List the blob's blocks; no blocks when the blob does not exist."""
 
-    def stage(self, name: str, block_id: str, data: memoryview, crc: int) -> None:
+    def stage(self, name: str, block_id: str, data: memoryview, crc: int, meter: Meter | None = None) -> None:
         """Write one block; the service verifies its checksum."""
 
     def commit(self, name: str, block_ids: list[str], label: Label, etag: str | None) -> str:

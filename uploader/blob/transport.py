@@ -22,9 +22,12 @@ from azure.core.rest import HttpRequest, HttpResponse
 from uploader.blob.connection import Connection, ProxyRefused, TlsConnection, Tunnelled
 from uploader.blob.proxy import Proxies, Proxy
 from uploader.blob.rate_limit import CHUNK, RateLimit
-from uploader.errors import BadConfiguration
+from uploader.blob.store import Meter
+from uploader.errors import BadConfiguration, Cancelled
 
-PIECE = 1024 * 1024  # bytes a send: the time-out of socket.sendall is for all the bytes of one call
+# A body is sent in so many pieces, of so many bytes at least: the time-out of socket.sendall is for a whole call,
+# and only between two calls is progress seen, and can a request be given up.
+PIECES, LEAST = 32, 32 * 1024
 _SIGNATURE = re.compile(r"(?i)\b(sig=)[^&\s'\"]+")
 _WRONG_TIME = {9, 10}  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 IDLE = 30.0  # seconds after which a connection is opened again: the service closes idle connections
@@ -117,8 +120,12 @@ class ThreadTransport(HttpTransport[HttpRequest, HttpResponse]):
     def __exit__(self, *_: object) -> None:
         return None
 
-    def send(self, request: HttpRequest, **_: object) -> HttpResponse:
-        """Send, and read the whole reply. Raises ServiceRequestError when sending fails, else ServiceResponseError."""
+    def send(self, request: HttpRequest, **options: Any) -> HttpResponse:  # noqa: ANN401 azure-core's and `meter`
+        """Send, and read the whole reply. Raises ServiceRequestError when sending fails, else ServiceResponseError.
+
+        `meter`: a store's Meter.
+        """
+        meter: Meter = options.get("meter") or _unmetered
         scheme, rest = request.url.split("://", 1)
         netloc, slash, target = rest.partition("/")
         headers = request.headers
@@ -126,20 +133,29 @@ class ThreadTransport(HttpTransport[HttpRequest, HttpResponse]):
         connection: Connection | None = None
         try:
             connection = self._connection(scheme, netloc)
-            body = self._body(request.content)
+            body = self._body(request.content, connection, meter)
             connection.begin(body)
             if scheme == "http" and (proxy := self._proxy(scheme, netloc)):
                 connection.request(request.method, request.url, body, {**headers, **proxy.headers})
             else:
                 connection.request(request.method, slash + target, body, headers)
             sent = True
+            if isinstance(body, bytes | memoryview):
+                meter(len(body))
             raw = connection.getresponse()
             content = raw.read()
             if raw.status == 407 and scheme == "http" and (proxy := self._proxy(scheme, netloc)):
                 raise ProxyRefused(proxy, netloc, raw.status, raw.reason)
+            if raw.status >= 300:
+                meter(0)
+        except Cancelled:
+            if connection:
+                connection.close()
+            raise
         except (OSError, http.client.HTTPException) as error:
             if connection:
                 connection.close()
+            meter(0)
             kind = ServiceResponseError if sent else ServiceRequestError
             raise kind(f"{netloc}: {_reason(error)}", error=error) from error
         self._local.used = time.monotonic()
@@ -167,20 +183,34 @@ class ThreadTransport(HttpTransport[HttpRequest, HttpResponse]):
         port = server.port or (443 if scheme == "https" else 80)
         return self._proxies.on_the_way(scheme, server.hostname or "", port)
 
-    def _body(self, content: Any) -> Any:  # noqa: ANN401 whatever azure-core holds
+    def _body(self, content: Any, connection: Connection, meter: Meter) -> Any:  # noqa: ANN401 what azure-core holds
         """Return a large body as pieces, at the allowed rate; each try gets a new iterator."""
         if isinstance(content, dict):  # a form, as the identity service gets it
             return urlencode(content).encode()
-        size = CHUNK if self._rate.limit else PIECE
-        if not isinstance(content, bytes | memoryview) or (len(content) <= size and not self._rate.limit):
+        if not isinstance(content, bytes | memoryview) or (len(content) <= CHUNK and not self._rate.limit):
             return content
-        return self._pieces(memoryview(content), size)
+        size = CHUNK if self._rate.limit else max(LEAST, len(content) // PIECES)
+        return _metered(self._pieces(memoryview(content), size), connection, size, meter)
 
     def _pieces(self, content: memoryview, size: int) -> Iterator[memoryview]:
         for at in range(0, len(content), size):
             piece = content[at : at + size]
             self._rate.wait(len(piece))
             yield piece
+
+
+def _unmetered(_: int) -> None:
+    pass
+
+
+def _metered(pieces: Iterator[memoryview], connection: Connection, size: int, meter: Meter) -> Iterator[memoryview]:
+    """Yield the pieces of `size` bytes, and tell the meter after each. http.client has connected before it asks."""
+    connection.hold(size)
+    done = 0
+    for piece in pieces:
+        yield piece
+        done += len(piece)
+        meter(done)
 
 
 def trusting() -> ssl.SSLContext:

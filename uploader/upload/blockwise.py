@@ -18,8 +18,10 @@ from uploader.errors import (
 )
 from uploader.session import now
 from uploader.telemetry import instruments, names
-from uploader.upload.block import ID_LENGTH, MIB, SHORTEST_ID, block_id, block_size
+from uploader.upload.block import ID_LENGTH, MIB, SHORTEST_ID, Layout, block_id
 from uploader.upload.conflict import Place
+from uploader.upload.flight import Flight
+from uploader.upload.handed import Handed
 from uploader.upload.memory import Memory
 from uploader.upload.source import Source
 
@@ -27,12 +29,13 @@ log = logging.getLogger(__name__)
 
 
 class Pools:
-    """The threads and the memory that the blocks of all large files share. `memory` counts each block that is held."""
+    """What the blocks of all large files share: threads, the memory that is held, and what may be under way."""
 
     def __init__(self, memory: Memory, connections: int) -> None:
         """Start at most `connections` senders, and as many readers."""
         count = max(1, min(connections, memory.limit // memory.block_size))
         self.memory = memory
+        self.flight = Flight()
         self.window = max(2, count // 2)  # blocks of one file in flight: two files fill the pool
         self.senders = ThreadPoolExecutor(count, "sender")
         self.readers = ThreadPoolExecutor(count, "reader")
@@ -48,9 +51,9 @@ class Blockwise:
         self.source = source
         self.place = place
         self.content_md5 = content_md5
-        self.size = block_size(source.look.size, self.memory.block_size)
-        if self.size > self.memory.most:  # the wait for it would never end, and stop all other files
-            raise NotEligible(f"so large a file needs blocks of {self.size} bytes: more than NFS_WATCH_MEMORY")
+        self.layout = Layout(source.look.size, self.memory.block_size)
+        if self.layout.most > self.memory.most:  # the wait for it would never end, and stop all other files
+            raise NotEligible(f"so large a file needs blocks of {self.layout.most} bytes: more than NFS_WATCH_MEMORY")
         self.there = store.blocks(source.blob)
         self.id_length = ID_LENGTH
         self.in_flight: list[Future[None]] = []
@@ -100,6 +103,7 @@ class Blockwise:
         source = self.source
         self.skipped = self.confirmed = 0
         self.failed = False
+        self.layout.resume(self.there.uncommitted)
         ids, label = self._stage_all()
         instruments.phase(names.STORED, blocks=len(ids), skipped=self.skipped)
         if self.skipped:
@@ -133,19 +137,22 @@ class Blockwise:
     def _stage_all(self) -> tuple[list[str], Label]:
         source = self.source
         digest = md5(usedforsecurity=False) if self.content_md5 else None
-        whole, ids = 0, []
-        ahead = self._read_ahead(0)
+        ids: list[str] = []
+        whole = offset = 0
+        ahead = self._read_ahead(0, 0)
         try:
-            for index, offset in enumerate(range(0, source.look.size, self.size)):
+            while offset < source.look.size:
                 if source.cancelled():
                     raise Cancelled
                 self._await(self.pools.window - 1)
                 buffer, data, crc = ahead.result()
-                ahead = self._read_ahead(offset + self.size)
+                ahead = self._read_ahead(offset + len(data), len(ids) + 1)
                 if digest:
                     digest.update(data)
                 whole = joined(whole, crc, len(data))
-                ids.append(block_id(index, crc, self.id_length))
+                place = offset // self.layout.unit if self.id_length >= ID_LENGTH else len(ids)
+                ids.append(block_id(place, crc, self.id_length))
+                offset += len(data)
                 self._hand_over(ids[-1], data, crc, buffer)
             self._await(0)
         finally:
@@ -157,17 +164,18 @@ class Blockwise:
                 self.memory.give(ahead.result()[0])
         return ids, source.label(whole, digest.digest() if digest else None)
 
-    def _read_ahead(self, offset: int) -> "Future[tuple[bytearray, memoryview, int]]":
+    def _read_ahead(self, offset: int, count: int) -> "Future[tuple[bytearray, memoryview, int]]":
         """Read the next block while this one is hashed: neither the share nor the processor waits for the other."""
-        return self.pools.readers.submit(self._read_block, offset)
+        left = offset < self.source.look.size
+        size = self.layout.length(offset, count, self.pools.flight.wanted) if left else 0
+        return self.pools.readers.submit(self._read_block, offset, size)
 
-    def _read_block(self, offset: int) -> tuple[bytearray, memoryview, int]:
+    def _read_block(self, offset: int, size: int) -> tuple[bytearray, memoryview, int]:
         """Read a block piece by piece: each piece is checksummed and copied while it is in the processor's cache."""
-        left = max(0, self.source.look.size - offset)
-        buffer = self.memory.buffer(self.size) if left else bytearray()
+        buffer = self.memory.buffer(size) if size else bytearray()
         crc = 0
         try:
-            data = memoryview(buffer)[: min(self.size, left)]
+            data = memoryview(buffer)[:size]
             for at in range(0, len(data), MIB):
                 piece = data[at : at + MIB]
                 self.source.fill(piece, offset + at)
@@ -184,26 +192,32 @@ class Blockwise:
         if self.id_length >= ID_LENGTH and self.there.uncommitted.get(name) == len(data):
             self.skipped += 1
             instruments.BLOCKS_SKIPPED.add(1)
-            self._count(len(data))
+            self.confirmed += len(data)
+            self.source.sent(len(data))
             self.memory.give(buffer)
             return
+        try:
+            self.pools.flight.take(len(data), self.source.cancelled)
+        except BaseException:
+            self.memory.give(buffer)
+            raise
         self.in_flight.append(self.pools.senders.submit(self._stage, name, data, crc, buffer))
 
     def _stage(self, name: str, data: memoryview, crc: int, buffer: bytearray) -> None:
+        size, confirmed = len(data), False
         try:
             if self.failed or self.source.cancelled():
                 raise Cancelled
-            self.store.stage(self.source.blob, name, data, crc)
-            self._count(len(data))
+            with Handed(self.source, size) as handed:
+                self.store.stage(self.source.blob, name, data, crc, handed)
+            confirmed = True
+            self.confirmed += size
             instruments.BLOCKS_SENT.add(1)
-            instruments.CONTENT_SENT.add(len(data))
+            instruments.CONTENT_SENT.add(size)
         finally:
+            self.pools.flight.give(size, confirmed=confirmed)
             data.release()
             self.memory.give(buffer)
-
-    def _count(self, size: int) -> None:
-        self.confirmed += size
-        self.source.sent(size)
 
     def _await(self, at_most: int) -> None:
         """Wait until at most `at_most` blocks are in flight. Raises what a sender raised."""

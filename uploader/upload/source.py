@@ -26,7 +26,10 @@ class Copy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A claimed file. `last_look` is for just before the commit, and may raise Unsettled; `cancelled`: give up."""
+    """A claimed file. `last_look` is for just before the commit, and may raise Unsettled; `cancelled`: give up.
+
+    `sent` counts bytes that were handed to the socket or are in the store; negative: bytes that have to be sent again.
+    """
 
     file: Handle
     blob: str

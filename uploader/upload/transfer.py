@@ -12,6 +12,7 @@ from uploader.telemetry import instruments, names
 from uploader.upload.block import ID_LENGTH, block_id
 from uploader.upload.blockwise import Blockwise, Pools
 from uploader.upload.conflict import Place, Policy
+from uploader.upload.handed import Handed
 from uploader.upload.memory import Memory
 from uploader.upload.source import Source
 
@@ -75,16 +76,16 @@ class Transfer:
             label = source.label(crc64(data), digest)
             if source.copy:
                 source.copy.write(memoryview(data))
-            try:
-                done = Committed(label, self.store.put(source.blob, data, label, None), now())
-            except Overtaken:
-                done = self._replaced(source, place, data, label)
-        source.sent(size)
+            with Handed(source, size) as handed:
+                try:
+                    done = Committed(label, self.store.put(source.blob, data, label, None, handed), now())
+                except Overtaken:
+                    done = self._replaced(source, place, data, label, handed)
         instruments.CONTENT_SENT.add(size)
         instruments.phase(names.COMMITTED)
         return done
 
-    def _replaced(self, source: Source, place: Place, data: bytes, label: Label) -> Committed:
+    def _replaced(self, source: Source, place: Place, data: bytes, label: Label, handed: Handed) -> Committed:
         """Replace a blob of this name, unless a lost reply or another shard (I9) has put our content there."""
         room = place.make_room(lambda size, offset: data[offset : offset + size])
         if room.same:
@@ -93,7 +94,8 @@ class Transfer:
             return Committed(label, self._put_as_block(source.blob, data, label), now())
         source.last_look()
         label = replace(label, replaced=room.replaced)
-        return Committed(label, self.store.put(source.blob, data, label, room.etag), now(), room.replaced)
+        etag = self.store.put(source.blob, data, label, room.etag, handed)
+        return Committed(label, etag, now(), room.replaced)
 
     def _put_as_block(self, name: str, data: bytes, label: Label) -> str:
         """Replace uncommitted blocks by a commit: Azurite takes such blocks for a blob that exists."""
