@@ -404,7 +404,7 @@ def test_a_million_receipts_take_no_more_memory_than_ten_thousand(bed: Bed) -> N
 
 def test_of_receipts_that_are_there_twice_little_is_held(bed: Bed) -> None:
     """Each process that is killed during a sweep may leave thousands of them."""
-    assert counted(bed, 20_000, journals=2) < counted(bed, 20_001) + 20_000 * 250
+    assert counted(bed, 20_000, journals=2) < counted(bed, 20_001) + 20_000 * 150
 
 
 def counted(bed: Bed, count: int, journals: int = 1) -> int:

@@ -82,7 +82,7 @@ class Receipts:
             return self.of(session).remove(sizes)
 
     def read(self, session: str) -> Iterator[dict[str, Any]]:
-        """Yield the receipts of a session, each once. Memory: 8 MiB, and about 200 bytes for each that is there twice."""
+        """Yield the receipts of a session, each once. Memory: 8 MiB, and 100 bytes for each that is there twice."""
         journals = self.of(session)
         sizes = journals.sizes()
         if sizes:
@@ -159,7 +159,9 @@ class _Pass:
 
     def __init__(self) -> None:
         self._seen = bytearray(1 << BITS - 3)
-        self._suspects = set[int]()  # hashes of the keys that may be there twice
+        # Of the keys that may be there twice, by their hash: whether one was yielded. A million have two with the same
+        # hash with a chance of 1 in 10^6.
+        self._suspects: dict[int, bool] = {}
         self._void = set[Place]()
 
     @property
@@ -178,19 +180,18 @@ class _Pass:
             again = bool(self._seen[bit >> 3] >> (bit & 7) & 1) and again
             self._seen[bit >> 3] |= 1 << (bit & 7)
         if again:
-            self._suspects.add(hashed)
+            self._suspects[hashed] = False
         return one
 
     def distinct(self, lines: Iterator[Line]) -> Iterator[dict[str, Any]]:
         """Yield each receipt of the same lines once, without those taken back."""
-        told = set[int]()  # hashes of the keys; of a million keys two have one hash with a chance of 1 in 10^6
         for line, one in _parsed(lines):
             if "taken_back" in one or line.place in self._void:
                 continue
-            if (hashed := hash(_key(one))) in self._suspects:
-                if hashed in told:
-                    continue
-                told.add(hashed)
+            if told := self._suspects.get(hashed := hash(_key(one))):
+                continue
+            if told is not None:
+                self._suspects[hashed] = True
             yield one
 
 
