@@ -15,6 +15,7 @@ from uploader.errors import BadRequest, NameRefused, StoreRefused
 from uploader.naming import MAX_PARTS, TEMPORARY
 from uploader.session import Session, State
 from uploader.sessions.ending import result
+from uploader.sessions.runs import Run
 from uploader.sessions.service import Service
 from uploader.share.paths import opened
 from uploader.share.scan import scan
@@ -208,7 +209,8 @@ def test_a_file_that_is_refused_holds_the_drain_and_stands_in_the_result_of_a_st
     assert not bed.discovery.finished
     bed.give_back()
     with opened(bed.share.fd, "run") as top:
-        ended = result(Session("run", State.STOPPED, 0, STARTED), Sealed({}), bed.files, scan(top, bed.discovery.rule))
+        run = Run(Session("run", State.STOPPED, 0, STARTED), bed.files)
+        ended = result(run, Sealed({}), scan(top, bed.discovery.rule))
     assert (bed.names(), ended.files.left_behind, ended.files.failed) == (["x"], 1, 1)
     (left,) = ended.left_behind
     assert left.path == "x"

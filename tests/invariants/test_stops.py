@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.invariants.bed import Bed
+from tests.invariants.bed import Bed, Deaf
 from tests.support.clock import Clock
 from uploader.errors import NotReady
 from uploader.session import Session, State
+from uploader.sessions import ending
 from uploader.sessions.service import Service
 from uploader.sweep import sweeper
 from uploader.web.openapi.models import SessionState
@@ -60,6 +61,42 @@ def test_a_file_that_is_offered_while_the_sweeper_has_its_name_is_not_forgotten(
     with bed.files.reserve("x"):
         assert bed.backlog.offer(bed.files, "x", item.found)
         assert bed.files.pending() == 1
+
+
+def test_a_drain_that_is_ended_by_a_stop_at_once_has_not_drained(bed: Bed, service: Service) -> None:
+    """Whoever reads `drained` in the result takes it for the proof that every file was finished."""
+    bed.write("x", b"content")
+    service.stop("run", drain=True)
+    service.stop("run", drain=False)
+    assert (record(service).state, record(service).drained) == (State.STOPPED, False)
+    bed.walk()
+    result = service.results.get("run")
+    assert result
+    assert (result.drained, [one.reason for one in result.left_behind]) == (False, [ending.AT_ONCE])
+
+
+@pytest.mark.parametrize("drain", [True, False])
+def test_a_shard_that_did_not_see_the_stop_claims_no_reason(
+    make: Callable[..., Bed], bed: Bed, service: Service, drain: bool
+) -> None:
+    """Killed after the stop: that the file came too late, or had not had its turn, would be invented."""
+    bed.write("x", b"content")
+    if drain:
+        drained(bed, service)
+        bed.write("y", b"perhaps it had failed")
+    else:
+        service.stop("run", drain=False)
+    after = make(bed)
+    successor = Service(
+        after.settings, after.share, service.records, service.replicas, Deaf(), after.backlog, after.completed
+    )
+    after.serve(successor)
+    successor.reconcile()
+    after.due()
+    after.walk()
+    result = successor.results.get("run")
+    assert result
+    assert [one.reason for one in result.left_behind] == [ending.NOT_KNOWN]
 
 
 def test_a_stop_that_cannot_be_written_down_leaves_the_session_running(
@@ -350,7 +387,7 @@ def test_a_record_that_another_shard_has_changed_is_not_overwritten(bed: Bed, se
     run = service.runs["run"]
     theirs = replace(run.session, owner=1, started_at="2030-01-01T00:00:00.000Z")
     service.records.replace(theirs)
-    service.runs.stopped(run)
+    service.runs.stopped(run, drained=True)
     assert record(service) == theirs
     assert "run" not in service.runs
     assert run.files.cancelled

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from uploader.backlog.inventory import Inventory
-from uploader.session import Session, now
+from uploader.session import now
+from uploader.sessions.runs import Run
 from uploader.share.scan import Found, Kind
 from uploader.sweep.seal import Sealed
 from uploader.telemetry.text import shown
@@ -12,20 +13,21 @@ from uploader.web.openapi.results import LeftBehind, Result, ResultFiles
 NAMED = 1000  # files left behind that a result names
 DRAINED = "it came when the session had drained"
 AT_ONCE = "the session was stopped before it was sent"
+NOT_KNOWN = "it was not sent before the session stopped; its shard was restarted after that, and why is not known"
 
 
-def result(session: Session, sealed: Sealed, files: Inventory, found: Iterable[Found]) -> Result:
+def result(run: Run, sealed: Sealed, found: Iterable[Found]) -> Result:
     """Return the result; `found`: every name in the session's folder. Raises OSError."""
-    named: list[LeftBehind] = []
+    session, named = run.session, list[LeftBehind]()
     left = failed = 0
     for one in found:
         if one.kind is Kind.COMPLETED:
             continue
         left += 1
-        reason = _failure(files, one)
+        reason = _failure(run.files, one)
         failed += bool(reason)
         if len(named) < NAMED:
-            named.append(LeftBehind(shown(one.path), reason or _reason(session, one)))
+            named.append(LeftBehind(shown(one.path), reason or _reason(run, one)))
     return Result(
         session=session.name,
         shard=session.owner,
@@ -45,7 +47,9 @@ def _failure(files: Inventory, found: Found) -> str | None:
     return known.error if known else None
 
 
-def _reason(session: Session, found: Found) -> str:
+def _reason(run: Run, found: Found) -> str:
     if found.error:
         return f"the folder cannot be read: {found.error.strerror}"
-    return found.reason or (DRAINED if session.drained else AT_ONCE)
+    if found.reason or run.late:
+        return found.reason or NOT_KNOWN
+    return DRAINED if run.session.drained else AT_ONCE

@@ -27,13 +27,15 @@ log = logging.getLogger(__name__)
 class Run:
     """A session that this shard owns. `discovery` is None once the session is stopped.
 
-    `ending`: held by the thread that ends the session.
+    `ending`: held by the thread that ends the session. `late`: this process has known the session stopped only, and
+    not why files were left behind.
     """
 
     session: Session
     files: Inventory
     discovery: Discovery | None = None
     ending: threading.Lock = field(default_factory=threading.Lock)
+    late: bool = False
 
 
 class Runs(dict[str, Run]):
@@ -66,7 +68,7 @@ class Runs(dict[str, Run]):
         files.count_receipts(*self._receipts.count(session.name))
         files.receipted = partial(self._receipts.among, session.name)
         if session.state is State.STOPPED:
-            return Run(session, files)
+            return Run(session, files, late=True)
         discovery = Discovery(
             files, self.rule(session), self._settings, self._share, self._watch, self._backlog, self.wake
         )
@@ -106,9 +108,9 @@ class Runs(dict[str, Run]):
         finally:
             self._begin(again, names.SESSION_RESUMED)
 
-    def stopped(self, run: Run) -> None:
-        """Record that a session has stopped, whose discovery has ended. Raises OSError."""
-        session = replace(run.session, state=State.STOPPED, drained=run.session.state is State.DRAINING)
+    def stopped(self, run: Run, *, drained: bool) -> None:
+        """Record that a session has stopped, whose discovery has ended; `drained`: by itself. Raises OSError."""
+        session = replace(run.session, state=State.STOPPED, drained=drained)
         if self._change(run, session, names.SESSION_STOPPED):
             run.discovery = None
 

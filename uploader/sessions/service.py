@@ -185,7 +185,7 @@ class Service:
                     if isinstance(record, Result):
                         return status.ended(record)
                     if self.runs.get(record.name) is run and run.discovery:
-                        self.runs.stopped(run)
+                        self.runs.stopped(run, drained=False)
                 except OSError:
                     self.runs.leave(run)  # the record still says that the session runs: the loop takes it up again
                     raise
@@ -369,7 +369,7 @@ class Service:
         run = run or self.runs.launch(record, event)
         if run.discovery and run.session.state is State.DRAINING and run.discovery.drained():
             run.discovery.stop()
-            self.runs.stopped(run)
+            self.runs.stopped(run, drained=True)
 
     def owned(self) -> dict[str, Owned]:
         """Return the sessions of this shard, from memory; for the sweeper."""
@@ -398,10 +398,10 @@ class Service:
     def _result(self, run: Run, sealed: Sealed) -> Result:
         try:
             with opened(self.share.fd, run.session.name) as top:
-                return ending.result(run.session, sealed, run.files, scan(top, self.runs.rule(run.session)))
+                return ending.result(run, sealed, scan(top, self.runs.rule(run.session)))
         except FileNotFoundError:
             self.share.probe()  # a lost share is not a folder that somebody has removed (I6)
-            return ending.result(run.session, sealed, run.files, ())
+            return ending.result(run, sealed, ())
 
     @contextmanager
     def reopen(self, name: str) -> Iterator[Inventory | None]:

@@ -86,7 +86,7 @@ class ResultFiles:
 
     sent: Count
     replaced: Annotated[int, Field(ge=0, description="of those sent: other content was under the blob's name")]
-    failed: Annotated[int, Field(ge=0, description="of those left behind: the last attempt failed")]
+    failed: Annotated[int, Field(ge=0, description="of those left behind: the last attempt failed, as far as is known")]
     left_behind: Annotated[
         int, Field(ge=0, description="still on the share; `left_behind` names 1,000 of them at most")
     ]
