@@ -63,6 +63,34 @@ def test_a_line_that_changes_is_followed_and_a_pause_is_none_of_its_time(clock: 
     assert flight.most == pytest.approx(AHEAD * 100 * MBIT, rel=0.1)
 
 
+@pytest.mark.parametrize("late", [0.1, 3.0, 7.0])
+def test_a_store_with_late_answers_is_no_slow_line(clock: list[float], late: float) -> None:
+    """It answers each block after so many seconds, however many there are: more and more go at once."""
+    flight = Flight()
+    for _ in range(60):
+        blocks = list[int]()
+        while (block := max(SMALLEST, min(8 * MIB, flight.wanted))) + sum(blocks) <= flight.most and len(blocks) < 16:
+            flight.take(block, lambda: False)
+            blocks.append(block)
+        clock[0] += late
+        for block in blocks:
+            flight.give(block, confirmed=True, answered=late)
+    assert flight.wanted >= 8 * MIB
+    assert flight.most >= 64 * MIB
+
+
+def test_answers_that_are_late_because_much_is_under_way_let_no_more_go(clock: list[float]) -> None:
+    """The quickest of the last answers counts."""
+    flight = Flight()
+    sent(flight, clock, 100 * MIB, 100 * MBIT)
+    before = flight.most
+    for late in 0.0, 5.0, 5.0:
+        flight.take(SMALLEST, lambda: False)
+        clock[0] += SMALLEST / (100 * MBIT)
+        flight.give(SMALLEST, confirmed=True, answered=late)
+    assert flight.most == pytest.approx(before, rel=0.01)
+
+
 def test_what_failed_says_nothing_of_the_line(clock: list[float]) -> None:
     """A store that refuses at once is no fast line."""
     flight = Flight()

@@ -204,18 +204,18 @@ class Blockwise:
         self.in_flight.append(self.pools.senders.submit(self._stage, name, data, crc, buffer))
 
     def _stage(self, name: str, data: memoryview, crc: int, buffer: bytearray) -> None:
-        size, confirmed = len(data), False
+        size, confirmed, answered = len(data), False, 0.0
         try:
             if self.failed or self.source.cancelled():
                 raise Cancelled
             with Handed(self.source, size) as handed:
                 self.store.stage(self.source.blob, name, data, crc, handed)
-            confirmed = True
+            confirmed, answered = True, handed.answered()
             self.confirmed += size
             instruments.BLOCKS_SENT.add(1)
             instruments.CONTENT_SENT.add(size)
         finally:
-            self.pools.flight.give(size, confirmed=confirmed)
+            self.pools.flight.give(size, confirmed=confirmed, answered=answered)
             data.release()
             self.memory.give(buffer)
 

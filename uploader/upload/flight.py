@@ -11,8 +11,8 @@ from uploader.errors import Cancelled
 from uploader.upload.block import SMALLEST
 from uploader.upload.line import Line
 
-AHEAD = 2.0  # seconds of the line that are under way
-BLOCK = 0.5  # seconds of the line that one block takes
+AHEAD = 2.0  # seconds of the line that are under way, beside those for which the store makes it wait
+BLOCKS = 4  # of these there are under way
 LEAST = 2 * SMALLEST  # bytes: with one block alone the line would wait for each answer
 LOOK = 0.5  # seconds between two looks at whether the file that waits is still wanted
 
@@ -29,12 +29,15 @@ class Flight:
     @property
     def wanted(self) -> int:
         """How many bytes the next block should have; 0: the line is not known yet."""
-        return int(BLOCK * self._line.rate)
+        return int(self._most() / BLOCKS)
 
     @property
     def most(self) -> int:
         """How many bytes may be under way; one block may be in any case."""
-        return max(LEAST, int(AHEAD * self._line.rate))
+        return max(LEAST, int(self._most()))
+
+    def _most(self) -> float:
+        return (AHEAD + self._line.late) * self._line.rate
 
     def take(self, size: int, cancelled: Callable[[], bool]) -> None:
         """Wait for the turn of a block of `size` bytes. Raises Cancelled."""
@@ -47,10 +50,14 @@ class Flight:
                 self._withdraw(turn)
                 raise Cancelled
 
-    def give(self, size: int, *, confirmed: bool) -> None:
-        """Note that a block is no longer under way; `confirmed`: the store has it."""
+    def give(self, size: int, *, confirmed: bool, answered: float = 0.0) -> None:
+        """Note that a block is no longer under way; `confirmed`: the store has it, and said so after `answered` s.
+
+        Without these seconds a store with late answers would look like a slow line.
+        """
         with self._lock:
             if confirmed:
+                self._line.answered(answered)
                 self._line.confirmed(size)
             self._free(size)
 

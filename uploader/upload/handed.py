@@ -1,5 +1,6 @@
 """What of one body counts as sent: what was handed to the socket, each byte once however often it is sent."""
 
+import time
 from typing import Self
 
 from uploader.errors import Cancelled
@@ -13,6 +14,7 @@ class Handed:
         self._source = source
         self._size = size
         self._counted = 0
+        self._whole = 0.0  # when the last try had handed all over, monotonic seconds
 
     def __call__(self, size: int) -> None:
         """Take note of the bytes that this try has handed over so far. Raises Cancelled, which ends the try.
@@ -22,6 +24,12 @@ class Handed:
         self._count(size)
         if size < self._size and self._source.cancelled():
             raise Cancelled
+        if size == self._size:
+            self._whole = time.monotonic()
+
+    def answered(self) -> float:
+        """Return the seconds that the store took to answer when it had all, 0 when that is not known."""
+        return time.monotonic() - self._whole if self._whole else 0.0
 
     def __enter__(self) -> Self:
         return self

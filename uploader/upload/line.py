@@ -5,6 +5,7 @@ from collections import deque
 
 SPAN = 2.0  # seconds under way that the rate is the mean of; a longer pause between two confirmations counts whole
 STEP = 0.05  # seconds between two marks
+ANSWERS = 8
 
 
 class Line:
@@ -20,6 +21,7 @@ class Line:
         self._spent = 0.0  # seconds under way before that
         self._bytes = 0
         self._marks = deque([(0.0, 0)])
+        self._answers = deque[float](maxlen=ANSWERS)
 
     def begin(self) -> None:
         """Note that something is under way, after nothing was."""
@@ -35,6 +37,15 @@ class Line:
         self.rate = (self._bytes - before) / max(now - then, 1e-3)
         if now - self._marks[-1][0] >= STEP:
             self._marks.append((now, self._bytes))
+
+    def answered(self, seconds: float) -> None:
+        """Note how long the store took to answer after a body was handed over whole."""
+        self._answers.append(seconds)
+
+    @property
+    def late(self) -> float:
+        """Seconds that answers take in any case: the least of the last ANSWERS: a queue on the line makes some late."""
+        return min(self._answers, default=0.0)
 
     def end(self) -> None:
         """Note that nothing is under way."""
