@@ -51,9 +51,9 @@ picture: .venv/dev ## make docs/status-page.png anew (needs chromium; ARGS=folde
 	@$(BIN)/python -m tests.pictures $(ARGS)
 
 lock: ## resolve the dependencies again (needs uv)
-	uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --no-header pyproject.toml -o requirements.lock
-	uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --no-header pyproject.toml --group dev -o requirements-dev.lock
-	uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 --no-header tests/clients/generators.in -o tests/clients/generators.txt
+	uv pip compile --quiet --upgrade --universal --generate-hashes --no-strip-extras --python-version 3.11 --no-header pyproject.toml -o requirements.lock
+	uv pip compile --quiet --upgrade --universal --generate-hashes --no-strip-extras --python-version 3.11 --no-header pyproject.toml --group dev -o requirements-dev.lock
+	uv pip compile --quiet --upgrade --universal --generate-hashes --no-strip-extras --python-version 3.11 --no-header tests/clients/generators.in -o tests/clients/generators.txt
 
 clean: ## remove what make made
 	rm -rf .venv .tools
