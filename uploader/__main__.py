@@ -3,7 +3,7 @@
 import logging
 import sys
 
-from uploader import arguments
+from uploader import allocator, arguments
 from uploader.app import app
 from uploader.backlog.queues import Queues
 from uploader.blob import certificate
@@ -36,6 +36,7 @@ ABOUT = "A shard of nfs-watch: moves the files of its sessions from an NFS share
 def main() -> None:
     """Run a shard until it is killed."""
     arguments.read("uploader", ABOUT, sys.argv[1:])
+    allocator.frugal()
     lease.ignore_signal()
     instruments.configure("uploader")
     try:
