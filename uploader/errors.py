@@ -82,6 +82,10 @@ class HeldOpen(Unsettled):
     """Somebody has the file open for writing, or mapped."""
 
 
+class LargeRead(FileError):
+    """The file would have to be read, and is too large for a caller that others wait for."""
+
+
 class ShortRead(FileError):
     """The file ended before the size it had when it was opened."""
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from uploader.errors import HeldOpen, Unsettled
+from uploader.errors import HeldOpen, LargeRead, Unsettled
 from uploader.share import fingerprint
 from uploader.share.filesystem import FileSystem
 from uploader.share.fingerprint import Fingerprint, look_at
@@ -33,10 +33,11 @@ def spent(fd: int, end: int) -> None:
 class Handle:
     """One file. Every method may raise OSError."""
 
-    def __init__(self, folder: int, name: str, tells: FileSystem) -> None:
-        """Open it. Raises NotEligible."""
+    def __init__(self, folder: int, name: str, tells: FileSystem, most: int | None = None) -> None:
+        """Open it. `most`: bytes of the largest file that may be read whole. Raises NotEligible."""
         self.fd, self.now = fingerprint.read(folder, name)
         self._tells = tells
+        self._most = most
         self._born: int | None = None
 
     def __enter__(self) -> Self:
@@ -52,7 +53,9 @@ class Handle:
         return self._born
 
     def begin(self) -> None:
-        """Take it as it is now, if nobody can write to it. Raises HeldOpen."""
+        """Take it as it is now, before it is read, if nobody can write to it. Raises HeldOpen, LargeRead."""
+        if self._most is not None and self.now.size > self._most:
+            raise LargeRead(f"it has to be read, and has more than {self._most} bytes")
         if not self.alone():
             self.now = self._look()
 

@@ -83,6 +83,7 @@ class Completed:
         self.receipts = Receipts(share, settings.ordinal)
         self.proofs = Proofs()
         self._unproven = Unproven()
+        self._writing = threading.Lock()
         self._origins = Origins(store)
 
     def remember(self, files: Inventory, path: str, proof: Proof, wait: float | None = None) -> None:
@@ -119,14 +120,15 @@ class Completed:
         """Tell whether this content was found unproven less than RECHECK seconds ago."""
         return self._unproven.rests((files.session, path), current)
 
-    def judge(self, files: Inventory, path: str, claim: Claim) -> Seen:
+    def judge(self, files: Inventory, path: str, claim: Claim, most: int | None = None) -> Seen:
         """Say what the file is, by the last look before it could be deleted.
 
-        Raises HeldOpen of a file that the store has and that somebody can write to; OSError, FileError.
+        Raises HeldOpen of a file that the store has and that somebody can write to; LargeRead of one that would have to
+        be read and has more than `most` bytes; OSError, FileError.
         """
         parent = self._parent(files)
         blob = None if Rule((), parent).objection(path) else parent + path  # nobody can have sent such a name
-        with Handle(claim.folder, claim.completed, self.tells) as file:
+        with Handle(claim.folder, claim.completed, self.tells, most) as file:
             at = (files.session, path)
             proof = self.proofs.get(at)
             if proof is None or not proof.of(file):
@@ -205,19 +207,20 @@ class Completed:
 
         Raises OSError; the status of the session shows why.
         """
-        found = [((files.session, path), self.proofs.unwritten((files.session, path))) for path in paths]
-        try:
-            new = self._without_receipt(files, [(at, proof) for at, proof in found if proof])
-            if new:
-                self.receipts.write(files.session, [proof.receipt for _, proof in new])
-        except OSError as error:
-            text = f"nothing is deleted, because receipts cannot be read or written: {error.strerror}"
-            if files.note_error(text, RECEIPTS):
-                log.error(names.RECEIPTS_FAILED, extra={"session": files.session, "error": text})  # noqa: TRY400 no fault of the program
-            raise
+        with self._writing:  # a worker and the sweeper may come with the same file
+            found = [((files.session, path), self.proofs.unwritten((files.session, path))) for path in paths]
+            try:
+                new = self._without_receipt(files, [(at, proof) for at, proof in found if proof])
+                if new:
+                    self.receipts.write(files.session, [proof.receipt for _, proof in new])
+            except OSError as error:
+                text = f"nothing is deleted, because receipts cannot be read or written: {error.strerror}"
+                if files.note_error(text, RECEIPTS):
+                    log.error(names.RECEIPTS_FAILED, extra={"session": files.session, "error": text})  # noqa: TRY400 no fault of the program
+                raise
+            self.proofs.written(new)
         files.clear_error(RECEIPTS)
         files.count_replaced(sum(proof.replaced and not proof.seen for _, proof in new))
-        self.proofs.written(new)
 
     def _without_receipt(self, files: Inventory, proofs: list[tuple[Key, Proof]]) -> list[tuple[Key, Proof]]:
         """Return those of these files to which no process that has died gave a receipt. Raises OSError.

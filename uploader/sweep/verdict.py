@@ -55,7 +55,8 @@ class Judged:
 def judge(file: Handle, proof: Proof | None, store: BlobStore, blob: str | None) -> Judged:
     """Compare the file with what this process saw committed, else with the blob; None: no blob can have its name.
 
-    Raises OSError, FileError; HeldOpen when its content would have to be compared and somebody can write to it.
+    Raises OSError, FileError; of a file whose content would have to be compared HeldOpen when somebody can write to it,
+    and LargeRead when it may not be read here.
     """
     if proof and proof.of(file):
         return Judged(_remembered(file, proof))
