@@ -142,6 +142,7 @@ def test_what_is_due_does_not_wait_for_the_end_of_a_long_walk(
 ) -> None:
     """A walk over many leftovers, each compared with the store, can take longer than a sweep's interval."""
     bed = make(sweep_interval=5)
+    bed.sweeper.collect_due(0.0)
     bed.write("mine", b"mine")
     bed.upload("mine")
     left_behind(bed, "a", b"content")

@@ -9,6 +9,7 @@ import logging
 import time
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
 from uploader.backlog.inventory import Inventory
@@ -92,7 +93,7 @@ class Sweeper:
         self.sessions = sessions
         self.staging = staging
         self._next_walk: dict[tuple[str, bool], float] = {}  # by session name, and whether the session had stopped
-        self._next_due = 0.0
+        self._next_due = inf  # set by each look for what is due
         self._readings = Readings()
 
     def start(self) -> None:
