@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 
 import pytest
 from azure.core.rest import HttpRequest
@@ -10,8 +11,9 @@ from azure.core.rest import HttpRequest
 from tests.endpoint.request import Operation
 from tests.endpoint.server import Endpoint
 from tests.support.blobs import CONTAINER, ServiceStore
+from uploader.blob.connection import LARGEST, LEAST, Connection
 from uploader.blob.rate_limit import CHUNK, RateLimit
-from uploader.blob.transport import LEAST, PIECES, ThreadTransport
+from uploader.blob.transport import ThreadTransport
 from uploader.errors import Cancelled
 
 MIB = 1024 * 1024
@@ -45,13 +47,21 @@ def sent(endpoint: Endpoint, transport: ThreadTransport, size: int) -> list[int]
     return told
 
 
-@pytest.mark.parametrize("limit", [0, 1 << 40])
-def test_each_piece_is_told_once_it_is_handed_over(endpoint: Endpoint, limit: int) -> None:
-    """Small bodies go whole, large ones in 32 pieces at most; a limited rate has pieces of its own."""
-    with transporting(limit) as transport:
-        for size in (1000, CHUNK, MIB, 8 * MIB):
-            piece = size if size <= CHUNK else CHUNK if limit else max(LEAST, size // PIECES)
-            assert sent(endpoint, transport, size) == [*range(piece, size + 1, piece), 0], "and 0: it is refused"
+@pytest.mark.parametrize("size", [1000, CHUNK, MIB, 8 * MIB])
+def test_each_piece_is_told_once_it_is_handed_over(endpoint: Endpoint, size: int) -> None:
+    """Small bodies go whole, large ones in pieces that grow while the socket takes them quickly."""
+    with transporting() as transport:
+        *told, last = sent(endpoint, transport, size)
+    pieces = [end - begin for begin, end in pairwise([0, *told])]
+    assert (told[-1], last) == (size, 0), "and 0: it is refused"
+    assert pieces == [size] if size <= CHUNK else max(pieces) <= LARGEST
+    assert pieces[:2] == [LEAST] * 2 or size <= CHUNK
+
+
+def test_a_limited_rate_has_pieces_of_its_own(endpoint: Endpoint) -> None:
+    """Other senders take their turns between two of them, however quickly the socket takes each."""
+    with transporting(1 << 40) as transport:
+        assert sent(endpoint, transport, MIB) == [*range(CHUNK, MIB + 1, CHUNK), 0]
 
 
 @pytest.mark.parametrize("size", [MIB, 8 * MIB])
@@ -59,8 +69,38 @@ def test_the_kernel_holds_no_more_than_a_piece(endpoint: Endpoint, size: int) ->
     """Else megabytes would count as sent that no slow line has taken, and a stop at once would wait for them."""
     with transporting() as transport:
         sent(endpoint, transport, size)
-        held = transport._local.connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
-        assert held == size // PIECES
+        connection = transport._local.connection
+        assert connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == connection.piece
+
+
+@pytest.mark.parametrize(
+    ("took", "piece"),
+    [
+        ([0.0], LEAST),
+        ([0.0, 0.0], 2 * LEAST),
+        ([0.0, 0.1, 0.0], LEAST),
+        ([0.0] * 3, 2 * LEAST),
+        ([0.0] * 4, 4 * LEAST),
+        ([0.0] * 100, LARGEST),
+        ([0.0] * 100 + [0.15] * 100, LARGEST),
+        ([0.0] * 100 + [1.0], LARGEST // 5),
+        ([0.0] * 100 + [60.0], LEAST),
+        ([1.0, 0.0], LEAST),
+    ],
+)
+def test_the_size_of_a_piece_follows_the_line(took: list[float], piece: int) -> None:
+    """Two quick ones double it, as the kernel takes the first at once whatever the line does; a slow one shrinks it."""
+    held: list[int] = []
+
+    class Known(Connection):
+        def hold(self, size: int) -> None:
+            held.append(size)
+
+    connection = Known("127.0.0.1")
+    for seconds in took:
+        connection.taken(seconds)
+    assert connection.piece == piece
+    assert [LEAST, *held][-1] == piece
 
 
 def test_a_request_that_is_given_up_leaves_no_connection(endpoint: Endpoint) -> None:

@@ -8,6 +8,9 @@ from typing import Any
 from uploader.blob.proxy import Proxy, bracketed
 from uploader.blob.rate_limit import CHUNK
 
+LEAST, LARGEST = 32 * 1024, 1024 * 1024  # bytes of a piece
+QUICK, SLOW = 0.02, 0.2  # seconds that a piece should take: larger ones cost less, after smaller ones more is seen
+
 
 class ProxyRefused(OSError):
     """The proxy answers, and does not let us through. `status`: its answer's."""
@@ -20,8 +23,13 @@ class ProxyRefused(OSError):
 
 
 class Connection(http.client.HTTPConnection):
-    """Sends a small body in one piece with its head: two packets wake the receiver twice."""
+    """Sends a small body in one piece with its head: two packets wake the receiver twice.
 
+    `piece`: bytes of the next piece of a large body.
+    """
+
+    piece = LEAST
+    _quick = 0
     _small = False
     _head = b""
 
@@ -36,6 +44,20 @@ class Connection(http.client.HTTPConnection):
         So what is handed over is nearly what the line has taken.
         """
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
+
+    def taken(self, seconds: float) -> None:
+        """Choose the size of the next piece by how long the socket took this one.
+
+        A single quick one says nothing: the kernel holds a piece of which nothing is on the line.
+        """
+        before = self.piece
+        self._quick = self._quick + 1 if seconds < QUICK else 0
+        if seconds > SLOW:
+            self.piece = max(LEAST, int(before * SLOW / seconds))
+        elif self._quick == 2:
+            self.piece, self._quick = min(LARGEST, 2 * before), 0
+        if self.piece != before:
+            self.hold(self.piece)
 
     def send(self, data: Any) -> None:  # noqa: ANN401 as http.client
         """Hold the head of a request with a small body until the body comes."""

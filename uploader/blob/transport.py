@@ -25,9 +25,6 @@ from uploader.blob.rate_limit import CHUNK, RateLimit
 from uploader.blob.store import Meter
 from uploader.errors import BadConfiguration, Cancelled
 
-# A body is sent in so many pieces, of so many bytes at least: the time-out of socket.sendall is for a whole call,
-# and only between two calls is progress seen, and can a request be given up.
-PIECES, LEAST = 32, 32 * 1024
 _SIGNATURE = re.compile(r"(?i)\b(sig=)[^&\s'\"]+")
 _WRONG_TIME = {9, 10}  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 IDLE = 30.0  # seconds after which a connection is opened again: the service closes idle connections
@@ -189,28 +186,31 @@ class ThreadTransport(HttpTransport[HttpRequest, HttpResponse]):
             return urlencode(content).encode()
         if not isinstance(content, bytes | memoryview) or (len(content) <= CHUNK and not self._rate.limit):
             return content
-        size = CHUNK if self._rate.limit else max(LEAST, len(content) // PIECES)
-        return _metered(self._pieces(memoryview(content), size), connection, size, meter)
+        return self._pieces(memoryview(content), connection, meter)
 
-    def _pieces(self, content: memoryview, size: int) -> Iterator[memoryview]:
-        for at in range(0, len(content), size):
-            piece = content[at : at + size]
+    def _pieces(self, content: memoryview, connection: Connection, meter: Meter) -> Iterator[memoryview]:
+        """Yield the content in pieces, and tell the meter after each. http.client has connected before it asks.
+
+        The time-out of socket.sendall is for a whole call, and only between two calls is progress seen, and can a
+        request be given up.
+        """
+        size = CHUNK if self._rate.limit else connection.piece
+        connection.hold(size)
+        done = 0
+        while done < len(content):
+            piece = content[done : done + size]
             self._rate.wait(len(piece))
+            began = time.monotonic()
             yield piece
+            if not self._rate.limit:
+                connection.taken(time.monotonic() - began)
+                size = connection.piece
+            done += len(piece)
+            meter(done)
 
 
 def _unmetered(_: int) -> None:
     pass
-
-
-def _metered(pieces: Iterator[memoryview], connection: Connection, size: int, meter: Meter) -> Iterator[memoryview]:
-    """Yield the pieces of `size` bytes, and tell the meter after each. http.client has connected before it asks."""
-    connection.hold(size)
-    done = 0
-    for piece in pieces:
-        yield piece
-        done += len(piece)
-        meter(done)
 
 
 def trusting() -> ssl.SSLContext:
