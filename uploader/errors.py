@@ -8,6 +8,7 @@ UploaderError
 │   ├── NotEligible       cannot be sent as it is (a link, a bad name); a drain does not wait for it
 │   ├── Unsettled         changed while it was read (I2); goes back and has to settle again
 │   │   └── HeldOpen      somebody can still write to it; it waits until nobody can
+│   ├── LargeRead         has to be read, and others would wait for that: a thread of its own reads it
 │   ├── ShortRead         the file ended before its size (I3)
 │   ├── InTheWay          another file stands where a rename would put this one (I4)
 │   ├── Conflict          other content is in the store under its name, and may not be replaced (I12)
