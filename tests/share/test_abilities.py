@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,26 @@ def test_a_share_that_is_lost_meanwhile_is_no_wrong_share(root: Path, monkeypatc
     monkeypatch.setattr(os, "link", lost)
     with pytest.raises(TimeoutError):
         abilities.check(str(root), 0)
+
+
+@pytest.mark.parametrize(("call", "before_it"), [("open", 1), ("link", 0), ("link", 1), ("unlink", 1), ("rename", 0)])
+def test_two_processes_of_one_ordinal_may_start_at_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch, call: str, before_it: int
+) -> None:
+    """The second removes the first one's trial files, as those of a killed process: neither calls the share unfit."""
+    Share(root, 0, 5).close()
+    before, real, calls = sorted(os.listdir(root / OWN)), getattr(os, call), count()
+
+    def overtaken(path: object, *more: object, **named: object) -> object:
+        if ("tmp-0-" in str(path) or "trial-0-" in str(path)) and next(calls) == before_it:
+            with monkeypatch.context() as inner:
+                inner.setattr(os, call, real)
+                Share(root, 0, 5).close()
+        return real(path, *more, **named)
+
+    monkeypatch.setattr(os, call, overtaken)
+    share = Share(root, 0, 5)
+    abilities.check(str(root), 0)
+    share.close()
+    assert next(calls) > before_it, "the second process has started meanwhile"
+    assert sorted(os.listdir(root / OWN)) == before

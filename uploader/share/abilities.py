@@ -8,16 +8,27 @@ from uploader.errors import BadConfiguration
 from uploader.share import entry
 from uploader.share.mount import LOST, OWN
 
+TRIES = 5
 _ALL = "it has to make hard links, rename, tell a from A and sync a folder (docs/nfs.md, section 9)"
 
 
 def check(root: str, ordinal: int) -> None:
     """Try all of them with files of ours, which a killed process's successor removes. Raises BadConfiguration, OSError.
 
-    Of the errors of the share only those of a lost mount are raised as they are.
+    Of the errors of the share only those of a lost mount are raised as they are, and that our file is gone: that is
+    another process of this ordinal, which starts too, and the trials begin again.
     """
-    folder = f"{root}/{OWN}"
-    path = entry.written(folder, ordinal, b"")
+    for last in range(TRIES - 1, -1, -1):
+        try:
+            _check(root, entry.written(f"{root}/{OWN}", ordinal, b""))
+        except FileNotFoundError:
+            if not last:
+                raise
+        else:
+            return
+
+
+def _check(root: str, path: str) -> None:
     try:
         for lacks, able in _TRIALS.items():
             if (why := _failed(able, path)) is not None:
@@ -33,7 +44,7 @@ def _failed(able: Callable[[str], bool], path: str) -> str | None:
     try:
         return None if able(path) else ""
     except OSError as error:
-        if error.errno in LOST:
+        if error.errno in LOST or isinstance(error, FileNotFoundError):
             raise
         return f" ({error.strerror})"
 

@@ -45,7 +45,7 @@ def tried(folder: str, ordinal: int) -> FileSystem:
         if name.startswith(mark):
             _remove(f"{folder}/{name}")
     writer, path = mkstemp(prefix=mark, dir=folder)
-    reader = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    reader = os.open(f"/proc/self/fd/{writer}", os.O_RDONLY | os.O_CLOEXEC)  # its path may be gone: see _remove
     try:
         with open(writer, "wb"):
             refused = held_open(reader) is True
