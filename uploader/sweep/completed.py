@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import NamedTuple
 
 from uploader.backlog.inventory import Inventory
@@ -87,7 +88,15 @@ class Completed:
         self._origins = Origins(store)
 
     def remember(self, files: Inventory, path: str, proof: Proof, wait: float | None = None) -> None:
-        """Take note that this process saw the store confirm this file; `wait`: seconds that it is kept."""
+        """Take note that this process saw the store confirm this file; `wait`: seconds that it is kept.
+
+        What is dropped from memory for it has its receipt first: so it counts once, whoever is asked about it again.
+        """
+        if self.proofs.leaving():
+            with self._writing, suppress(OSError):  # the sweeper meets the same error, and shows it
+                for session, oldest in self.proofs.leaving().items():
+                    self.receipts.write(session, [proof.receipt for _, proof in oldest])
+                    self.proofs.written(oldest)
         self.proofs.add((files.session, path), proof, self.settings.retention if wait is None else wait)
 
     def clear(self, files: Inventory, path: str, claim: Claim) -> bool:
@@ -107,6 +116,8 @@ class Completed:
             raise InTheWay(f"{claim.completed} is in the way and cannot be proven to be in the store: {why}")
         if seen.verdict is Verdict.PROVEN:
             self.write_receipts(files, [path])
+            if not self.proofs.receipted((files.session, path)):
+                raise InTheWay(f"{claim.completed} stands in the way, and has no receipt yet")
             self.delete(files, path, claim)
         else:
             self.send_again(files, path, claim, seen)
@@ -225,7 +236,8 @@ class Completed:
     def _without_receipt(self, files: Inventory, proofs: list[tuple[Key, Proof]]) -> list[tuple[Key, Proof]]:
         """Return those of these files to which no process that has died gave a receipt. Raises OSError.
 
-        A file that this process has not sent counts from now on, by its receipt or by itself.
+        A file that this process has not sent counts from now on, by its receipt or by itself. Its etag tells its
+        receipt, or its time and content: somebody may have changed the blob's metadata since.
         """
         earlier = {
             at: proof
@@ -235,11 +247,12 @@ class Completed:
         if not earlier:
             return proofs
         about = self.receipts.about(files.session, {(proof.sent_as, proof.inode) for proof in earlier.values()})
-        there = {(one["path"], one["inode"], one.get(name)) for _, one in about for name in ("etag", "mtime")}
+        there = {(one["path"], one["inode"], one.get("etag")) for _, one in about}
+        there |= {(one["path"], one["inode"], (one["mtime"], one["size"], one.get("crc64"))) for _, one in about}
         written = {
             at: proof
             for at, proof in earlier.items()
-            if {(proof.sent_as, proof.inode, one) for one in (proof.etag, rfc3339(proof.file.mtime_ns))} & there
+            if {(proof.sent_as, proof.inode, told) for told in (proof.etag, proof.content)} & there
         }
         for at, proof in earlier.items():
             files.count_earlier(at[1], proof.file.size, receipted=at in written, sure=True)

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 import orjson
 
@@ -41,6 +42,12 @@ class Proof:
     def etag(self) -> str:
         """The etag of its blob."""
         return str(orjson.loads(self.receipt)["etag"])
+
+    @property
+    def content(self) -> tuple[str, int, str]:
+        """Its time of last change, its size and its CRC64, as its receipt has them."""
+        line = orjson.loads(self.receipt)
+        return line["mtime"], line["size"], line["crc64"]
 
     @property
     def inode(self) -> int:
@@ -104,6 +111,20 @@ class Proofs:
         with self._lock:
             known = self._known.get(key)
             return known is not None and known[0] is self._written.get(key)
+
+    def leaving(self) -> dict[str, list[tuple[Key, Proof]]]:
+        """Return by session the files that this process sent and that are next to be dropped, without receipts."""
+        found: dict[str, list[tuple[Key, Proof]]] = {}
+        with self._lock:
+            if len(self._known) >= MAX_PROOFS and not self._settled(next(iter(self._known))):
+                for key in islice(self._known, max(1, MAX_PROOFS // 100)):
+                    if not self._settled(key):
+                        found.setdefault(key[0], []).append((key, self._known[key][0]))
+        return found
+
+    def _settled(self, key: Key) -> bool:
+        proof = self._known[key][0]
+        return not proof.seen or proof is self._written.get(key)
 
     def put_off(self, key: Key, wait: float) -> None:
         """Make a known file due again in `wait` seconds."""

@@ -1,6 +1,7 @@
 """Receipts: a line for each file that is deleted from the share, on its disk before the deletion (I11).
 
-A crash between the two makes a second line, which readers drop by (path, inode, mtime). A file that was written to
+A crash between the two makes a second line, which readers drop by (path, inode, mtime, etag): an inode is given again,
+and `cp -p` gives an mtime again, but each delivery has its own etag. A file that was written to
 after its line was made is sent again: another line names that one by its place (`taken_back`), and it counts no more,
 in whatever order the journals are read.
 """
@@ -19,8 +20,8 @@ from uploader.share.mount import Share
 from uploader.telemetry.text import shown
 
 BITS = 26  # of a hash; two such numbers are kept of each line, in 8 MiB for all of them
-Key = tuple[str, int, str]
-"""A path, an inode, and a time of last change as RFC 3339."""
+Key = tuple[str, int, str, object]
+"""A path, an inode, a time of last change as RFC 3339, and the blob's etag."""
 Place = tuple[str, int]
 """A journal, and where a line ends in it."""
 Written = tuple[Line, dict[str, Any]]
@@ -214,4 +215,4 @@ def _whole(one: dict[str, Any]) -> bool:
 
 
 def _key(one: dict[str, Any]) -> Key:
-    return one["path"], one["inode"], one["mtime"]
+    return one["path"], one["inode"], one["mtime"], one.get("etag")
