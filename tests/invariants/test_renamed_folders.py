@@ -72,6 +72,37 @@ def test_folders_that_exchange_their_names_lose_no_proof(bed: Bed) -> None:
     assert _receipts(bed) == [(f"{one}/x", f"run/{one}/x") for one in "abc"]
 
 
+@pytest.mark.parametrize("content", [b"second", b"first"])
+def test_a_folder_that_is_made_again_under_its_old_name_has_its_files_beside_the_moved_ones(
+    bed: Bed, content: bytes
+) -> None:
+    """The first file is in the store, as a snapshot where the second has other content: both are deleted."""
+    bed.write("old/x", b"first")
+    bed.upload("old/x")
+    (bed.folder / "old").rename(bed.folder / "new")
+    bed.write("old/x", content)
+    bed.upload("old/x")
+    bed.walk()
+    bed.due()
+    assert (bed.names(), bed.files.kept(), bed.content("old/x")) == ([], {}, content)
+    assert _receipts(bed) == [("old/x", "run/old/x")] * 2
+    assert len(bed.store.snapshots("run/old/x")) == (content != b"first")
+    assert bed.files.snapshot().completed == 2
+
+
+def test_a_moved_file_whose_blob_was_replaced_on_purpose_is_kept(make: Callable[..., Bed]) -> None:
+    """It lies on the share alone by then."""
+    bed = make(on_conflict="replace")
+    bed.write("old/x", b"first")
+    bed.upload("old/x")
+    (bed.folder / "old").rename(bed.folder / "new")
+    bed.write("old/x", b"second")
+    bed.upload("old/x")
+    bed.walk()
+    bed.due()
+    assert (bed.names(), list(bed.files.kept())) == (["new/x.completed"], ["new/x.completed"])
+
+
 def test_a_moved_file_that_goes_on_growing_is_not_counted_by_its_first_receipt(bed: Bed) -> None:
     """It is sent again under its new name, where it has its own."""
     bed.write("old/x", b"x")

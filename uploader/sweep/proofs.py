@@ -12,6 +12,7 @@ from uploader.share.fingerprint import Fingerprint
 from uploader.share.handle import Handle
 
 MAX_PROOFS = 100_000  # about 900 bytes each; about any other file the store is asked
+MAX_ASIDE = 1000
 Key = tuple[str, str]
 """A session, and a path below its folder."""
 
@@ -50,6 +51,12 @@ class Proof:
         return line["mtime"], line["size"], line["crc64"]
 
     @property
+    def spares(self) -> bool:
+        """Whether the store still has what was under the blob's name before: the same content, or a snapshot of it."""
+        before = orjson.loads(self.receipt)["replaced"]
+        return before is None or before["snapshot"] is not None
+
+    @property
     def inode(self) -> int:
         """The file's inode."""
         return self.file.inode
@@ -71,6 +78,8 @@ class Proofs:
         self._known: dict[Key, tuple[Proof, float]] = {}  # and when it is due; the oldest first
         self._written: dict[Key, Proof] = {}  # those of them whose receipt is on the share's disk
         self._paths: dict[tuple[str, int], str] = {}  # by session and inode: a folder may be renamed
+        # By session and inode too: files whose folder was renamed, and made again with a file of the same name.
+        self._aside: dict[tuple[str, int], tuple[Proof, float]] = {}
 
     def add(self, key: Key, proof: Proof, wait: float) -> None:
         """Note a file that the store has; `wait`: seconds until it may be deleted."""
@@ -78,7 +87,11 @@ class Proofs:
             self._add(key, proof, time.monotonic() + wait)
 
     def _add(self, key: Key, proof: Proof, due: float) -> None:
-        written = self._written.get(key)
+        written, before = self._written.get(key), self._known.get(key)
+        if before and before[0].inode != proof.inode and proof.spares:
+            self._aside[key[0], before[0].inode] = before
+            if len(self._aside) > MAX_ASIDE:
+                del self._aside[next(iter(self._aside))]
         self._forget(key)  # the newest stand last, even of a name that comes again
         self._known[key] = (proof, due)
         if written is proof:
@@ -156,7 +169,12 @@ class Proofs:
         """
         file.born()  # asks the share, once: not with the lock held
         with self._lock:
-            other = (key[0], self._paths.get((key[0], file.now.inode), key[1]))
+            aside = self._aside.get(at := (key[0], file.now.inode))
+            if aside and aside[0].surely(file):
+                del self._aside[at]
+                self._add(key, *aside)
+                return aside[0]
+            other = (key[0], self._paths.get(at, key[1]))
             here, there = self._known.get(key), self._known.get(other)
             if other == key or there is None or not there[0].surely(file):
                 return None
