@@ -1,13 +1,15 @@
 """I11 beyond what is remembered: files whose proofs have been dropped, and files that only their etag tells apart."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import orjson
 import pytest
 
 from tests.invariants.bed import Bed
 from tests.invariants.test_i11_counts import counted, restarted
+from uploader.backlog import inventory
 from uploader.backlog.inventory import Inventory
 from uploader.errors import InTheWay
 from uploader.share.claim import Claim
@@ -54,6 +56,50 @@ def test_a_file_that_was_forgotten_while_its_receipt_was_due_is_not_deleted(
     with opened(bed.share.fd, "run") as at, pytest.raises(InTheWay):
         bed.completed.clear(bed.files, "x", Claim(at, "x", lambda: None))
     assert (bed.names(), paths(bed)) == (["x.completed"], [])
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_more_files_of_a_dead_process_than_are_remembered_count_once(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    """Each counts at the latest when it is deleted; by its receipt where the dead process has written that."""
+    monkeypatch.setattr(inventory, "MAX_KEPT", 1)
+    for name in "abc":
+        bed.write(name, b"content")
+        bed.upload(name)
+    if killed:
+        bed.completed.write_receipts(bed.files, "abc")
+    bed = restarted(bed)
+    for _ in range(3):
+        bed.walk()
+    assert (bed.names(), paths(bed), counted(bed)) == ([], ["a", "b", "c"], (3, 21))
+
+
+@pytest.mark.parametrize(("sweep", "receipts"), [("due", ["x", "x"]), ("walk", ["x"])])
+def test_a_new_file_of_the_name_of_one_that_has_vanished_counts_once(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch, sweep: str, receipts: list[str]
+) -> None:
+    """Somebody deletes x.completed while the sweeper looks at it, and a worker completes the next x at once."""
+    bed.write("x", b"content")
+    bed.upload("x")
+    reserve = bed.files.reserve
+
+    @contextmanager
+    def followed(path: str) -> Iterator[bool]:
+        monkeypatch.setattr(bed.files, "reserve", reserve)
+        (bed.folder / "x.completed").unlink()
+        try:
+            with reserve(path) as mine:
+                yield mine
+        finally:
+            bed.write("x", b"content")
+            bed.upload("x")
+
+    monkeypatch.setattr(bed.files, "reserve", followed)
+    getattr(bed, sweep)()
+    bed.due()
+    bed.walk()
+    assert (bed.names(), paths(bed), counted(bed)) == ([], receipts, (2, 14))
 
 
 def before_it(bed: Bed, content: bytes) -> None:

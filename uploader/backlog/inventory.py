@@ -156,14 +156,15 @@ class Inventory:
     def count_earlier(self, path: str, size: int, *, receipted: bool = False, sure: bool = False) -> None:
         """Count once a file of `size` bytes that was completed before this run; `receipted`: its receipt counts it.
 
-        `sure`: in place of what was thought before, as the receipt may be that of another file.
+        `sure`: just before its deletion, in place of what was thought before: the receipt may be another file's.
         """
         with self._lock:
             earlier = self._known.earlier
-            if sure if path in earlier else len(earlier) < MAX_KEPT:
-                times = (not receipted) - (earlier.get(path) is not None)
+            if not sure and (path in earlier or len(earlier) >= MAX_KEPT):
+                return
+            self._known.count(size, (not receipted) - (earlier.get(path) is not None))
+            if path in earlier or len(earlier) < MAX_KEPT:
                 earlier[path] = None if receipted else size
-                self._known.count(size, times)
 
     def has_receipt(self, path: str) -> bool | None:
         """Tell whether a file that was completed before this run is thought to have a receipt; None: not known."""

@@ -163,22 +163,12 @@ class Sweeper:
         except LargeRead:
             self._readings.add((session.name, path))
             return
-        except FileNotFoundError:
-            if self._missing(session.name, folder):  # renamed, perhaps: the walk needs the proof
-                self.completed.proofs.put_off((session.name, path), RECHECK)
-                return
-            self.completed.gone(session.files, path)
+        except FileNotFoundError:  # the folder was renamed, perhaps: the walk needs the proof
+            self.completed.proofs.put_off((session.name, path), RECHECK)
+            return
         except (FileError, OSError) as error:
             self._failed(session.files, path, error)
         self.completed.proofs.put_off((session.name, path), self.settings.sweep_interval)
-
-    def _missing(self, session: str, folder: str) -> bool:
-        """Tell whether a folder below the session's has gone."""
-        try:
-            with opened(self.share.fd, join(session, folder)):
-                return False
-        except OSError as error:
-            return bool(folder) and isinstance(error, FileNotFoundError)
 
     def _collected_due(self, session: Owned, path: str, claim: Claim) -> bool:
         """Sweep the file that is due, but no later file of its name. False when the sweeper has to try again."""
@@ -189,7 +179,11 @@ class Sweeper:
         if inode(claim.folder, claim.completed) not in {None, known.inode}:
             self.completed.proofs.forget(key)  # another shard completed this file; the walk sees when it is due
             return True
-        verdict = self._collect(session, path, claim, LARGE)
+        try:
+            verdict = self._collect(session, path, claim, LARGE)
+        except FileNotFoundError:
+            self.completed.gone(session.files, path)
+            return True
         return verdict is not None and not self.completed.proofs.unwritten(key)
 
     def walk_once(self, session: Owned) -> None:
@@ -274,13 +268,19 @@ class Sweeper:
                     return True
                 return verdict in {None, *KEPT}
         except FileNotFoundError:
-            self.completed.gone(session.files, path)
-            return False
+            return self._vanished(session, path, claim)
         except LargeRead:
             self._readings.add((session.name, path))
         except (FileError, OSError) as error:
             self._failed(session.files, path, error)
         return True
+
+    def _vanished(self, session: Owned, path: str, claim: Claim) -> bool:
+        """Forget a file that is no longer there; tell whether a worker has its path, who may complete the next one."""
+        with session.files.reserve(path) as mine:
+            if mine and inode(claim.folder, claim.completed) is None:
+                self.completed.gone(session.files, path)
+            return not mine
 
     def _read_leftover(self, session: Owned, path: str) -> None:
         """Judge a large file by its content. It is deleted, due at once for its receipt, kept, or sent again."""
