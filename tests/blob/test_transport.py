@@ -1,11 +1,14 @@
 """Bodies go out in pieces, and the kernel takes no more of them than the line does."""
 
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
+from typing import Any
 
 import pytest
+from azure.core.exceptions import ServiceResponseError
 from azure.core.rest import HttpRequest
 
 from tests.endpoint.request import Operation
@@ -15,6 +18,7 @@ from uploader.blob.connection import LARGEST, LEAST, Connection
 from uploader.blob.rate_limit import CHUNK, RateLimit
 from uploader.blob.transport import ThreadTransport
 from uploader.errors import Cancelled
+from uploader.turns import INTERPRETER
 
 MIB = 1024 * 1024
 
@@ -24,6 +28,13 @@ def endpoint() -> Iterator[Endpoint]:
     with Endpoint(ServiceStore()) as made:
         made.store.create(CONTAINER)
         yield made
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A server that takes every connection and answers nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/x"
 
 
 @contextmanager
@@ -45,6 +56,52 @@ def sent(endpoint: Endpoint, transport: ThreadTransport, size: int) -> list[int]
     transport.send(request, meter=told.append)
     assert endpoint.log.of(Operation.PUT_BLOB)[-1].received == size
     return told
+
+
+@pytest.mark.parametrize("limit", [0, 1 << 30])
+def test_who_waits_for_a_reply_or_for_the_rate_lets_others_run(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    """And reads the reply in a turn again."""
+    seen: list[tuple[str, bool]] = []
+
+    def noted(name: str, kind: type[Any], method: str) -> None:
+        real = getattr(kind, method)
+
+        def called(*given: Any) -> Any:
+            seen.append((name, INTERPRETER.taken()))
+            return real(*given)
+
+        monkeypatch.setattr(kind, method, called)
+
+    noted("rate", RateLimit, "wait")
+    noted("wait", Connection, "await_reply")
+    noted("read", Connection, "getresponse")
+    with transporting(limit) as transport, INTERPRETER.turn():
+        sent(endpoint, transport, 1000)
+    assert seen == [("rate", False)] * bool(limit) + [("wait", False), ("read", True)]
+
+
+def test_a_reply_that_does_not_come_ends_the_request_when_its_time_is_over(
+    silent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not waited for twice."""
+    monkeypatch.setattr(Connection, "getresponse", None, raising=False)
+    transport = ThreadTransport(0.1, RateLimit(0))
+    with pytest.raises(ServiceResponseError, match="timed out"):
+        transport.send(HttpRequest("GET", silent))
+
+
+def test_what_was_decrypted_already_is_not_waited_for() -> None:
+    """A TLS record may hold more than was asked for; nothing more may come from the socket then."""
+
+    class Read(ssl.SSLSocket):
+        def pending(self) -> int:
+            return 1
+
+    connection = Connection("127.0.0.1", timeout=0.0)
+    connection.sock = Read.__new__(Read)
+    connection.await_reply()
 
 
 @pytest.mark.parametrize("size", [1000, CHUNK, MIB, 8 * MIB])

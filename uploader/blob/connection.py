@@ -1,6 +1,7 @@
 """One connection to a server, straight or through a proxy."""
 
 import http.client
+import select
 import socket
 import ssl
 from typing import Any
@@ -37,6 +38,15 @@ class Connection(http.client.HTTPConnection):
         """Prepare for the next request, which has this body."""
         self._small = isinstance(body, bytes) and 0 < len(body) <= CHUNK
         self._head = b""
+
+    def await_reply(self) -> None:
+        """Wait until there is something to read, for the time-out of the connection. Raises TimeoutError."""
+        if isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():
+            return  # read from the socket already, and decrypted
+        waiting = select.poll()
+        waiting.register(self.sock, select.POLLIN)
+        if not waiting.poll(None if self.timeout is None else self.timeout * 1000):
+            raise TimeoutError("timed out")
 
     def hold(self, size: int) -> None:
         """Let the kernel hold no more than about `size` bytes that are not on the line yet: it would take megabytes.

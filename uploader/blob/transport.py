@@ -24,6 +24,7 @@ from uploader.blob.proxy import Proxies, Proxy
 from uploader.blob.rate_limit import CHUNK, RateLimit
 from uploader.blob.store import Meter
 from uploader.errors import BadConfiguration, Cancelled
+from uploader.turns import INTERPRETER
 
 _SIGNATURE = re.compile(r"(?i)\b(sig=)[^&\s'\"]+")
 _WRONG_TIME = {9, 10}  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
@@ -105,6 +106,11 @@ class ThreadTransport(HttpTransport[HttpRequest, HttpResponse]):
         self._tls = trusting()
         self._proxies = Proxies()
 
+    def sleep(self, duration: float) -> None:
+        """Wait before the next try, in seconds."""
+        with INTERPRETER.away():
+            super().sleep(duration)
+
     def open(self) -> None:
         """Do nothing: connections are made when they are needed."""
 
@@ -139,6 +145,8 @@ class ThreadTransport(HttpTransport[HttpRequest, HttpResponse]):
             sent = True
             if isinstance(body, bytes | memoryview):
                 meter(len(body))
+            with INTERPRETER.away():
+                connection.await_reply()
             raw = connection.getresponse()
             content = raw.read()
             if raw.status == 407 and scheme == "http" and (proxy := self._proxy(scheme, netloc)):
@@ -199,7 +207,8 @@ class ThreadTransport(HttpTransport[HttpRequest, HttpResponse]):
         done = 0
         while done < len(content):
             piece = content[done : done + size]
-            self._rate.wait(len(piece))
+            with INTERPRETER.away():
+                self._rate.wait(len(piece))
             began = time.monotonic()
             yield piece
             if not self._rate.limit:

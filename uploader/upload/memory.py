@@ -5,6 +5,8 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from uploader.turns import INTERPRETER
+
 
 class Memory:
     """`limit` bytes in all. Requests are served in order of arrival, so that no file starves.
@@ -31,7 +33,8 @@ class Memory:
                 return
             granted = threading.Event()
             self._waiting.append((size, granted))
-        granted.wait()
+        with INTERPRETER.away():
+            granted.wait()
 
     def release(self, size: int) -> None:
         """Give room for `size` bytes back."""

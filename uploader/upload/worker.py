@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Protocol
 
 import orjson
@@ -34,12 +34,14 @@ from uploader.share.paths import join, opened, split
 from uploader.sweep.proofs import Proof
 from uploader.telemetry import instruments, names
 from uploader.thread import spawn
+from uploader.turns import INTERPRETER
 from uploader.upload.source import Source
 from uploader.upload.staging import Staging
 from uploader.upload.transfer import Transfer
 
 log = logging.getLogger(__name__)
 TOLD = ("blob", "crc64", "md5", "etag", "mtime", "inode", "committed", "attempts")  # of a receipt, in the log
+SMALL = 256 * 1024  # bytes; with a larger file most of the time goes by outside of Python
 BLOCKS_A_FILE = 4  # blocks of memory that a large file needs to keep the connection busy
 
 
@@ -99,6 +101,10 @@ class Workers:
 
     def handle(self, item: Item) -> None:
         """Take one file from claim to completion. Its errors stop no other file (I7)."""
+        with INTERPRETER.turn() if item.size <= SMALL else nullcontext():
+            self._handle(item)
+
+    def _handle(self, item: Item) -> None:
         folder, name = split(item.path)
         try:
             with opened(self.share.fd, join(item.files.session, folder)) as at:
