@@ -23,8 +23,9 @@ from uploader.share.mount import Share
 from uploader.share.paths import opened, split
 from uploader.share.scan import Rule
 from uploader.sweep.completed import Completed
+from uploader.sweep.owned import Owned, Sessions
 from uploader.sweep.seal import Sealed
-from uploader.sweep.sweeper import Owned, Sessions, Sweeper
+from uploader.sweep.sweeper import Sweeper
 from uploader.upload.memory import Memory
 from uploader.upload.transfer import Transfer
 from uploader.upload.worker import Workers

@@ -13,7 +13,7 @@ from tests.support.programs import wait_for
 from uploader.blob.checksum import crc64
 from uploader.blob.store import Label
 from uploader.share.fingerprint import Fingerprint
-from uploader.sweep import sweeper, verdict
+from uploader.sweep import deletion, verdict
 
 LARGE = 1000  # bytes
 CONTENT = os.urandom(LARGE + 1)
@@ -21,7 +21,7 @@ CONTENT = os.urandom(LARGE + 1)
 
 @pytest.fixture(autouse=True)
 def _large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweeper, "LARGE", LARGE)
+    monkeypatch.setattr(deletion, "LARGE", LARGE)
 
 
 def left_behind(bed: Bed, path: str, content: bytes) -> None:
@@ -45,7 +45,7 @@ def reading(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return read(fd, size, crc)
 
     monkeypatch.setattr(verdict, "_begins", held)
-    thread = threading.Thread(target=bed.sweeper.read_next)
+    thread = threading.Thread(target=bed.sweeper.deletion.read_next)
     thread.start()
     try:
         wait_for(begun.is_set, "the read to begin")
@@ -96,9 +96,9 @@ def test_a_large_leftover_whose_times_cannot_tell_is_read_twice(bed: Bed, monkey
     monkeypatch.setattr(Fingerprint, "coarse", True)
     left_behind(bed, "large", CONTENT)
     bed.walk()
-    bed.sweeper.read_next()
+    bed.sweeper.deletion.read_next()
     bed.due()
-    bed.sweeper.read_next()
+    bed.sweeper.deletion.read_next()
     assert bed.names() == []
 
 
@@ -108,7 +108,7 @@ def test_a_large_leftover_with_other_content_is_kept(bed: Bed) -> None:
     (bed.folder / "large.completed").write_bytes(CONTENT[::-1])
     bed.walk()
     assert not bed.files.kept()
-    bed.sweeper.read_next()
+    bed.sweeper.deletion.read_next()
     assert list(bed.files.kept()) == ["large.completed"]
 
 
@@ -119,8 +119,8 @@ def test_a_large_file_that_has_gone_is_forgotten(bed: Bed) -> None:
     bed.walk()
     (bed.folder / "gone.completed").unlink()
     (bed.folder / "folder").rename(bed.folder / "other")
-    bed.sweeper.read_next()
-    bed.sweeper.read_next()
+    bed.sweeper.deletion.read_next()
+    bed.sweeper.deletion.read_next()
     assert bed.names() == ["other/renamed.completed"]
     assert not bed.files.kept()
 
@@ -131,7 +131,7 @@ def test_a_stopped_session_ends_when_its_large_leftover_is_read(bed: Bed) -> Non
     bed.session.stopped = True
     bed.walk()
     assert bed.session.ended == []
-    bed.sweeper.read_next()
+    bed.sweeper.deletion.read_next()
     bed.due()
     bed.walk()
     assert bed.session.ended == ["run"]

@@ -43,8 +43,8 @@ from uploader.share.mount import Share
 from uploader.share.paths import opened
 from uploader.share.scan import scan
 from uploader.sweep.completed import Completed
+from uploader.sweep.owned import Owned
 from uploader.sweep.seal import Sealed
-from uploader.sweep.sweeper import Owned
 from uploader.telemetry import instruments, names
 from uploader.telemetry.text import shown
 from uploader.thread import spawn
