@@ -79,8 +79,9 @@ def scan(
 
     Unfinished folders are passed over, unless `everywhere` is set.
     `entered(path, fd)` is called before a folder is listed, so that a watch is there first. A folder that vanishes
-    is passed over and told to `vanished(path)`, for it may lie elsewhere by now; a folder that fails does not hide the others (I7). Memory: one listing, and the names of the
-    folders still to be listed. Raises OSError when `top` itself cannot be read.
+    is passed over, and told to `vanished(path)`: it may lie elsewhere by now. A folder that fails does not hide the
+    others (I7). Memory: one listing, and the names of the folders still to be listed.
+    Raises OSError when `top` itself cannot be read.
     """
     folders = [""]
     while folders:
