@@ -98,7 +98,8 @@ def _drained_after_all(bed: Bed) -> None:
 def test_a_name_that_nobody_can_open_does_not_hold_the_drain(bed: Bed) -> None:
     """Some servers list such names for ever: what vanishes twice in the same place was not moved."""
 
-    def meet(_: Found, one: Pass) -> None:
+    def meet(found: Found, one: Pass) -> None:
+        del found
         one.vanish("x")
 
     bed.write("x", b"x")

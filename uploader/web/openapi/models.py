@@ -219,6 +219,14 @@ class Store(BaseModel):
     prefix: str
 
 
+@dataclass(slots=True)
+class Unreadable:
+    """A session that a shard cannot take up, and why."""
+
+    session: str
+    error: str
+
+
 class ShardStatus(BaseModel):
     """One shard, as seen by the program that answers."""
 
@@ -228,6 +236,9 @@ class ShardStatus(BaseModel):
     error: str | Absent = Field(default=None, description="why the shard is not reachable")
     since: Time | Absent = Field(default=None, description="since when it has not been reachable")
     waits_for: str | Absent = Field(default=None, description="why the shard sends nothing now: the store is away")
+    unreadable: list[Unreadable] | Absent = Field(
+        default=None, description="sessions whose record or receipts it cannot read, tried again each time"
+    )
     store: Store | Absent = Field(default=None, description="where its files go")
     version: str | Absent = Field(default=None, description="of the program")
     room: Count | Absent = Field(default=None, description="sessions that may still be started on it")
