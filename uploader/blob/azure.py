@@ -92,7 +92,7 @@ class AzureBlobs:
         self._may_create = create
         self.container = settings.container
         self.checksum = settings.checksum
-        # No other tool has a blob of this name: what it answered for that one would be taken for the container's answer.
+        # No other tool has a blob of this name: the answer about that one would be taken for the container's.
         self._nobodys = f"{settings.blob_prefix}{OURS}-{token_hex(8)}"
         service, sign = _account(settings)
         self._url, _, self._token = service.get_container_client(settings.container).url.partition("?")
