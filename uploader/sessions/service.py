@@ -268,7 +268,7 @@ class Service:
         run = self.runs.get(name)
         with self._share_or_503():
             if run and asked.path is not None:
-                return files.one(run.files, self.completed, self.share, asked.path)
+                return files.one(run.files, self.completed, self.share, self.runs.rule(run.session), asked.path)
             if run:
                 return files.page(run.files, self.completed, asked.state, asked.after, asked.limit)
             there = self._own(name)

@@ -95,7 +95,8 @@ class EventsQuery(Query):
 class PageQuery(Query):
     """Parameters of a call that answers in pages."""
 
-    after: str | None = Field(default=None, max_length=16384)
+    # A path of 4,096 bytes, PATH_MAX, as hexadecimal digits and then in base 64.
+    after: str | None = Field(default=None, max_length=16384, pattern="^[A-Za-z0-9_-]*$")
     limit: int = Field(default=100, ge=1, le=1000)
 
 
