@@ -285,8 +285,11 @@ class Discovery:
         The scan may wait for room for hours: without this count the status would show the queue's length as all that
         is left, and a time left that never shrinks.
         """
-        wanted = {Kind.PLAIN, Kind.PROCESSING}
-        self._beyond = sum(other.kind in wanted and not self.files.remembers(other.path) for other in self.walk())
+        self._beyond = 0
+        for other in self.walk():
+            if self.files.cancelled:
+                raise Cancelled
+            self._beyond += other.kind in {Kind.PLAIN, Kind.PROCESSING} and not self.files.remembers(other.path)
         self.files.count_beyond(self._beyond)
 
     def _measure(self, path: str, found: Fingerprint) -> None:
