@@ -11,7 +11,7 @@ from uploader.errors import BadShard
 from uploader.session import now
 from uploader.web.openapi.models import ShardStatus, Status
 
-SAID = ("waits_for", "store", "version", "room")  # what a shard says of itself
+SAID = ("waits_for", "unreadable", "store", "version", "room")  # what a shard says of itself
 LIMIT = 1.5  # seconds that one shard may take, from the moment when it is asked
 WHOLE = 2.0  # seconds for the whole answer
 AT_ONCE = 64  # questions: each takes the router 1 ms of its own, which must not count against the last of a thousand

@@ -136,6 +136,21 @@ def stop(
 
 
 @app.command()
+def retry(
+    *,
+    session: Name,
+    path: Annotated[str | None, typer.Option(help="Only this file, relative to the session's folder.")] = None,
+    json: Json = False,
+) -> None:
+    """Have the files that failed tried again at once."""
+    begun = run.service(json=json).retry(session, path)
+    if json:
+        _json(begun)
+    else:
+        print(f"{begun['session']}: {begun['files']} files are tried at once on shard {begun['shard']}")
+
+
+@app.command()
 def status(
     *,
     session: Annotated[str | None, typer.Argument(metavar="[SESSION]", show_default=False)] = None,

@@ -53,6 +53,10 @@ class Service:
         """Stop a session."""
         return self._ask("POST", "stop", json={"session": session, "drain": drain})
 
+    def retry(self, session: str, path: str | None) -> Fields:
+        """Have a session's failed files, or one of them, tried at once."""
+        return self._ask("POST", "retry", json={"session": session} | ({} if path is None else {"path": path}))
+
     def get(self, call: str, **query: str | int) -> Fields:
         """Ask for one answer."""
         return self._ask("GET", call, params=query, timeout=ANSWER + int(query.get("wait", 0)))

@@ -18,9 +18,11 @@ from tests.support.entra import Entra
 from tests.support.programs import KEY, connection_string
 from uploader.blob import account
 from uploader.blob.azure import AzureBlobs
+from uploader.blob.checksum import crc64
 from uploader.blob.identity import Credential
 from uploader.blob.proxy import Proxies
 from uploader.blob.reach import Reach
+from uploader.blob.store import Label
 from uploader.blob.transport import trusting
 from uploader.errors import BadConfiguration, StoreAway, StoreError, StoreRefused
 from uploader.settings import Settings
@@ -202,6 +204,17 @@ def test_a_container_is_read_and_written_and_never_asked_about(tmp_path: Path) -
         endpoint.store.drop("uploads")
         with pytest.raises(BadConfiguration, match="does not exist and may not be created"):
             store.ensure_container()
+
+
+@pytest.mark.parametrize("content", [b"theirs", b""])
+def test_a_blob_of_another_tool_below_our_name_ends_no_shard(tmp_path: Path, content: bytes) -> None:
+    """The question is about a blob that nobody can have: what lies beside it is neither read nor written."""
+    with Endpoint(ServiceStore()) as endpoint, azure_blobs(endpoint.connection_string, tmp_path) as store:
+        store.ensure_container()
+        store.put(".nfs-watch", content, Label(len(content), crc64(content), None, 1, None, 0, "run", "x/y"), None)
+        before = store.head(".nfs-watch")
+        store.ensure_container()
+        assert store.head(".nfs-watch") == before
 
 
 def test_a_wrong_clock_is_waited_for(tmp_path: Path) -> None:

@@ -84,6 +84,24 @@ def test_what_is_left_behind_is_named_and_the_exit_code_is_1(site: Cluster) -> N
     assert result["files"]["left_behind"] == 1
 
 
+def test_retry_has_failed_files_tried_at_once(site: Cluster) -> None:
+    """All of a session's or one of them; a file that has not failed is refused."""
+    url, folder = site.router.url, fill(site, "again", 0)
+    for name in "one.bin", "two.bin":
+        (folder / name).symlink_to("nowhere")
+    wait_for(lambda: len(lines(call(url, "files", "again", "--state", "failed", "--json").stdout)) == 2, "the failures")
+    done = call(url, "retry", "again")
+    shard = json.loads(call(url, "retry", "again", "--path", "one.bin", "--json").stdout)
+    assert shard["session"] == "again"
+    assert shard["files"] == 1
+    assert (done.returncode, done.stdout) == (0, f"again: 2 files are tried at once on shard {shard['shard']}\n")
+    refused = call(url, "retry", "again", "--path", "three.bin")
+    assert (refused.returncode, "unknown-file" in refused.stderr) == (4, True), refused.stderr
+    for name in "one.bin", "two.bin":
+        (folder / name).unlink()
+    ended(site, "again")
+
+
 def test_files_kept_by_a_stopped_session_end_the_wait_with_1(site: Cluster) -> None:
     """Nobody else may ever end it: a `.completed` file whose blob is not there."""
     folder = fill(site, "kept", 0)
@@ -127,6 +145,7 @@ def test_every_call_writes_json(site: Cluster) -> None:
         (["stop", "never"], 4, "there is no session never (unknown-session)"),
         (["wait", "never"], 4, "unknown-session"),
         (["files", "never"], 4, "unknown-session"),
+        (["retry", "never"], 4, "unknown-session"),
         (["verify", "whatever"], 4, "unknown-session"),
     ],
 )

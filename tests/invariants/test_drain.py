@@ -47,3 +47,65 @@ def test_an_event_that_was_lost_during_the_last_scan_holds_the_drain(bed: Bed) -
     assert not bed.discovery.finished
     bed.scan()
     assert bed.discovery.finished
+
+
+def test_a_folder_that_is_moved_to_where_the_scan_has_been_holds_the_drain(bed: Bed) -> None:
+    """Another client renames it: no event tells of that, and the scan finds it under neither name."""
+    bed.write("a/x", b"a")
+    bed.write("b/x", b"b")
+    enter = bed.discovery._enter
+
+    def entered(path: str, folder: int) -> None:
+        enter(path, folder)
+        if path:
+            bed.discovery._enter = enter  # type: ignore[method-assign]
+            (bed.folder / path / "x").unlink()
+            (bed.folder / other(path)).rename(bed.folder / "c")
+
+    def other(path: str) -> str:
+        return "b" if path == "a" else "a"
+
+    bed.discovery._enter = entered  # type: ignore[method-assign]
+    _drained_after_all(bed)
+
+
+def test_a_file_that_is_moved_to_where_the_scan_has_been_holds_the_drain(bed: Bed) -> None:
+    bed.write("x", b"x")
+    bed.write("y", b"y")
+    meet = bed.discovery._meet
+
+    def met(found: Found, one: Pass) -> None:
+        bed.discovery._meet = meet  # type: ignore[method-assign]
+        other = "y" if found.path == "x" else "x"
+        (bed.folder / found.path).unlink()
+        (bed.folder / other).rename(bed.folder / "c")
+        meet(found, one)
+
+    bed.discovery._meet = met  # type: ignore[method-assign]
+    _drained_after_all(bed)
+
+
+def _drained_after_all(bed: Bed) -> None:
+    bed.discovery.drain()
+    bed.scan()
+    assert not bed.discovery.finished
+    bed.settle()
+    bed.scan()
+    assert bed.discovery.finished
+    assert len(bed.store.writes) == 1
+
+
+def test_a_name_that_nobody_can_open_does_not_hold_the_drain(bed: Bed) -> None:
+    """Some servers list such names for ever: what vanishes twice in the same place was not moved."""
+
+    def meet(found: Found, one: Pass) -> None:
+        del found
+        one.vanish("x")
+
+    bed.write("x", b"x")
+    bed.discovery._meet = meet  # type: ignore[method-assign]
+    bed.discovery.drain()
+    bed.scan()
+    assert not bed.discovery.finished
+    bed.scan()
+    assert bed.discovery.finished

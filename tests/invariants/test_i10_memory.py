@@ -4,7 +4,7 @@ import os
 import random
 import threading
 from base64 import b64decode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +18,7 @@ from tests.invariants.site import Site
 from tests.support.programs import wait_for
 from uploader.blob.store import Meter
 from uploader.errors import StoreRefused
+from uploader.share.scan import Found
 from uploader.upload.memory import Memory
 
 MIB = 2**20
@@ -104,6 +105,24 @@ def test_a_backlog_of_any_length_is_remembered_only_in_part(make: Callable[..., 
     bed.scan()
     assert sum(bed.files.knows(f"{kind}/{number}") for kind in ("large", "small") for number in range(200)) <= 40
     assert bed.files.pending() >= 200, "what is not remembered is counted all the same"
+
+
+def test_a_stop_does_not_wait_until_a_long_backlog_is_counted(make: Callable[..., Bed]) -> None:
+    """Counting what waits behind a full queue takes minutes in a folder of millions."""
+    bed, counted = make(queue_size=20), list[Found]()
+    for number in range(100):
+        bed.write(f"{number}", b"content")
+    walk = bed.discovery.walk
+
+    def cancelled() -> Iterator[Found]:
+        for found in walk():
+            bed.files.cancel()
+            counted.append(found)
+            yield found
+
+    bed.discovery.walk = cancelled  # type: ignore[method-assign]
+    bed.scan()
+    assert len(counted) == 1
 
 
 def test_settling_files_that_are_not_remembered_hold_a_drain(

@@ -292,7 +292,7 @@ def test_a_session_that_drains_once_more_counts_the_file_once(bed: Bed, service:
     for _ in range(2):
         bed.handle(bed.backlog.small.take())
     assert service.runs.wake.wait(10)
-    service._reconcile()
+    service.reconcile()
     files = service.runs["run"].files
     if receipt:
         bed.completed.write_receipts(files, ["x", "y"])
@@ -418,7 +418,7 @@ def test_receipts_are_read_without_the_lock_when_a_session_drains_once_more(
     service.stop("run", drain=True)
     bed.handle(bed.backlog.small.take())
     assert service.runs.wake.wait(10)
-    service._reconcile()
+    service.reconcile()
     bed.append("y.completed", b" and the rest")
     reads = _reads(service, monkeypatch)
     bed.walk()
@@ -498,7 +498,7 @@ def test_a_stopped_session_whose_record_cannot_be_written_names_the_file_that_wa
     service.stop("run", drain=True)
     bed.handle(bed.backlog.small.take())
     assert service.runs.wake.wait(10)
-    service._reconcile()
+    service.reconcile()
     bed.append("x.completed", b" and the rest")
 
     def full(*_: object) -> None:

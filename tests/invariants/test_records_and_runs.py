@@ -19,14 +19,14 @@ def test_a_record_that_is_gone_ends_the_process(service: Service) -> None:
     """An active session's record never goes by itself: another share may be mounted, so the process ends."""
     (service.records.folder / "run.json").unlink()
     with pytest.raises(ShareLost, match="record of session run is gone"):
-        service._reconcile()
+        service.reconcile()
 
 
 def test_a_stopped_session_that_a_second_process_has_swept_ends_nothing(service: Service) -> None:
     """Of two processes of one ordinal, the slower one sees the record of a stopped session vanish."""
     service.stop("run", drain=False)
     (service.records.folder / "run.json").unlink()
-    service._reconcile()
+    service.reconcile()
     assert service.runs == {}
 
 
@@ -48,7 +48,7 @@ def test_a_record_that_cannot_be_read_is_not_gone(service: Service) -> None:
     path = service.records.folder / "run.json"
     path.unlink()
     path.mkdir()
-    service._reconcile()
+    service.reconcile()
     assert service.runs["run"].discovery
 
 
@@ -59,7 +59,7 @@ def test_a_run_becomes_what_another_shard_wrote_of_it(bed: Bed, service: Service
     first = service.runs["run"]
     changed = replace(first.session, state=state)
     service.records.replace(changed)
-    service._reconcile()
+    service.reconcile()
     run = service.runs["run"]
     assert run.session == changed
     assert run is not first
@@ -75,7 +75,7 @@ def test_a_session_that_another_shard_owns_now_is_left(service: Service) -> None
     run = service.runs["run"]
     service.records.replace(replace(run.session, owner=1))
     service.replicas = FixedReplicas(2)
-    service._reconcile()
+    service.reconcile()
     assert service.runs == {}
     assert run.files.cancelled
 

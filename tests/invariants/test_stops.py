@@ -33,7 +33,7 @@ def drained(bed: Bed, service: Service) -> None:
     service.stop("run", drain=True)
     bed.handle(bed.backlog.small.take())
     assert service.runs.wake.wait(10)
-    service._reconcile()
+    service.reconcile()
     assert record(service).state is State.STOPPED
 
 
@@ -107,7 +107,7 @@ def test_a_stop_that_cannot_be_written_down_leaves_the_session_running(
         patch.setattr(service.records, "replace", full)
         with pytest.raises(NotReady):
             service.stop("run", drain=False)
-    service._reconcile()
+    service.reconcile()
     discovery = service.runs["run"].discovery
     assert discovery
     assert discovery.thread
@@ -131,7 +131,7 @@ def test_a_stop_that_cannot_read_the_record_at_its_end_leaves_the_session_runnin
         patch.setattr(service.records, "get", failing)
         with pytest.raises(NotReady):
             service.stop("run", drain=False)
-    service._reconcile()
+    service.reconcile()
     discovery = service.runs["run"].discovery
     assert discovery
     assert discovery.thread
@@ -146,7 +146,7 @@ def test_a_stop_that_another_process_got_ahead_of_says_so(service: Service, drai
     with pytest.raises(NotReady, match="at the same moment"):
         service.stop("run", drain=drain)
     assert record(service) == theirs
-    service._reconcile()
+    service.reconcile()
     assert service.runs["run"].session == theirs
 
 
@@ -228,7 +228,7 @@ def test_a_drain_that_has_finished_goes_on_for_a_file_that_is_taken_back(bed: Be
     assert service.runs.wake.wait(10)
     bed.append("x.completed", b" and the rest")
     bed.walk()
-    service._reconcile()
+    service.reconcile()
     assert (record(service).state, bed.names()) == (State.DRAINING, ["x"])
     discovery = service.runs["run"].discovery
     assert discovery

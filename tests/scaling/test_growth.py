@@ -35,16 +35,16 @@ def service(folder: Path, ordinal: int, shards: int) -> Service:
 def looks(folder: Path, shards: int, *, again: bool) -> dict[str, int]:
     """Let every shard look at the records once, or once more when they are known; return the calls."""
     loops = [service(folder, ordinal, shards + 1) for ordinal in range(shards)]
-    loops[0]._reconcile()  # what is imported late counts for nobody
+    loops[0].reconcile()  # what is imported late counts for nobody
     loops[0].records._stamp = ()  # as before its first look
     if again:
         for loop in loops:
-            loop._reconcile()
+            loop.reconcile()
             loop.records._since -= TICK
-            loop._reconcile()
+            loop.reconcile()
     calls.clear()
     for loop in loops:
-        loop._reconcile()
+        loop.reconcile()
     return dict(calls)
 
 

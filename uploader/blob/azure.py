@@ -5,6 +5,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from email.utils import formatdate
+from secrets import token_hex
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -31,7 +32,7 @@ API_VERSION = "2025-05-05"
 LONGEST_WAIT = 60.0  # seconds between two tries, even where Retry-After asks for more
 SCOPE = "https://storage.azure.com/.default"
 PATIENCE = 10.0  # seconds for each send and reply while we only ask whether the store can be reached
-OURS = ".nfs-watch"  # below the prefix: no blob has this name, and no file may have it
+OURS = ".nfs-watch"  # below the prefix: no file may have a name that begins so
 PAGE = 1000  # blobs in one page of a list: about 6 MiB while it is read; the service would send 5,000
 NEVER = '"0x0"'  # no blob has this ETag: a write under this condition changes nothing
 logging.getLogger("azure.core.pipeline.policies.http_logging_policy").setLevel(logging.WARNING)
@@ -91,7 +92,8 @@ class AzureBlobs:
         self._may_create = create
         self.container = settings.container
         self.checksum = settings.checksum
-        self._ours = f"{settings.blob_prefix}{OURS}"
+        # No other tool has a blob of this name: the answer about that one would be taken for the container's.
+        self._nobodys = f"{settings.blob_prefix}{OURS}-{token_hex(8)}"
         service, sign = _account(settings)
         self._url, _, self._token = service.get_container_client(settings.container).url.partition("?")
         self.account = self._url.removesuffix(f"/{settings.container}")
@@ -124,7 +126,7 @@ class AzureBlobs:
     def _asked(self, method: str, query: str, headers: dict[str, str]) -> HttpResponse:
         """Ask without retries. Raises BadConfiguration, StoreAway."""
         try:
-            return self._reply(self._asking, method, self._address(self._ours, query), b"", headers)
+            return self._reply(self._asking, method, self._address(self._nobodys, query), b"", headers)
         except AzureError as error:
             said = translated(error)
         except StoreRefused as error:  # of the identity service

@@ -199,11 +199,12 @@ class Discovery:
         self._rescan = False
         draining, before = self._draining, self.files.begin_scan()
         try:
-            one = self._last = self._pass()
+            last, one = self._last, self._pass()
+            self._last = one
             self._first = self._first or one
             self._readiness.begin(one.server)
             with opened(self.share.fd, self.files.session) as top:
-                for found in scan(top, self.rule, self._enter):
+                for found in scan(top, self.rule, self._enter, one.vanish):
                     self._meet(found, one)
         except Cancelled:
             return 0.0
@@ -214,6 +215,10 @@ class Discovery:
                 log.error(names.SESSION_FOLDER_MISSING, extra={"session": self.files.session, "error": text})  # noqa: TRY400 no fault of the program
             return 0.0
         self.files.end_scan(one.beyond)
+        if one.vanished and not (last and one.vanished == last.vanished):
+            self._rescan = (
+                True  # it may have been moved to where the scan had been; a name that nobody can open may not
+            )
         if draining and not self.finished and not self._rescan and self.files.drained(before):
             self.finished = True
             self._wake.set()
@@ -242,7 +247,7 @@ class Discovery:
             if not self._crowded(found.path) and (ready := self._readiness.look(found, one, now)):
                 self._queue(found.path, ready, one)
         except FileNotFoundError:
-            return
+            one.vanish(found.path)
         except (FileError, OSError) as error:
             if isinstance(error, OSError):
                 self.share.judge(error)
@@ -280,8 +285,11 @@ class Discovery:
         The scan may wait for room for hours: without this count the status would show the queue's length as all that
         is left, and a time left that never shrinks.
         """
-        wanted = {Kind.PLAIN, Kind.PROCESSING}
-        self._beyond = sum(other.kind in wanted and not self.files.remembers(other.path) for other in self.walk())
+        self._beyond = 0
+        for other in self.walk():
+            if self.files.cancelled:
+                raise Cancelled
+            self._beyond += other.kind in {Kind.PLAIN, Kind.PROCESSING} and not self.files.remembers(other.path)
         self.files.count_beyond(self._beyond)
 
     def _measure(self, path: str, found: Fingerprint) -> None:

@@ -27,6 +27,7 @@ class Pass:
 
     `beyond`: files that found no room. `ripe`: when the first settling file will have settled, monotonic seconds.
     `given_back`: the server's time in ns up to which a sign may be a give-back of a claim by one of our processes.
+    `vanished`: the first name that was listed and then not there.
     """
 
     server: int
@@ -36,6 +37,11 @@ class Pass:
     beyond: int = 0
     counted: bool = False
     ripe: float = inf
+    vanished: str | None = None
+
+    def vanish(self, path: str) -> None:
+        """Note a name that was listed and then not there."""
+        self.vanished = self.vanished or path
 
 
 class Readiness:

@@ -28,10 +28,10 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 @dataclass(frozen=True)
 class Listed:
-    """The records by session; `unreadable`: sessions whose record is there but cannot be read now."""
+    """The records by session; `unreadable`: sessions whose record is there but cannot be read now, and why."""
 
     sessions: dict[str, Session]
-    unreadable: frozenset[str]
+    unreadable: dict[str, OSError]
 
 
 class Records:
@@ -94,9 +94,7 @@ class Records:
         except OSError as error:
             if error.errno == errno.EFBIG:
                 raise InvalidRecord(str(error.strerror)) from error
-            if error.errno in entry.UNFIT:
-                raise OSError(error.errno, f"the record of {name}: {error.strerror}") from error
-            raise
+            raise OSError(error.errno, f"the record of {name}: {error.strerror}") from error
         return None if data is None else Session.from_json(data, name)
 
     def all(self) -> Listed:
@@ -131,22 +129,20 @@ class Records:
 
     def _read(self) -> Listed:
         sessions: dict[str, Session] = {}
-        unreadable: dict[str, str | None] = {}
+        unreadable: dict[str, OSError] = {}
         for name in [name.removesuffix(SUFFIX) for name in os.listdir(self.folder) if name.endswith(SUFFIX)]:
             try:
                 if record := self.mended(name):
                     sessions[name] = record
             except OSError as error:
-                if error.errno not in entry.UNFIT:
-                    raise
-                unreadable[name] = error.strerror
+                unreadable[name] = error
         self._report(unreadable)
-        return Listed(sessions, self._reported)
+        return Listed(sessions, unreadable)
 
-    def _report(self, unreadable: dict[str, str | None]) -> None:
+    def _report(self, unreadable: dict[str, OSError]) -> None:
         """Log each unreadable record once, until that record can be read again."""
         for name in unreadable.keys() - self._reported:
-            log.error(names.RECORD_UNREADABLE, extra={"session": name, "error": unreadable[name]})
+            log.error(names.RECORD_UNREADABLE, extra={"session": name, "error": unreadable[name].strerror})
         self._reported = frozenset(unreadable)
 
     def _path(self, name: str) -> Path:

@@ -98,19 +98,37 @@ class Results:
         places = sorted((place for place in self._places() if after is None or place < after), reverse=True)
         found: list[Result] = []
         for index, place in enumerate(places):
-            if result := self.get(place.session):
+            if result := self._listable(place.session):
                 found.append(result)
             if len(found) == limit:
                 return Page(found, place if index + 1 < len(places) else None)
         return Page(found, None)
+
+    def _listable(self, session: str) -> Result | None:
+        """Return a result as `get` does; one that cannot be read hides no other, and is logged once."""
+        try:
+            return self.get(session)
+        except OSError as error:
+            self._pass_over(error, session + SUFFIX)
+            return None
+
+    def _pass_over(self, error: OSError, name: str) -> None:
+        """Log once that a file cannot be used. Raises ShareLost when it is the share that fails."""
+        self._share.judge(error)
+        self._share.report(f"{self._folder}/{name}", error.strerror or str(error))
 
     def remove_old(self, retention: float) -> None:
         """Remove the results, and halves of results, that were written more than `retention` seconds ago."""
         oldest = self._share.server_time() - int(retention * 1e9)
         for mtime_ns, name in self._listed():
             if mtime_ns < oldest:
-                with suppress(FileNotFoundError):
+                try:
                     os.unlink(f"{self._folder}/{name}")
+                except FileNotFoundError:
+                    pass
+                except OSError as error:
+                    self._pass_over(error, name)
+                    continue
                 if name.endswith(SUFFIX):
                     log.info(names.RESULT_REMOVED, extra={"session": name.removesuffix(SUFFIX)})
 
@@ -125,10 +143,15 @@ class Results:
         found = []
         with suppress(FileNotFoundError), os.scandir(self._folder) as entries:
             for one in entries:
-                with suppress(FileNotFoundError):
+                try:
                     look = one.stat(follow_symlinks=False)
-                    if stat.S_ISREG(look.st_mode):
-                        found.append((look.st_mtime_ns, one.name))
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    self._pass_over(error, one.name)
+                    continue
+                if stat.S_ISREG(look.st_mode):
+                    found.append((look.st_mtime_ns, one.name))
         return found
 
     def _path(self, session: str) -> str:

@@ -89,6 +89,7 @@ class Service:
         self.runs = Runs(settings, share, records, watch, backlog, completed.receipts)
         self._clean = 0.0  # when old results are looked for again, monotonic seconds
         self.reconciled = False
+        self.unreadable: dict[str, str] = {}  # sessions that cannot be taken up, and why; replaced, never changed
         self.store: Store | None = None
         self.destination: Destination | None = None
         self._lock = threading.RLock()
@@ -201,7 +202,7 @@ class Service:
             with self._share_or_503():
                 there = self._own(name)
             if isinstance(there, Session) and there.state is not State.STOPPED:
-                raise NotReady(f"{name} is about to be resumed")
+                raise self._resuming(name)
         if run is None or run.discovery is None:
             raise NotRunning(f"{name} has stopped: start it again to have its files tried again")
         due = run.files.retry(path)
@@ -209,6 +210,10 @@ class Service:
             raise UnknownFile(f"{name} has no failed file {shown(path)}")
         run.discovery.rescan()
         return Retried(session=name, shard=self.settings.ordinal, files=due)
+
+    def _resuming(self, name: str) -> NotReady:
+        reason = self.unreadable.get(name)
+        return NotReady(f"{name} cannot be resumed yet: {reason}" if reason else f"{name} is about to be resumed")
 
     def _own(self, name: str) -> Session | Result:
         """Return the record of a session of this shard, or the result of one that has ended.
@@ -242,7 +247,7 @@ class Service:
 
     def _shard(self, running: list[str]) -> ShardStatus:
         room = max(0, self.settings.max_sessions - sum(run.discovery is not None for run in self.runs.now()))
-        return status.shard(self.settings.ordinal, running, room, self.destination, self.waits_for())
+        return status.shard(self.settings.ordinal, running, room, self.destination, self.waits_for(), self.unreadable)
 
     def waits_for(self) -> str | None:
         """Return what keeps the store from being reached, None when nothing does. From memory."""
@@ -256,20 +261,20 @@ class Service:
             there = self._own(name)
         if isinstance(there, Result):
             return status.of_result(self._shard([]), there)
-        raise NotReady(f"{name} is about to be resumed")
+        raise self._resuming(name)
 
     def files(self, name: str, asked: FilesQuery) -> FilePage:
         """Return a page of a session's files. Raises BadRequest, UnknownFile, UnknownSession, NotOwner, NotReady."""
         run = self.runs.get(name)
         with self._share_or_503():
             if run and asked.path is not None:
-                return files.one(run.files, self.completed, self.share, asked.path)
+                return files.one(run.files, self.completed, self.share, self.runs.rule(run.session), asked.path)
             if run:
                 return files.page(run.files, self.completed, asked.state, asked.after, asked.limit)
             there = self._own(name)
         if isinstance(there, Result):
             return files.left_behind(there, asked.path, asked.state, asked.after, asked.limit)
-        raise NotReady(f"{name} is about to be resumed")
+        raise self._resuming(name)
 
     def ended(self, limit: int, after: str | None) -> ResultPage:
         """Return a page of the results of all shards, newest first. Raises BadRequest, NotReady."""
@@ -319,21 +324,40 @@ class Service:
     def reconcile(self) -> None:
         """Bring each session of this shard to the state of its record. Raises ShareLost, OSError.
 
-        The receipts of those that are taken up are read first, without the lock.
+        The receipts of those that are taken up are read first, without the lock. A session whose record or receipts
+        cannot be read stops no other (I7); it is shown, and tried again each time.
         """
+        failed = dict[str, str]()
         with self._lock:
-            new = self._reconcile(launch=False)
+            new = self._reconcile(failed, launch=False)
         for name in new:
-            self.completed.receipts.count(name)
+            with self._alone(name, failed):
+                self.completed.receipts.count(name)
         if new:
             with self._lock:
-                self._reconcile()
+                self._reconcile(failed)
+        self.unreadable = failed
 
-    def _reconcile(self, *, launch: bool = True) -> list[str]:
+    @contextmanager
+    def _alone(self, name: str, failed: dict[str, str]) -> Iterator[None]:
+        """Keep what fails for one session from the others. Raises ShareLost when it is the share that fails."""
+        try:
+            yield
+        except OSError as error:
+            self.share.judge(error)
+            reason = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
+            if name not in self.unreadable.keys() | failed.keys():
+                log.error(names.RECORD_UNREADABLE, extra={"session": name, "error": reason})  # noqa: TRY400 no fault of the program
+            failed[name] = reason
+
+    def _reconcile(self, failed: dict[str, str], *, launch: bool = True) -> list[str]:
         """Return the sessions that were not taken up because `launch` is False."""
         new = list[str]()
         records = self.records.all()
-        there = records.sessions.keys() | records.unreadable
+        for name, error in records.unreadable.items():
+            self.share.judge(error)
+            failed[name] = str(error.strerror)
+        there = records.sessions.keys() | records.unreadable.keys()
         for gone in [run for name, run in self.runs.items() if name not in there]:
             # Only a stopped session loses its record, by the sweeper; otherwise this is another share (I6).
             if gone.session.state is not State.STOPPED:
@@ -343,22 +367,30 @@ class Service:
             count: int | None = self.replicas.count()
         except ReplicasUnknown:
             count = None
-        me = self.settings.ordinal
         for record in records.sessions.values():
-            run = self.runs.get(record.name)
-            adopted = count and record.owner >= count and rank(record.name, count)[0] == me
-            if record.owner != me and not adopted:
-                if run:
-                    self.runs.leave(run)
-            elif not launch and not (run and run.session == record):
-                new.append(record.name)
-            elif adopted:
-                ours = replace(record, owner=me)
-                self.records.replace(ours)
-                self._follow(ours, names.SESSION_ADOPTED)
-            else:
-                self._follow(record, names.SESSION_RESUMED)
+            if record.name in failed:
+                continue
+            with self._alone(record.name, failed):
+                if self._taken(record, count, launch=launch):
+                    new.append(record.name)
         return new
+
+    def _taken(self, record: Session, count: int | None, *, launch: bool) -> bool:
+        """Bring one session to the state of its record; True when that needs `launch`. Raises OSError."""
+        me, run = self.settings.ordinal, self.runs.get(record.name)
+        adopted = count and record.owner >= count and rank(record.name, count)[0] == me
+        if record.owner != me and not adopted:
+            if run:
+                self.runs.leave(run)
+        elif not launch and not (run and run.session == record):
+            return True
+        elif adopted:
+            ours = replace(record, owner=me)
+            self.records.replace(ours)
+            self._follow(ours, names.SESSION_ADOPTED)
+        else:
+            self._follow(record, names.SESSION_RESUMED)
+        return False
 
     def _follow(self, record: Session, event: str) -> None:
         """Reconcile one session of this shard with its record."""

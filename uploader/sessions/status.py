@@ -5,6 +5,7 @@ from typing import Any
 from uploader.backlog.inventory import Inventory
 from uploader.session import Session
 from uploader.share.destination import Destination
+from uploader.telemetry.text import shown
 from uploader.version import VERSION
 from uploader.web.openapi import models
 from uploader.web.openapi.models import SessionState, ShardStatus
@@ -40,9 +41,23 @@ def answer(asked: models.ShardStatus, sessions: list[tuple[Session, Inventory]])
     return models.Status(sessions=[_session(session, files) for session, files in sessions], shards=[asked])
 
 
-def shard(ordinal: int, running: list[str], room: int, store: Destination | None, waits_for: str | None) -> ShardStatus:
-    """Return what a shard says of itself. `room`: sessions that may still be started; `waits_for`: why none is sent."""
+def shard(
+    ordinal: int,
+    running: list[str],
+    room: int,
+    store: Destination | None,
+    waits_for: str | None,
+    unreadable: dict[str, str],
+) -> ShardStatus:
+    """Return what a shard says of itself. `room`: sessions that may still be started; `waits_for`: why none is sent.
+
+    `unreadable`: sessions that it cannot take up, and why.
+    """
     given: dict[str, Any] = {"waits_for": waits_for} if waits_for else {}
+    if unreadable:
+        given["unreadable"] = [
+            models.Unreadable(shown(name), shown(reason)) for name, reason in sorted(unreadable.items())
+        ]
     if store:
         given["store"] = models.Store(endpoint=store.endpoint, container=store.container, prefix=store.prefix)
     return ShardStatus(shard=ordinal, reachable=True, sessions=running, version=VERSION, room=room, **given)

@@ -68,14 +68,20 @@ class Rule:
 
 
 def scan(
-    top: int, rule: Rule, entered: Callable[[str, int], None] | None = None, *, everywhere: bool = False
+    top: int,
+    rule: Rule,
+    entered: Callable[[str, int], None] | None = None,
+    vanished: Callable[[str], None] | None = None,
+    *,
+    everywhere: bool = False,
 ) -> Iterator[Found]:
     """Yield eligible files, claims, `.completed` files and unreadable folders below the folder `top`.
 
     Unfinished folders are passed over, unless `everywhere` is set.
     `entered(path, fd)` is called before a folder is listed, so that a watch is there first. A folder that vanishes
-    is passed over, a folder that fails does not hide the others (I7). Memory: one listing, and the names of the
-    folders still to be listed. Raises OSError when `top` itself cannot be read.
+    is passed over, and told to `vanished(path)`: it may lie elsewhere by now. A folder that fails does not hide the
+    others (I7). Memory: one listing, and the names of the folders still to be listed.
+    Raises OSError when `top` itself cannot be read.
     """
     folders = [""]
     while folders:
@@ -90,6 +96,8 @@ def scan(
                 raise
             if not isinstance(error, FileNotFoundError | NotADirectoryError):
                 yield Found(Kind.SHUT, path, path, top, error=error)
+            elif vanished:
+                vanished(path)
 
 
 def _listing(folder: int, path: str, rule: Rule, folders: list[str], *, everywhere: bool) -> Iterator[Found]:

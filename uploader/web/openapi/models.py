@@ -95,7 +95,8 @@ class EventsQuery(Query):
 class PageQuery(Query):
     """Parameters of a call that answers in pages."""
 
-    after: str | None = Field(default=None, max_length=16384)
+    # A path of 4,096 bytes, PATH_MAX, as hexadecimal digits and then in base 64.
+    after: str | None = Field(default=None, max_length=16384, pattern="^[A-Za-z0-9_-]*$")
     limit: int = Field(default=100, ge=1, le=1000)
 
 
@@ -219,6 +220,14 @@ class Store(BaseModel):
     prefix: str
 
 
+@dataclass(slots=True)
+class Unreadable:
+    """A session that a shard cannot take up, and why."""
+
+    session: str
+    error: str
+
+
 class ShardStatus(BaseModel):
     """One shard, as seen by the program that answers."""
 
@@ -228,6 +237,9 @@ class ShardStatus(BaseModel):
     error: str | Absent = Field(default=None, description="why the shard is not reachable")
     since: Time | Absent = Field(default=None, description="since when it has not been reachable")
     waits_for: str | Absent = Field(default=None, description="why the shard sends nothing now: the store is away")
+    unreadable: list[Unreadable] | Absent = Field(
+        default=None, description="sessions whose record or receipts it cannot read, tried again each time"
+    )
     store: Store | Absent = Field(default=None, description="where its files go")
     version: str | Absent = Field(default=None, description="of the program")
     room: Count | Absent = Field(default=None, description="sessions that may still be started on it")
