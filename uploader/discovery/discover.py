@@ -215,10 +215,9 @@ class Discovery:
                 log.error(names.SESSION_FOLDER_MISSING, extra={"session": self.files.session, "error": text})  # noqa: TRY400 no fault of the program
             return 0.0
         self.files.end_scan(one.beyond)
+        # What has vanished may lie where the scan had been. What is missing each time has a name that nobody can open.
         if one.vanished and not (last and one.vanished == last.vanished):
-            self._rescan = (
-                True  # it may have been moved to where the scan had been; a name that nobody can open may not
-            )
+            self._rescan = True
         if draining and not self.finished and not self._rescan and self.files.drained(before):
             self.finished = True
             self._wake.set()
