@@ -21,7 +21,8 @@ from uploader.version import VERSION
 Fields = dict[str, Any]
 PATIENCE = 30.0  # seconds
 ABOUT = (
-    "Starts, stops and follows the sessions of nfs-watch, and compares their receipts with the store. "
+    "Starts, stops and follows the sessions of nfs-watch, has failed files tried again, "
+    "and compares receipts with the store. "
     "Exit codes: 0 all sent; 1 something left behind, or not in the store as its receipt says; "
     "2 wrong usage; 3 no usable answer; 4 the service said no; 130 Ctrl-C."
 )

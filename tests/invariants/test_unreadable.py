@@ -80,6 +80,30 @@ def test_receipts_that_cannot_be_read_stop_no_other_session_and_are_shown(
     assert (sorted(service.runs), shown(service)) == (["a", "b", "c", "run"], {})
 
 
+def test_a_record_that_cannot_be_written_stops_no_other_session(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sessions of a shard that was scaled away: of one the new owner cannot be recorded."""
+    service.reconciled = True
+    for name in "a", "b", "c":
+        service.records.create(Session(name, State.ACTIVE, 7, BEGAN))
+        (Path(service.share.root) / name).mkdir()
+    replaced = service.records.replace
+
+    def refused(session: Session) -> None:
+        if session.name == "b":
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        replaced(session)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(service.records, "replace", refused)
+        service.reconcile()
+        assert sorted(service.runs) == ["a", "c", "run"]
+        assert shown(service) == {"b": "Disk quota exceeded"}
+    service.reconcile()
+    assert (sorted(service.runs), shown(service)) == (["a", "b", "c", "run"], {})
+
+
 def test_a_share_that_fails_is_not_taken_for_one_bad_record(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     def lost() -> None:
         raise ShareLost("gone")
