@@ -151,6 +151,14 @@ def test_the_system_tells_how_long_its_processors_were_idle() -> None:
     assert turns._idle() > 0
 
 
+def test_where_the_system_does_not_tell_small_files_are_sent_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hidden(*_: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory", "/proc/stat")
+
+    monkeypatch.setattr("builtins.open", hidden)
+    assert turns._idle() == 0.0
+
+
 @pytest.mark.parametrize(("size", "turn"), [(SMALL, True), (SMALL + 1, False)])
 def test_a_small_file_takes_a_turn_and_a_large_one_none(tmp_path: Path, size: int, turn: bool) -> None:
     seen: list[bool] = []

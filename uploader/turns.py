@@ -117,8 +117,12 @@ class Turns:
 
 
 def _idle() -> float:
-    with open("/proc/stat", "rb") as file:
-        return int(file.readline().split()[4]) / os.sysconf("SC_CLK_TCK")
+    """Tell for how many seconds the machine's processors were idle; 0 always where the system does not tell."""
+    try:
+        with open("/proc/stat", "rb") as file:
+            return int(file.readline().split()[4]) / os.sysconf("SC_CLK_TCK")
+    except OSError:  # a sandbox that hides it
+        return 0.0
 
 
 INTERPRETER = Turns()  # there is one in a process
