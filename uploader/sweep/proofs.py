@@ -11,7 +11,7 @@ import orjson
 from uploader.share.fingerprint import Fingerprint
 from uploader.share.handle import Handle
 
-MAX_PROOFS = 100_000  # about 900 bytes each; about any other file the store is asked
+MAX_PROOFS = 100_000  # about 1,500 bytes each; about any other file the store is asked
 MAX_ASIDE = 1000
 Key = tuple[str, str]
 """A session, and a path below its folder."""

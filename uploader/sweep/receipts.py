@@ -47,7 +47,8 @@ def receipt(session: str, path: str, blob: str, file: Fingerprint, done: Committ
         **more,
         "replaced": done.replaced,
     }
-    return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
+    text = orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
+    return bytes(memoryview(text))  # a copy: what orjson returns holds 4 KiB, and of these up to 100,000 are kept
 
 
 def taken_back(line: Line) -> bytes:
