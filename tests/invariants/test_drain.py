@@ -1,7 +1,10 @@
 """A drain ends when every eligible file is done, and not before."""
 
+import pytest
+
 from tests.invariants.bed import Bed
 from uploader.discovery.readiness import Pass
+from uploader.share import listings
 from uploader.share.scan import Found
 
 
@@ -109,3 +112,22 @@ def test_a_name_that_nobody_can_open_does_not_hold_the_drain(bed: Bed) -> None:
     assert not bed.discovery.finished
     bed.scan()
     assert bed.discovery.finished
+
+
+@pytest.mark.parametrize("why", ["drain", "rescan"])
+def test_where_folders_do_not_keep_their_times_files_are_found_all_the_same(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    """A drain, and a scan that an event asks for, list every folder."""
+    monkeypatch.setattr(listings, "times", lambda _: (0, 0, 0, 0))
+    monkeypatch.setattr(listings, "TICK", 0.0)
+    bed.scan()
+    bed.scan()
+    bed.write("x", b"x")
+    bed.scan()
+    assert not bed.files.knows("x")
+    getattr(bed.discovery, why)()
+    bed.scan()
+    assert bed.files.knows("x")
+    bed.settle()
+    assert bed.content("x") == b"x"

@@ -20,8 +20,9 @@ from uploader.cluster import replicas
 from uploader.cluster.placement import rank
 from uploader.cluster.replicas import FixedReplicas, KubernetesReplicas
 from uploader.session import Session, State
-from uploader.sessions.records import TICK, Records
+from uploader.sessions.records import Records
 from uploader.sessions.service import RECONCILE, Service
+from uploader.share.listings import TICK
 
 
 def service(folder: Path, ordinal: int, shards: int) -> Service:

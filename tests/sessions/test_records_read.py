@@ -12,6 +12,7 @@ from uploader.session import Session, State
 from uploader.sessions import records as module
 from uploader.sessions.records import Listed, Records
 from uploader.share import entry
+from uploader.share.listings import TICK
 
 ONE = Session("run-1", State.ACTIVE, 0, "2026-01-01T00:00:00.000Z", (".bin",))
 DRAINING, SECOND = replace(ONE, state=State.DRAINING), replace(ONE, name="run-2")
@@ -49,7 +50,7 @@ def records(tmp_path: Path) -> Records:
 def known(records: Records, clock: Clock) -> Listed:
     """Read the records twice, so far apart that they are known; the next change gives their folder another time."""
     records.all()
-    clock.now += module.TICK
+    clock.now += TICK
     listed = records.all()
     probe, last = records.folder.parent / "clock", records.folder.stat().st_mtime_ns
 
@@ -115,5 +116,5 @@ def test_a_record_that_can_be_read_again_is_seen_at_the_next_look(
         patch.setattr(entry, "read", lambda path: (_ for _ in ()).throw(PermissionError(13, "no", path)))
         for _ in range(2):
             assert list(records.all().unreadable) == ["run-1"]
-            clock.now += module.TICK
+            clock.now += TICK
     assert records.all().sessions == {"run-1": ONE}

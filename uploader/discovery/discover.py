@@ -14,6 +14,7 @@ from uploader.discovery.watch import Watch
 from uploader.errors import Cancelled, FileError, NotEligible
 from uploader.settings import Settings
 from uploader.share.fingerprint import Fingerprint, stamp
+from uploader.share.listings import Listings
 from uploader.share.mark import Mark
 from uploader.share.mount import Share
 from uploader.share.paths import join, opened
@@ -58,6 +59,7 @@ class Discovery:
         self._draining = False
         self.thread: threading.Thread | None = None
         self._readiness = Readiness(files, settings, share.tells)
+        self._listings = Listings()
         self._first: Pass | None = None
         self._last: Pass | None = None
         self._beyond = 0  # files that a scan which waits for room has counted behind it
@@ -196,6 +198,7 @@ class Discovery:
 
     def scan_once(self) -> float:
         """Scan the session's folder; return the seconds of work, without those spent waiting for room."""
+        self._listings.begin(whole=self._rescan or self._draining)
         self._rescan = False
         draining, before = self._draining, self.files.begin_scan()
         try:
@@ -204,7 +207,7 @@ class Discovery:
             self._first = self._first or one
             self._readiness.begin(one.server)
             with opened(self.share.fd, self.files.session) as top:
-                for found in scan(top, self.rule, self._enter, one.vanish):
+                for found in scan(top, self.rule, self._enter, one.vanish, self._listings):
                     self._meet(found, one)
         except Cancelled:
             return 0.0

@@ -16,12 +16,12 @@ from pathlib import Path
 from uploader.errors import ShareLost
 from uploader.session import InvalidRecord, Session
 from uploader.share import entry
+from uploader.share.listings import TICK, times
 from uploader.telemetry import names
 
 log = logging.getLogger(__name__)
 SUFFIX = ".json"
 ASIDE = ".unreadable"
-TICK = 2.5  # seconds, longer than the coarsest tick of a file system's clock: FAT's, 2 s
 READ_AGAIN = 300.0  # seconds until the records are read although their folder is the same: one may be edited in place
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -122,10 +122,9 @@ class Records:
         """Return what changes with each record that is made, replaced or removed. NFS asks the server on open."""
         fd = os.open(self.folder, _FOLDER)
         try:
-            seen = os.fstat(fd)
+            return times(fd)
         finally:
             os.close(fd)
-        return seen.st_dev, seen.st_ino, seen.st_mtime_ns, seen.st_ctime_ns
 
     def _read(self) -> Listed:
         sessions: dict[str, Session] = {}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from uploader.naming import COMPLETED, PROCESSING, RESERVED, TEMPORARY, objection
+from uploader.share.listings import Listings
 from uploader.share.paths import join, opened, split
 
 MAX_NAME = 255  # bytes: NAME_MAX of Linux
@@ -72,12 +73,13 @@ def scan(
     rule: Rule,
     entered: Callable[[str, int], None] | None = None,
     vanished: Callable[[str], None] | None = None,
+    listings: Listings | None = None,
     *,
     everywhere: bool = False,
 ) -> Iterator[Found]:
     """Yield eligible files, claims, `.completed` files and unreadable folders below the folder `top`.
 
-    Unfinished folders are passed over, unless `everywhere` is set.
+    Unfinished folders are passed over, unless `everywhere` is set; with `listings`, what they say still holds, too.
     `entered(path, fd)` is called before a folder is listed, so that a watch is there first. A folder that vanishes
     is passed over, and told to `vanished(path)`: it may lie elsewhere by now. A folder that fails does not hide the
     others (I7). Memory: one listing, and the names of the folders still to be listed.
@@ -90,7 +92,15 @@ def scan(
             with opened(top, path) as folder:
                 if entered:
                     entered(path, folder)
-                yield from _listing(folder, path, rule, folders, everywhere=everywhere)
+                if listings and (below := listings.below(path, folder)) is not None:
+                    folders += below
+                    continue
+                before, done = len(folders), True
+                for found in _listing(folder, path, rule, folders, everywhere=everywhere):
+                    done = done and found.kind is Kind.COMPLETED
+                    yield found
+                if listings:
+                    listings.listed(path, folders[before:], done=done)
         except OSError as error:
             if not path:
                 raise
