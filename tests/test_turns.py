@@ -1,7 +1,7 @@
 """One turn at a time for those who run Python; nobody waits for long for a thread that hangs."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,8 +10,10 @@ import pytest
 from tests.invariants.bed import Bed
 from tests.support.programs import wait_for
 from uploader import turns
+from uploader.backlog.inventory import Item
 from uploader.blob.rate_limit import RateLimit
 from uploader.blob.transport import ThreadTransport
+from uploader.share.fingerprint import look
 from uploader.turns import FEW, FREE, INTERPRETER, LEAST, MANY, MOST, PERIOD, Turns
 from uploader.upload.memory import Memory
 from uploader.upload.worker import SMALL
@@ -170,6 +172,66 @@ def test_a_small_file_takes_a_turn_and_a_large_one_none(tmp_path: Path, size: in
     bed.close()
     assert seen == [turn]
     assert not INTERPRETER.taken()
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is done with the turn: "take" and "give", in order."""
+    seen: list[str] = []
+    take, give = INTERPRETER._take, INTERPRETER._give
+
+    def noted(name: str, then: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            seen.append(name)
+            then()
+
+        return run
+
+    monkeypatch.setattr(INTERPRETER, "_take", noted("take", take))
+    monkeypatch.setattr(INTERPRETER, "_give", noted("give", give))
+    return seen
+
+
+def waiting(bed: Bed, *sizes: int) -> Callable[[], Item | None]:
+    """Let files 0, 1, 2 of these sizes wait in the lane of small files; return what takes one of them."""
+    bed.backlog.block_size = bed.transfer.block_size = 1 << 20
+    for number, size in enumerate(sizes):
+        bed.write(str(number), bytes(size))
+        assert bed.backlog.offer(bed.files, str(number), look(None, str(bed.folder / str(number))))
+    return bed.backlog.small.another
+
+
+def test_a_worker_keeps_its_turn_for_the_small_files_that_follow(tmp_path: Path, taken: list[str]) -> None:
+    """To hand a turn on costs a switch between two threads; while a file is sent another thread has the turn anyway."""
+    bed = Bed(tmp_path)
+    another = waiting(bed, 1, SMALL, 0)
+    assert bed.workers.handle(bed.backlog.small.take(), another) is None
+    bed.close()
+    assert taken == ["take", "give"]
+    assert bed.names() == ["0.completed", "1.completed", "2.completed"]
+
+
+def test_a_larger_file_that_follows_is_handled_without_a_turn(tmp_path: Path) -> None:
+    bed = Bed(tmp_path)
+    another = waiting(bed, 1, SMALL + 1, 1)
+    following = bed.workers.handle(bed.backlog.small.take(), another)
+    assert following is not None
+    assert following.path == "1"
+    assert bed.names() == ["0.completed", "1", "2"]
+    assert bed.files.snapshot().uploading == 1
+    assert bed.workers.handle(following, another) is None
+    bed.close()
+    assert bed.names() == ["0.completed", "1.completed", "2"]
+
+
+def test_a_worker_that_goes_on_without_a_turn_takes_one_for_the_next_file(tmp_path: Path) -> None:
+    """Its turn did not come while the share was slow: without one it may end a file, and not begin the next."""
+    bed = Bed(tmp_path)
+    another = waiting(bed, 1, 1)
+    bed.store.before["put"] = lambda _: INTERPRETER._give()
+    assert bed.workers.handle(bed.backlog.small.take(), another) is None
+    bed.close()
+    assert bed.names() == ["0.completed", "1"]
 
 
 def test_a_pause_between_two_tries_and_a_wait_for_the_rate_are_away(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,6 +71,18 @@ def test_no_file_is_taken_while_the_store_cannot_be_reached(backlog: Queues) -> 
     assert [item.path for item in taken] == ["x"]
 
 
+def test_another_file_is_taken_only_if_one_waits_and_the_store_can_be_reached(backlog: Queues) -> None:
+    files, reachable = session(backlog), threading.Event()
+    backlog.offer(files, "x", SMALL)
+    assert backlog.small.another(reachable) is None
+    assert files.uploading() == 0
+    reachable.set()
+    item = backlog.small.another(reachable)
+    assert item
+    assert (item.path, files.uploading()) == ("x", 1)
+    assert backlog.small.another(reachable) is None
+
+
 def test_queues_are_bounded_each_by_itself(backlog: Queues) -> None:
     """A full queue of large files leaves room for small ones, and a refused file can be offered later."""
     files = session(backlog, limit=3)

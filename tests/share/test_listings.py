@@ -150,5 +150,5 @@ def test_a_scan_that_ends_early_keeps_no_listing(site: Site) -> None:
     site.listings.begin(whole=False)
     found = scan(site.top, ALL, listings=site.listings)
     assert next(found).kind is Kind.COMPLETED
-    found.close()
+    del found
     assert site.scan() == EVERY

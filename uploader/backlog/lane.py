@@ -96,9 +96,13 @@ class Lane:
             with self._lock:
                 while reachable.is_set():
                     if item := self._next():
-                        item.files.begin(item)
                         return item
                     self._wanted.wait()
+
+    def another(self, reachable: threading.Event = OPEN) -> Item | None:
+        """Take a file if one waits and the store can be reached."""
+        with self._lock:
+            return self._next() if reachable.is_set() else None
 
     def _next(self) -> Item | None:
         for _ in range(len(self._turns)):
@@ -107,6 +111,7 @@ class Lane:
             if item := waiting.take():
                 if waiting.roomy():  # a needless wake-up costs two context switches
                     self._room.notify_all()
+                item.files.begin(item)
                 return item
         return None
 

@@ -3,7 +3,9 @@
 import logging
 import threading
 import time
-from contextlib import nullcontext, suppress
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 import orjson
@@ -94,17 +96,30 @@ class Workers:
             spawn(f"large-{number}", self._run, self.backlog.large, reachable)
 
     def _run(self, lane: Lane, reachable: threading.Event) -> None:
+        item = lane.take(reachable)
         while True:
-            item = lane.take(reachable)
-            with instruments.file(item.files.session, item.path, item.attempts):
-                self.handle(item)
+            item = self.handle(item, partial(lane.another, reachable)) or lane.take(reachable)
 
-    def handle(self, item: Item) -> None:
-        """Take one file from claim to completion. Its errors stop no other file (I7)."""
-        with INTERPRETER.turn() if item.size <= SMALL else nullcontext():
+    def handle(self, item: Item, another: Callable[[], Item | None] = lambda: None) -> Item | None:
+        """Take one file from claim to completion, and small ones that follow: a turn that is handed on costs a switch.
+
+        Return one that was taken and is too large for a turn. The errors of a file stop no other (I7).
+        """
+        if item.size > SMALL:
             self._handle(item)
+            return None
+        with INTERPRETER.turn():
+            following: Item | None = item
+            while following and following.size <= SMALL:
+                self._handle(following)
+                following = another() if INTERPRETER.taken() else None
+        return following
 
     def _handle(self, item: Item) -> None:
+        with instruments.file(item.files.session, item.path, item.attempts):
+            self._claimed(item)
+
+    def _claimed(self, item: Item) -> None:
         folder, name = split(item.path)
         try:
             with opened(self.share.fd, join(item.files.session, folder)) as at:
