@@ -73,9 +73,12 @@ def uploaded(
 
 
 def _finished(session: Path, files: int, content: int, received: int) -> bool:
-    """The endpoint's counter is cheap to ask; list the names only when all bytes have arrived."""
+    """The endpoint's counter is cheap to ask; list the names only when all bytes have arrived.
+
+    Few questions: they take a processor that both sides need, and nobody asks while a peer runs. The end is seen to 10 ms.
+    """
     if received < content:
-        time.sleep(0.01)
+        time.sleep(0.01 + 0.2 * (content - received) / content)
         return False
     if sum(entry.name.endswith(".completed") for entry in os.scandir(session)) == files:
         return True
