@@ -27,6 +27,9 @@ TARGET = re.compile(r"(?:^|`|: )(?:env -u CI )?make ([a-z-]+)", re.MULTILINE)
 FOREIGN = {"localhost/", "client.sh", "first/hello.txt", ".nfs-watch/destination.json", "destination.json"}
 
 
+MADE = (".venv/", ".tools/")  # by make, and not there before
+
+
 def read(document: Path) -> str:
     """All of it; of a module what is written for readers: its comments and texts."""
     if document.suffix != ".py":
@@ -73,7 +76,7 @@ def wrong(document: Path) -> list[str]:
     missing += [name for name in DOTTED.findall(text) if not there(document, name) and not module(name)]
     missing += [f"{name} in {file}" for file, name in DEFINED.findall(text) if not shows(document, file, name)]
     missing += [f"make {name}" for name in TARGET.findall(text) if name not in targets()]
-    return [name for name in missing if name not in FOREIGN]
+    return [name for name in missing if name not in FOREIGN and not name.startswith(MADE)]
 
 
 def shows(document: Path, file: str, name: str) -> bool:

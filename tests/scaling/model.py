@@ -24,7 +24,7 @@ IDLE_CALLS = 272 / 60  # a second, of a shard with one session and nothing to do
 LOOK = 1.0  # each look at the folder of the records, by the client's source: an open asks the server for its times
 RECORD_V3 = 1.0  # a record, each time that a shard reads the records, version 3
 RECORD_ALONE = 2.0  # the same, version 4.2 when the server gives no delegation
-FILE_CALLS = 21.0  # a file of one block, from its arrival to its deletion, version 4.2
+FILE_CALLS = 25.0  # a file of one block, from its discovery to its deletion, version 4.2 (docs/nfs.md, section 7)
 # kubernetes.io/docs/setup/best-practices/cluster-large
 PODS_A_NODE = 110
 # learn.microsoft.com/azure/storage/common/scalability-targets-standard-account: what every region has
