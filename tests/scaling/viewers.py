@@ -125,7 +125,7 @@ def measure(stack: ExitStack, at: str, count: int, endpoint: Discard, folder: Pa
     alive.start()
     quiet = 0.0
     for turn in range(TURNS):
-        rates[False].append(uploaded(one, root, f"without-{turn}"))
+        rates[False].append(uploaded(one, root, f"{at}-without-{turn}"))
         alone = resident(watched)
         with viewers(watched.port, count) as taken:
             alive.watched = True
@@ -133,7 +133,7 @@ def measure(stack: ExitStack, at: str, count: int, endpoint: Discard, folder: Pa
             size, began = watched.output.stat().st_size, time.monotonic()
             time.sleep(5)
             quiet = max(quiet, (watched.output.stat().st_size - size) / (time.monotonic() - began))
-            rates[True].append(uploaded(one, root, f"with-{turn}"))
+            rates[True].append(uploaded(one, root, f"{at}-with-{turn}"))
             crowded = resident(watched)
             descriptors = len(os.listdir(f"/proc/{watched.pid}/fd"))
             there = taken
