@@ -27,6 +27,10 @@ def test_a_goal_is_printed_beside_what_was_reached() -> None:
     assert lines[2:] == ["| wait, s | <= 2.0 | 1.50 | met |", "| share | >= 0.95 | 0.90 | **missed** |"]
 
 
+def test_a_row_without_goals_has_no_table_of_them() -> None:
+    assert report.goals([], {}) == []
+
+
 def test_rows_are_named_once_and_a_wrong_name_is_refused() -> None:
     """`make bench ROWS=...` takes the names that it lists."""
     names = [row.name for row in ROWS]
