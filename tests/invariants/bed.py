@@ -7,8 +7,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+from tests.support.clock import tick
 from tests.support.fake_store import FakeStore
-from tests.support.programs import wait_for
 from uploader.backlog.inventory import Inventory, Item
 from uploader.backlog.queues import Queues
 from uploader.blob.store import BlobStore, Label, Meter, Stored
@@ -162,15 +162,7 @@ class Bed:
 
     def tick(self) -> None:
         """Wait until the clock that gives files their times has moved on."""
-        probe = self.root / ".tick"
-        probe.touch()
-        before = probe.stat().st_ctime_ns
-
-        def moved() -> bool:
-            probe.touch()
-            return probe.stat().st_ctime_ns > before
-
-        wait_for(moved, "the file system's clock to move", interval=0.001)
+        tick(self.root / ".tick")
 
     def item(self, path: str, name: str = "") -> Item:
         """Take this file as a worker would. `name` is its present name where that is not the plain one."""

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.clock import Clock
-from tests.support.programs import wait_for
+from tests.support.clock import Clock, tick
 from uploader.session import Session, State
 from uploader.sessions import records as module
 from uploader.sessions.records import Listed, Records
@@ -52,13 +51,7 @@ def known(records: Records, clock: Clock) -> Listed:
     records.all()
     clock.now += TICK
     listed = records.all()
-    probe, last = records.folder.parent / "clock", records.folder.stat().st_mtime_ns
-
-    def moved() -> bool:
-        probe.touch()
-        return probe.stat().st_mtime_ns > last
-
-    wait_for(moved, "the file system's clock to move", interval=0.001)
+    tick(records.folder.parent / "clock", records.folder.stat().st_mtime_ns)
     return listed
 
 

@@ -3,10 +3,25 @@
 import asyncio
 import selectors
 from collections.abc import Coroutine
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
+from tests.support.programs import wait_for
+
 T = TypeVar("T")
+
+
+def tick(probe: Path, last: int = 0) -> None:
+    """Wait until the clock that gives files their times is past `last`, in ns; 0: past now. `probe` is made for that."""
+    probe.touch()
+    last = last or probe.stat().st_mtime_ns
+
+    def moved() -> bool:
+        probe.touch()
+        return probe.stat().st_mtime_ns > last
+
+    wait_for(moved, "the file system's clock to move", interval=0.001)
 
 
 class Clock(SimpleNamespace):
